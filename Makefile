@@ -1,0 +1,28 @@
+.DEFAULT_GOAL := help
+.PHONY: demo test lint clean help
+
+BIN := .venv/bin
+
+demo: .venv/.installed  ## fit the example, or DATA=file.nc VAR=name, and write figures to demo-output/
+	$(BIN)/python -m xmrcae demo --output demo-output $(if $(DATA),--data "$(DATA)") $(if $(VAR),--variable "$(VAR)")
+
+test: lint  ## lint, then run all tests with coverage
+	$(BIN)/python -m pytest --cov=xmrcae --cov-fail-under=90
+
+lint: .venv/.installed  ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy xmrcae
+
+clean:  ## remove what the other targets wrote, but not .venv
+	rm -rf demo-output build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+help:  ## show this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 8
+
+# One pip call for everything: a second one could bring another torch than the pinned one.
+.venv/.installed: pyproject.toml .ci/constraints.txt
+	@test -x $(BIN)/pip || { python=python3; python3.11 -c '' 2>/dev/null && python=python3.11; $$python -m venv .venv; }
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c .ci/constraints.txt -e '.[test]'
+	@touch $@

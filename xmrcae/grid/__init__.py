@@ -1,0 +1,1 @@
+"""Labelled, lazy fields: coordinates, land, the pyramid and the training set."""

@@ -1,0 +1,222 @@
+"""The options of a fit: one dataclass, checked where it is made."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "widening": ("residual", "parallel"),
+    "restriction": ("full_weighting", "injection"),
+    "solver": ("lbfgs", "adam"),
+    "activation": (None, "relu"),
+    "center": (True, False, "month"),
+    "scale": ("std", "minmax", None),
+    "fill": (0, "harmonic"),
+    "gaps": (None, "mask", "mean"),
+    "periodic": (None, True, False),
+}
+
+#: Defaults that differ between solvers.
+SOLVERS: dict[str, dict[str, float]] = {
+    "lbfgs": {"max_epochs": 300, "min_decrease": 1e-2, "learning_rate": 1.0, "adam_eps": 1e-3, "weight_decay": 0.0,
+              "noise": 0.0},
+    "adam": {"max_epochs": 5000, "min_decrease": 1e-3, "learning_rate": 1e-3, "adam_eps": 1e-3, "weight_decay": 1e-5,
+             "noise": 0.01},
+}  # fmt: skip
+
+
+def default_channels() -> list[list[int]]:
+    """Four groups of one filter."""
+    return [[1, 1, 1, 1]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of :class:`xmrcae.MrCAE`, whose docstring says what each means.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Naming the option, what was got and what is allowed.
+    """
+
+    levels: int | None = None
+    channels: Sequence[Any] = dataclasses.field(default_factory=default_channels)
+    tolerance: Any = "default"
+    widening: str = "residual"
+    restriction: str = "full_weighting"
+    dilation: int = 1
+    anchor: float = 0.1
+    omega: float = 0.5
+    solver: str = "lbfgs"
+    max_epochs: int = None  # type: ignore[assignment]
+    min_decrease: float = None  # type: ignore[assignment]
+    learning_rate: float = None  # type: ignore[assignment]
+    adam_eps: float = None  # type: ignore[assignment]
+    weight_decay: float = None  # type: ignore[assignment]
+    noise: float = None  # type: ignore[assignment]
+    activation: str | None = None
+    center: bool | str = True
+    scale: str | None = "std"
+    weights: Any = None
+    fill: float | str = 0
+    valid: Any = None
+    land_value: float | None = None
+    gaps: str | None = None
+    periodic: bool | None = None
+    horizontal: Sequence[str] | None = None
+    sample: Any = None
+    split: Any = (0.7, 0.2, 0.1)
+    energy: float | None = None
+    memory: float | None = None
+    device: str = "auto"
+    seed: int = 0
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        for name, allowed in CHOICES.items():
+            value = getattr(self, name)
+            if not any(type(value) is type(choice) and value == choice for choice in allowed):
+                raise ValueError(f"{name}={value!r} is not an option; choose from {allowed}")
+        for name, default in SOLVERS[self.solver].items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, default)
+        if self.levels is not None:
+            _whole("levels", self.levels, least=1)
+        for name, least in (("dilation", 0), ("max_epochs", 0), ("seed", 0)):
+            _whole(name, getattr(self, name), least=least)
+        for name, low, high in (("anchor", 0, math.inf), ("omega", 0, 1), ("min_decrease", 0, 1), ("noise", 0, math.inf),
+                                ("weight_decay", 0, math.inf), ("learning_rate", 0, math.inf),
+                                ("adam_eps", 0, math.inf)):  # fmt: skip
+            _number(name, getattr(self, name), low, high)
+        for name in ("energy", "memory", "land_value"):
+            if getattr(self, name) is not None:
+                _number(name, getattr(self, name), -math.inf if name == "land_value" else 0, math.inf)
+        if not isinstance(self.progress, bool):
+            raise TypeError(f"progress={self.progress!r}: True or False")
+        if self.scale == "minmax" and self.center is not False:
+            raise ValueError('scale="minmax" needs center=False: it maps the data themselves to [0, 1]')
+        if self.valid is not None and self.land_value is not None:
+            raise ValueError("valid and land_value both say where land is; give one of them")
+        if self.weights is not None and not isinstance(self.weights, xr.DataArray) and self.weights != "area":
+            raise ValueError(f'weights={self.weights!r}: None, "area" or a DataArray')
+        self._check_channels()
+        self._check_tolerance()
+
+    def _check_channels(self) -> None:
+        channels = self.channels
+        if isinstance(channels, str) or not isinstance(channels, Sequence) or not len(channels):
+            raise TypeError(f"channels={channels!r}: one list of filters a level, such as [[1, 1], [2, 2]]")
+        lists = [list(c) if isinstance(c, Sequence) and not isinstance(c, str) else c for c in channels]
+        if all(isinstance(c, Integral) for c in lists):
+            lists = [list(lists)]
+        for filters in lists:
+            if not isinstance(filters, list):
+                raise TypeError(f"channels={channels!r}: one list of filters a level, such as [[1, 1], [2, 2]]")
+            for n in filters:
+                _whole("channels", n, least=1)
+        object.__setattr__(self, "channels", [[int(n) for n in filters] for filters in lists])
+        if self.levels is not None:
+            self.channels_of(self.levels)
+
+    def _check_tolerance(self) -> None:
+        if self.tolerance is None or (isinstance(self.tolerance, str) and self.tolerance == "default"):
+            return
+        each = self.tolerance.values() if isinstance(self.tolerance, Mapping) else [self.tolerance]
+        for value in each:
+            values = np.atleast_1d(np.asarray(value, dtype=object)).tolist()
+            for number in values:
+                _number("tolerance", number, 0, math.inf)
+            if self.levels is not None and len(values) not in (1, self.levels):
+                raise ValueError(f"tolerance has {len(values)} values for {self.levels} levels: give one, or one a level")
+
+    def channels_of(self, levels: int) -> list[list[int]]:
+        """Filters of each group, a list a level."""
+        if len(self.channels) == 1:
+            return [list(self.channels[0]) for _ in range(levels)]
+        if len(self.channels) != levels:
+            raise ValueError(
+                f"channels has {len(self.channels)} lists for {levels} levels: give one list, which serves all levels, "
+                "or one a level, coarsest first"
+            )
+        return [list(filters) for filters in self.channels]
+
+    def epsilons(self, levels: int, variables: Sequence[str], rms: np.ndarray, scale: np.ndarray) -> list[np.ndarray] | None:
+        """The paper's epsilon for each level and variable: the squared tolerance in scaled units.
+
+        Parameters
+        ----------
+        levels : int
+            Number of levels.
+        variables : sequence of str
+            Names of the variables.
+        rms, scale : numpy.ndarray, shape (variable,)
+            Each variable's rms about its centre, and what it is divided by, in its units.
+        """
+        if self.tolerance is None:
+            return None
+        if isinstance(self.tolerance, Mapping):
+            if set(self.tolerance) != set(variables):
+                raise ValueError(f"tolerance names {sorted(self.tolerance)}; the variables are {sorted(variables)}")
+            table = [self.tolerance[name] for name in variables]
+        elif isinstance(self.tolerance, str):
+            table = list(0.1 * rms)
+        else:
+            table = [self.tolerance] * len(variables)
+        columns = []
+        for value in table:
+            column = np.atleast_1d(np.asarray(value, dtype=np.float64))
+            if len(column) not in (1, levels):
+                raise ValueError(f"tolerance has {len(column)} values for {levels} levels: give one, or one a level")
+            columns.append(np.broadcast_to(column, (levels,)))
+        return list((np.stack(columns, 1) / scale) ** 2)
+
+    def to_json(self) -> str:
+        """The options as one JSON string; arrays among them by what they are, not by value."""
+        return json.dumps({f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)})
+
+
+def make_options(options: Mapping[str, Any]) -> Options:
+    """The options by keyword; an unknown one is an error that lists those that exist."""
+    known = [f.name for f in dataclasses.fields(Options)]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise TypeError(f"unknown option{'s' * (len(unknown) > 1)} {', '.join(unknown)}; the options are {', '.join(known)}")
+    return Options(**options)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, xr.DataArray | np.ndarray):
+        return f"<{type(value).__name__} {value.shape}>"
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, slice):
+        return f"<{value}>"
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return value
+
+
+def _whole(name: str, value: Any, *, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name}={value!r}: a whole number of at least {least}")
+    if value < least:
+        raise ValueError(f"{name}={value!r}: a whole number of at least {least}")
+
+
+def _number(name: str, value: Any, low: float, high: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name}={value!r}: a number from {low:g} to {high:g}")
+    if not low <= value <= high or math.isnan(value):
+        raise ValueError(f"{name}={value!r}: a number from {low:g} to {high:g}")
