@@ -19,7 +19,7 @@ clean:  ## remove what the other targets wrote, but not .venv
 	find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 help:  ## show this list
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 8
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-8s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # One pip call for everything: a second one could bring another torch than the pinned one.
 .venv/.installed: pyproject.toml .ci/constraints.txt

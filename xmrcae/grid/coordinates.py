@@ -247,27 +247,23 @@ def _covers_globe(coords: xr.Dataset, dim: str) -> bool:
 
 def _match(fitted: xr.DataArray, given: xr.DataArray) -> np.ndarray:
     """Position in `given` of each fitted label."""
-    if fitted.dtype.kind not in "iuf" or given.dtype.kind not in "iuf":
-        if np.array_equal(fitted.values, given.values):
-            return np.arange(fitted.size)
-        if np.array_equal(fitted.values, given.values[::-1]):
-            return np.arange(fitted.size)[::-1]
-        _same_values(str(fitted.name), fitted.values, given.values)
-    a, b = fitted.values.astype(np.float64), given.values.astype(np.float64)
-    tolerance = 1e-3 * float(np.abs(np.diff(a)).min()) if len(a) > 1 else 1e-6
-    if is_geographic(fitted, "longitude"):  # count from just below the first fitted label, so that rounding does not split it
-        base = a[0] - tolerance
-        a, b = (a - base) % 360, (b - base) % 360
-    order_a, order_b = np.argsort(a, kind="stable"), np.argsort(b, kind="stable")
-    close = np.abs(a[order_a] - b[order_b]) <= tolerance
-    if not close.all():
-        positions = np.empty(len(a), dtype=int)
-        positions[order_a] = order_b
-        descending = len(b) > 1 and given.values[0] > given.values[-1]
-        _same_values(str(fitted.name), fitted.values, given.values[::-1] if descending else given.values)
-    positions = np.empty(len(a), dtype=int)
-    positions[order_a] = order_b
-    return positions
+    forwards = np.arange(fitted.size)
+    numeric = fitted.dtype.kind in "iuf" and given.dtype.kind in "iuf"
+    a, b = (c.values.astype(np.float64) if numeric else c.values for c in (fitted, given))
+    tolerance = 1e-3 * float(np.abs(np.diff(a)).min()) if numeric and len(a) > 1 else 1e-6
+    for order in (forwards, forwards[::-1]):
+        if (np.abs(a - b[order]) <= tolerance).all() if numeric else np.array_equal(a, b[order]):
+            return order
+    if numeric:
+        if is_geographic(fitted, "longitude"):  # from just below the first label, so that rounding does not split it
+            base = a[0] - tolerance
+            a, b = (a - base) % 360, (b - base) % 360
+        order_a, order_b = np.argsort(a, kind="stable"), np.argsort(b, kind="stable")
+        if (np.abs(a[order_a] - b[order_b]) <= tolerance).all():
+            return order_b[np.argsort(order_a, kind="stable")]
+    descends = len(b) > 1 and given.values[0] > given.values[-1]
+    _same_values(str(fitted.name), fitted.values, given.values[::-1] if descends else given.values)
+    raise AssertionError("the coordinates differ, so the line above has said where")
 
 
 def _same_values(name: str, fitted: np.ndarray, given: np.ndarray) -> None:

@@ -1,0 +1,121 @@
+"""The accessor ``.mrcae`` of DataArray and Dataset: a few lines a method, no state, no logic."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import xarray as xr
+
+from .grid.coordinates import select_variables
+from .grid.training_set import build_pyramid
+from .model import MrCAE
+from .options import make_options
+
+
+@xr.register_dataarray_accessor("mrcae")
+class DataArrayMrcae:
+    """What ``da.mrcae`` offers."""
+
+    def __init__(self, obj: xr.DataArray) -> None:
+        self._obj = obj
+
+    def fit(self, **options: Any) -> MrCAE:
+        """Fit a model to this field: exactly ``xmrcae.MrCAE(**options).fit(da)``.
+
+        Parameters
+        ----------
+        **options
+            Those of :class:`xmrcae.MrCAE`.
+
+        Returns
+        -------
+        MrCAE
+            The fitted model.
+
+        Examples
+        --------
+        >>> import xmrcae
+        >>> field = xmrcae.datasets.drifting_mode(n_times=40, size=31)
+        >>> field.mrcae.fit(levels=2, tolerance=0.02, progress=False).levels
+        2
+        """
+        return MrCAE(**options).fit(self._obj)
+
+    def pyramid(self, **options: Any) -> xr.DataTree:
+        """The field on every level, coarse coordinates being subsets of the fine ones.
+
+        Parameters
+        ----------
+        **options
+            `levels`, `restriction`, `horizontal`, `sample`, `periodic`, `valid` and `land_value` of
+            :class:`xmrcae.MrCAE`.
+
+        Returns
+        -------
+        xarray.DataTree
+            /level_0, the coarsest, and up; lazy on lazy data. Each snapshot is averaged over what it holds.
+
+        Raises
+        ------
+        ValueError
+            If the horizontal dimensions are not found, or too short for the levels.
+
+        Examples
+        --------
+        >>> import xmrcae
+        >>> tree = xmrcae.datasets.drifting_mode(n_times=40, size=31).mrcae.pyramid(levels=2)
+        >>> tree["level_0"].sizes["x"]
+        15
+        """
+        return build_pyramid(self._obj, make_options(options))
+
+
+@xr.register_dataset_accessor("mrcae")
+class DatasetMrcae:
+    """What ``ds.mrcae`` offers."""
+
+    def __init__(self, obj: xr.Dataset) -> None:
+        self._obj = obj
+
+    def fit(self, variables: Any = None, **options: Any) -> MrCAE:
+        """Fit a model to one variable, or to several as input channels.
+
+        Parameters
+        ----------
+        variables : str or list of str, optional
+            A name is ``ds[name].mrcae.fit``; a list is ``MrCAE(**options).fit(ds[list])``. Without it, the only variable
+            that has a sample and two horizontal dimensions.
+        **options
+            Those of :class:`xmrcae.MrCAE`; `valid` may name a variable of the Dataset.
+
+        Returns
+        -------
+        MrCAE
+            The fitted model.
+        """
+        return MrCAE(**self._named(options)).fit(self._selected(variables, options))
+
+    def pyramid(self, variables: Any = None, **options: Any) -> xr.DataTree:
+        """As :meth:`DataArrayMrcae.pyramid`, of one variable or of several.
+
+        Parameters
+        ----------
+        variables : str or list of str, optional
+            As for `fit`.
+        **options
+            As for :meth:`DataArrayMrcae.pyramid`.
+
+        Returns
+        -------
+        xarray.DataTree
+            /level_0, the coarsest, and up.
+        """
+        return build_pyramid(self._selected(variables, options), make_options(self._named(options)))
+
+    def _selected(self, variables: Any, options: dict[str, Any]) -> xr.DataArray | xr.Dataset:
+        dims = {name: options.get(name) for name in ("horizontal", "sample")}
+        return select_variables(self._obj, variables, **dims)
+
+    def _named(self, options: dict[str, Any]) -> dict[str, Any]:
+        valid = options.get("valid")
+        return options | {"valid": self._obj[valid]} if isinstance(valid, str) and valid in self._obj.variables else options

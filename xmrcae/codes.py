@@ -1,0 +1,120 @@
+"""Encodings as labelled data: a DataTree of levels, or one stack of features."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from .grid.coordinates import Dimensions
+from .grid.layout import Layout, map_samples
+from .grid.pyramid import Pyramid
+from .inference import Inference
+
+
+def codes_to_tree(flat: Any, inference: Inference, layout: Layout, attrs: dict[str, Any]) -> xr.DataTree:
+    """All codes (sample, code) as a DataTree with an `encoding` (sample, channel, y, x) a level."""
+    pyramid = inference.pyramid
+    grid = pyramid.grid
+    nodes: dict[str, xr.Dataset] = {"/": xr.Dataset(attrs=attrs)}
+    for level, active in enumerate(inference.active):
+        values = map_samples(inference.scatter, flat, shape=active.shape, dtype=np.float32, level=level)
+        coords = pyramid.encoding_coordinates(level).assign_coords(
+            group=("channel", inference.groups[level], {"long_name": "group of filters; 0 is the bottleneck"})
+        )
+        encoding = layout.labelled(
+            values, ("channel", grid.y, grid.x), coords, name="encoding",
+            attrs={"long_name": f"encoding of level {level}"},
+        )  # fmt: skip
+        nodes[f"/level_{level}"] = layout.orient(encoding).to_dataset().assign_attrs(attrs)
+    return xr.DataTree.from_dict(nodes)
+
+
+def tree_to_codes(codes: xr.DataTree, inference: Inference, *, level: int, model_id: str) -> tuple[Any, Layout]:
+    """Active codes (sample, code) of the levels up to one, and how they lie.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the codes do not fit the model: levels, channels, coordinates, or its id where it is still there.
+    """
+    if not isinstance(codes, xr.DataTree):
+        raise TypeError(f"codes must be a DataTree as encode gives it, not {type(codes).__name__}")
+    given = codes.attrs.get("xmrcae_model")
+    if given is not None and given != model_id:
+        raise ValueError(
+            f"the codes were made by another model (id {given}; this one is {model_id}); if they are meant for this one, "
+            'delete their attribute "xmrcae_model"'
+        )
+    pieces, layouts = [], []
+    for k in range(level + 1):
+        if f"level_{k}" not in codes.children or "encoding" not in codes[f"level_{k}"].data_vars:
+            raise ValueError(f"the codes have no /level_{k} with a variable 'encoding'; decode(level={level}) needs levels 0 to {level}")
+        encoding = codes[f"level_{k}"]["encoding"]
+        flat, layout = _active_codes(encoding, inference, k)
+        pieces.append(flat)
+        layouts.append(layout)
+    if len({layout.sample_shape for layout in layouts}) > 1:
+        raise ValueError(f"the levels of the codes differ in number of samples: {[layout.sample_shape for layout in layouts]}")
+    lazy = any(isinstance(piece, da.Array) for piece in pieces)
+    if lazy:
+        first = next(piece for piece in pieces if isinstance(piece, da.Array))
+        pieces = [
+            piece.rechunk({0: first.chunks[0]}) if isinstance(piece, da.Array) else da.from_array(piece, chunks=(first.chunks[0], -1))
+            for piece in pieces
+        ]
+    return (da if lazy else np).concatenate(pieces, axis=1), layouts[-1]
+
+
+def _active_codes(encoding: xr.DataArray, inference: Inference, level: int) -> tuple[Any, Layout]:
+    pyramid, active = inference.pyramid, inference.active[level]
+    grid = pyramid.grid
+    missing = [dim for dim in ("channel", grid.y, grid.x) if dim not in encoding.dims]
+    if missing:
+        raise ValueError(f"the codes of level {level} have no dimension {missing[0]!r}; they have {encoding.dims}")
+    if encoding.sizes["channel"] != len(active):
+        raise ValueError(f"the codes of level {level} have {encoding.sizes['channel']} channels; the model has {len(active)}")
+    if "group" in encoding.coords and not np.array_equal(encoding["group"].values, inference.groups[level]):
+        raise ValueError(f"the codes of level {level} have groups {encoding['group'].values}; the model has {inference.groups[level]}")
+    sample = tuple(str(dim) for dim in encoding.dims if dim not in ("channel", grid.y, grid.x))
+    dims = Dimensions(sample, grid.y, grid.x)
+    cells = encoding_grid(pyramid, level)
+    try:
+        indexers = cells.indexers(encoding)
+    except ValueError as error:
+        raise ValueError(f"the codes of level {level} do not fit the model: {error}") from None
+    order = tuple(str(dim) for dim in encoding.dims if dim != "channel")
+    coords = encoding.coords.to_dataset()
+    coords = coords[[name for name, c in encoding.coords.items() if set(c.dims) <= set(sample)]]
+    shape = tuple(encoding.sizes[dim] for dim in sample)
+    layout = Layout(dims, order, indexers, coords, shape)
+    values = encoding.transpose(*sample, "channel", grid.y, grid.x).isel(indexers).variable.data
+    values = values.reshape(-1, *values.shape[-3:])
+    return map_samples(inference.gather, values, shape=(inference.sizes[level],), dtype=values.dtype, level=level), layout
+
+
+def encoding_grid(pyramid: Pyramid, level: int) -> Any:
+    """The encoding grid of a level, as a grid that codes are matched with."""
+    coords = pyramid.encoding_coordinates(level).drop_vars("inside")
+    return replace(pyramid.grid, sizes=pyramid.shape(level - 1), coords=coords, periodic=False)
+
+
+def feature_index(inference: Inference) -> pd.MultiIndex:
+    """(level, channel, y, x) of every code; rows and columns by their coordinates, or else by position."""
+    pyramid = inference.pyramid
+    grid = pyramid.grid
+    parts = []
+    for level, active in enumerate(inference.active):
+        coords = pyramid.encoding_coordinates(level)
+        channel, *cells = np.nonzero(active)
+        labels = [
+            coords[dim].values[cell] if dim in coords.coords else cell
+            for dim, cell in zip((grid.y, grid.x), cells, strict=True)
+        ]
+        parts.append([np.full(len(channel), level), channel, *labels])
+    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    return pd.MultiIndex.from_arrays(columns, names=["level", "channel", grid.y, grid.x])

@@ -1,0 +1,127 @@
+"""From labelled fields to arrays (sample, variable, y, x), and back in the order and orientation they came in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+
+from .coordinates import Dimensions, Grid, Labelled
+
+#: Bytes of a block of samples where the user's chunks do not say otherwise.
+BLOCK_BYTES = 2**26
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a labelled field lies on a grid.
+
+    Attributes
+    ----------
+    dims : Dimensions
+        Its sample and horizontal dimensions.
+    order : tuple of str
+        The order of its dimensions, those of length 1 that are neither left out.
+    indexers : mapping
+        Where its rows and columns lie in the grid's.
+    sample_coords : xarray.Dataset
+        Coordinates along the sample dimensions, and scalars.
+    sample_shape : tuple of int
+        Sizes of the sample dimensions.
+    """
+
+    dims: Dimensions
+    order: tuple[str, ...]
+    indexers: Mapping[str, Any]
+    sample_coords: xr.Dataset
+    sample_shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, obj: Labelled, dims: Dimensions, grid: Grid) -> Layout:
+        """The layout of `obj` on `grid`; an error if `obj` lies on another grid."""
+        used = {*dims.sample, dims.y, dims.x}
+        obj = obj.isel({dim: 0 for dim in obj.dims if dim not in used})
+        first = obj[next(iter(obj.data_vars))] if isinstance(obj, xr.Dataset) else obj
+        names = [name for name, c in obj.coords.items() if set(c.dims) <= set(dims.sample)]
+        coords = obj.coords.to_dataset()[names]
+        shape = tuple(obj.sizes[dim] for dim in dims.sample)
+        return cls(dims, tuple(map(str, first.dims)), grid.indexers(obj), coords, shape)
+
+    def array(self, obj: Labelled) -> Any:
+        """The values as (sample, variable, y, x), both coordinates ascending; a dask array for lazy data."""
+        variables = list(obj.data_vars.values()) if isinstance(obj, xr.Dataset) else [obj]
+        dtype = np.result_type(np.float32, *(variable.dtype for variable in variables))
+        arrays = []
+        for variable in variables:
+            variable = variable.isel({dim: 0 for dim in variable.dims if dim not in self.order})
+            variable = variable.transpose(*self.dims.sample, self.dims.y, self.dims.x).isel(self.indexers)
+            values = variable.variable.data
+            if not isinstance(values, da.Array):
+                values = np.asarray(values)
+            arrays.append(values.reshape(-1, *values.shape[-2:]).astype(dtype, copy=False))
+        lazy = any(isinstance(values, da.Array) for values in arrays)
+        return (da if lazy else np).stack(arrays, axis=1)
+
+    def labelled(self, values: Any, dims: Sequence[str], coords: xr.Dataset, *, name: Any = None, attrs: Any = None) -> xr.DataArray:
+        """An array (sample, *dims) as a DataArray in the field's order of dimensions.
+
+        Dimensions that the field does not have come right after its sample dimensions.
+        """
+        sample = self.dims.sample
+        values = values.reshape(*self.sample_shape, *values.shape[1:])
+        result = xr.DataArray(values, dims=(*sample, *dims), name=name, attrs=attrs)
+        result = result.assign_coords(self.sample_coords.coords).assign_coords(coords.coords)
+        at = max((self.order.index(dim) + 1 for dim in sample), default=0)
+        new = [dim for dim in dims if dim not in self.order]
+        order = [*self.order[:at], *new, *self.order[at:]]
+        return result.transpose(*(dim for dim in order if dim in result.dims))
+
+    def orient(self, result: Labelled) -> Labelled:
+        """A result on ascending rows and columns of any level, descending where the field descends."""
+        descends = slice(None, None, -1)
+        return result.isel({dim: i for dim, i in self.indexers.items() if isinstance(i, slice) and i == descends and dim in result.dims})
+
+    def restore(self, result: Labelled) -> Labelled:
+        """A result on the grid's own rows and columns, in the order of the field's."""
+        inverse = {dim: i if isinstance(i, slice) else np.argsort(i) for dim, i in self.indexers.items()}
+        return result.isel({dim: i for dim, i in inverse.items() if dim in result.dims})
+
+
+def map_samples(
+    function: Callable[..., Any], array: Any, *others: np.ndarray, shape: tuple[int, ...], dtype: Any, **kwargs: Any
+) -> Any:
+    """Apply a function of a block of samples, (t, ...) to (t, *shape); one task a block if the array is lazy.
+
+    The `others`, (t,) each, are cut into the same blocks and follow it as arguments.
+    """
+    if isinstance(array, da.Array):
+        array = array.rechunk({axis: -1 for axis in range(1, array.ndim)})
+        beside = [da.from_array(other, chunks=(array.chunks[0],)) for other in others]
+        out, inner = "t" + "opqr"[: len(shape)], "t" + "abcd"[: array.ndim - 1]
+        return da.blockwise(
+            function, out, array, inner, *(argument for other in beside for argument in (other, "t")),
+            new_axes=dict(zip(out[1:], shape, strict=True)), dtype=dtype, concatenate=True,
+            meta=np.empty((0,) * len(out), dtype), **kwargs,
+        )  # fmt: skip
+    length = max(1, BLOCK_BYTES // max(1, array[:1].nbytes))
+    cuts = [slice(i, i + length) for i in range(0, len(array), length)]
+    blocks = [function(array[cut], *(other[cut] for other in others), **kwargs) for cut in cuts]
+    return np.concatenate(blocks) if blocks else np.empty((0, *shape), dtype)
+
+
+def merge_samples(array: Any, share: float) -> Any:
+    """Merge consecutive chunks of samples whose snapshots have shrunk by `share`, so that chunks keep their bytes."""
+    if not isinstance(array, da.Array) or not len(array):
+        return array
+    least = max(array.chunks[0]) / share
+    merged, size = [], 0
+    for chunk in array.chunks[0]:
+        size += chunk
+        if size > 0.75 * least:
+            merged.append(size)
+            size = 0
+    return array.rechunk({0: tuple([*merged, size] if size else merged)})

@@ -1,0 +1,267 @@
+"""Padding, restriction, and the pyramid of levels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from ..stencils import FULL_WEIGHTING
+from .coordinates import Grid
+from .layout import Layout, map_samples, merge_samples
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One horizontal dimension, padded to ``2**levels * q - 1``: half on each side, the odd one last.
+
+    On a periodic axis q is the least that leaves 3 wrapped points on each side.
+    """
+
+    size: int
+    levels: int
+    periodic: bool
+
+    @property
+    def padded(self) -> int:
+        """Size of the finest level, padding included."""
+        unit = 2**self.levels
+        return unit * math.ceil((self.size + 1 + 6 * self.periodic) / unit) - 1
+
+    def length(self, level: int) -> int:
+        """Size of a level, padding included; -1 is the bottleneck."""
+        return (self.padded + 1) // 2 ** (self.levels - 1 - level) - 1
+
+    def inside(self, level: int) -> slice:
+        """The points of a level that lie within the data's extent."""
+        before = (self.padded - self.size) // 2
+        step = 2 ** (self.levels - 1 - level)
+        return slice(before // step, (before + self.size) // step)
+
+    def positions(self, level: int) -> np.ndarray:
+        """Where the points of a level lie, counted along the data; negative or beyond in the padding."""
+        step = 2 ** (self.levels - 1 - level)
+        return (np.arange(self.length(level)) + 1) * step - 1 - (self.padded - self.size) // 2
+
+    def source(self) -> np.ndarray:
+        """For each point of the finest level, the point of the data that it repeats."""
+        positions = self.positions(self.levels - 1)
+        return positions % self.size if self.periodic else positions.clip(0, self.size - 1)
+
+
+@dataclass(frozen=True)
+class Pyramid:
+    """The levels of a grid: level 0 is the coarsest, levels - 1 the data's own.
+
+    Attributes
+    ----------
+    grid : Grid
+        The data's grid.
+    levels : int
+        Number of levels.
+    y, x : Axis
+        Its two dimensions.
+    restriction : {"full_weighting", "injection"}
+        How a level follows from the next finer one.
+    """
+
+    grid: Grid
+    levels: int
+    y: Axis
+    x: Axis
+    restriction: str
+
+    @classmethod
+    def of(cls, grid: Grid, *, levels: int | None, restriction: str) -> Pyramid:
+        """The pyramid over a grid, with as many levels as leave 4 bottleneck cells if not told, 4 at most.
+
+        Raises
+        ------
+        ValueError
+            If the grid is too small for the levels.
+        """
+        if levels is None:
+            levels = 1
+            while levels < 4 and min(
+                Axis(size, levels + 1, wraps).length(-1) for size, wraps in zip(grid.sizes, (False, grid.periodic), strict=True)
+            ) >= 4:  # fmt: skip
+                levels += 1
+        for dim, size in zip((grid.y, grid.x), grid.sizes, strict=True):
+            if size < 2**levels:
+                most = int(math.log2(size))
+                ways = f"at most levels={most}" if most else "a larger grid"
+                raise ValueError(
+                    f"levels={levels} needs at least {2**levels} points; dimension {dim!r} has {size}: choose {ways}"
+                )
+        y, x = Axis(grid.sizes[0], levels, False), Axis(grid.sizes[1], levels, grid.periodic)
+        return cls(grid, levels, y, x, restriction)
+
+    def shape(self, level: int) -> tuple[int, int]:
+        """Rows and columns of a level, padding included; -1 is the bottleneck."""
+        return self.y.length(level), self.x.length(level)
+
+    def cut(self, level: int) -> tuple[Any, ...]:
+        """Index of the part of a level, (..., y, x), that lies within the data's extent."""
+        return (..., self.y.inside(level), self.x.inside(level))
+
+    def pad(self, values: np.ndarray) -> np.ndarray:
+        """The data's extent, (..., y, x), padded to the finest level: by wrapping where periodic, else by repeating."""
+        return values[..., self.y.source()[:, None], self.x.source()]
+
+    def may_have_data(self, level: int) -> np.ndarray:
+        """Points of a level within the data's extent, or in its wrapped padding."""
+        mask = np.zeros(self.shape(level), dtype=bool)
+        mask[self.y.inside(level), slice(None) if self.x.periodic else self.x.inside(level)] = True
+        return mask
+
+    def repeat_edge(self, values: np.ndarray, level: int) -> np.ndarray:
+        """A level, (..., y, x), with what lies in its padding and has no data repeated from the edge."""
+        rows, columns = self.y.inside(level), self.x.inside(level)
+        row = np.arange(values.shape[-2]).clip(rows.start, rows.stop - 1)
+        column = np.arange(values.shape[-1])
+        if not self.x.periodic:
+            column = column.clip(columns.start, columns.stop - 1)
+        return values[..., row[:, None], column]
+
+    def restrict(self, values: np.ndarray, has_data: np.ndarray, level: int) -> tuple[np.ndarray, np.ndarray]:
+        """A level from the next finer one.
+
+        Parameters
+        ----------
+        values : numpy.ndarray, shape (..., y, x)
+            Level `level` + 1, padding included; what has no data is not looked at.
+        has_data : numpy.ndarray of bool
+            Where it has data; of the same shape or broadcast to it.
+        level : int
+            The level to make.
+
+        Returns
+        -------
+        values, has_data : numpy.ndarray
+            Of level `level`; 0 where it has none. By full weighting a point has data if any of the nine has.
+        """
+        if self.restriction == "injection":
+            coarse, has = values[..., 1::2, 1::2], has_data[..., 1::2, 1::2]
+        else:
+            values = np.where(has_data, values, values.dtype.type(0))
+            rows, columns = self.shape(level)
+            shape = (rows, columns)
+            coarse = np.zeros((*values.shape[:-2], *shape), values.dtype)
+            share = np.zeros((*has_data.shape[:-2], *shape), values.dtype)
+            for (i, j), weight in np.ndenumerate(FULL_WEIGHTING.astype(values.dtype)):
+                part = (..., slice(i, i + 2 * rows - 1, 2), slice(j, j + 2 * columns - 1, 2))
+                coarse += weight * values[part]
+                share += weight * has_data[part]
+            has = share > 0
+            coarse /= np.where(has, share, 1)
+        has = has & self.may_have_data(level)
+        return np.where(has, coarse, coarse.dtype.type(0)), has
+
+    def coordinates(self, level: int) -> xr.Dataset:
+        """Coordinates of a level within the data's extent: a subset of the data's own."""
+        rows, columns = (
+            axis.positions(level)[axis.inside(level)] for axis in (self.y, self.x)
+        )  # fmt: skip
+        return self.grid.coords.isel({d: i for d, i in ((self.grid.y, rows), (self.grid.x, columns)) if d in self.grid.coords.dims})
+
+    def encoding_coordinates(self, level: int) -> xr.Dataset:
+        """Coordinates of a level's encoding grid, uncut, with `inside` marking what lies in the data's extent.
+
+        Outer cells carry the coordinate continued by its last spacing, NaN where it is 2-D.
+        """
+        dims = {self.grid.y: self.y, self.grid.x: self.x}
+        within = {dim: axis.inside(level - 1) if level else _inside(axis) for dim, axis in dims.items()}
+        sizes = {dim: axis.length(level - 1) for dim, axis in dims.items()}
+        result = {}
+        for name, coordinate in self.grid.coords.coords.items():
+            if coordinate.ndim == 1:
+                axis, dim = dims[str(coordinate.dims[0])], coordinate.dims[0]
+                values = _continued(coordinate.values, axis.positions(level - 1))
+                result[name] = (dim, values, coordinate.attrs)
+            else:
+                values = np.full([sizes[str(dim)] for dim in coordinate.dims], np.nan)
+                index = tuple(dims[str(d)].positions(level - 1)[within[str(d)]] for d in coordinate.dims)
+                values[tuple(within[str(d)] for d in coordinate.dims)] = coordinate.values[np.ix_(*index)]
+                result[name] = (coordinate.dims, values, coordinate.attrs)
+        inside = np.zeros(tuple(sizes.values()), dtype=bool)
+        inside[tuple(within.values())] = True
+        result["inside"] = (tuple(dims), inside, {"long_name": "cell lies within the extent of the data"})
+        return xr.Dataset(coords=result)
+
+    def tree(self, obj: Any, layout: Layout, *, valid: np.ndarray | None, attrs: dict[str, Any]) -> xr.DataTree:
+        """The pyramid of labelled data: a DataTree, lazy on lazy data, /level_0 the coarsest.
+
+        Each snapshot is averaged over what it holds itself. `valid`, (variable, y, x), leaves pixels out at all times.
+        """
+        array = layout.array(obj)
+        names = [str(name) for name in obj.data_vars] if isinstance(obj, xr.Dataset) else [obj.name]
+        sources = list(obj.data_vars.values()) if isinstance(obj, xr.Dataset) else [obj]
+        finest = self.levels - 1
+        array = map_samples(
+            _padded, array, shape=(array.shape[1], *self.shape(finest)), dtype=array.dtype, pyramid=self, valid=valid
+        )
+        nodes = {}
+        for level in range(finest, -1, -1):
+            if level < finest:
+                share = np.prod(self.shape(level)) / np.prod(self.shape(level + 1))
+                shape = (array.shape[1], *self.shape(level))
+                array = merge_samples(
+                    map_samples(_restricted, array, shape=shape, dtype=array.dtype, pyramid=self, level=level), share
+                )
+            cut = array[self.cut(level)]
+            coords = self.coordinates(level)
+            fields = {
+                name or "data": layout.orient(
+                    layout.labelled(cut[:, v], (self.grid.y, self.grid.x), coords, attrs=source.attrs)
+                )
+                for v, (name, source) in enumerate(zip(names, sources, strict=True))
+            }
+            nodes[f"/level_{level}"] = xr.Dataset(fields, attrs=attrs)
+        tree = xr.DataTree.from_dict({f"/level_{level}": nodes[f"/level_{level}"] for level in range(self.levels)})
+        tree.attrs.update(attrs)
+        return tree
+
+
+def _inside(axis: Axis) -> slice:
+    """The cells of the bottleneck that lie within the data's extent."""
+    positions = axis.positions(-1)
+    within = np.flatnonzero((positions >= 0) & (positions < axis.size))
+    return slice(int(within[0]), int(within[-1]) + 1) if len(within) else slice(0, 0)
+
+
+def _continued(values: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """A 1-D coordinate at positions along the data, continued by its last spacing beyond them."""
+    n = len(values)
+    result = values[positions.clip(0, n - 1)]
+    if values.dtype.kind not in "iuf" or n < 2:
+        return result
+    before, after = positions < 0, positions >= n
+    result[before] = values[0] + positions[before] * (values[1] - values[0])
+    result[after] = values[-1] + (positions[after] - n + 1) * (values[-1] - values[-2])
+    return result
+
+
+def _padded(values: np.ndarray, *, pyramid: Pyramid, valid: np.ndarray | None) -> np.ndarray:
+    if valid is not None:
+        values = np.where(valid, values, values.dtype.type(np.nan))
+    values = pyramid.pad(values)
+    return np.where(pyramid.may_have_data(pyramid.levels - 1), values, values.dtype.type(np.nan))
+
+
+def _restricted(values: np.ndarray, *, pyramid: Pyramid, level: int) -> np.ndarray:
+    coarse, has = pyramid.restrict(values, np.isfinite(values), level)
+    return np.where(has, coarse, coarse.dtype.type(np.nan))
+
+
+def restrict_all(
+    pyramid: Pyramid, values: np.ndarray, has_data: np.ndarray
+) -> Sequence[tuple[np.ndarray, np.ndarray]]:
+    """All levels, coarsest first, from the finest with its padding; each with where it has data."""
+    result = [(values, has_data)]
+    for level in range(pyramid.levels - 2, -1, -1):
+        result.insert(0, pyramid.restrict(*result[0], level))
+    return result

@@ -1,0 +1,549 @@
+"""MrCAE: the fitted autoencoder. The seam between labels and tensors."""
+
+from __future__ import annotations
+
+import contextlib
+import html
+import json
+import uuid
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from tqdm.auto import tqdm
+
+from ._version import __version__
+from .grid.coordinates import Dimensions, Labelled
+from .grid.layout import Layout, map_samples
+from .grid.snapshots import seasons
+from .options import make_options
+
+if TYPE_CHECKING:
+    from .grid.training_set import TrainingSet
+    from .inference import Inference
+    from .plot import ModelPlots
+
+
+class MrCAE:
+    """Multi-resolution convolutional autoencoder (Liu et al., arXiv:2004.04946).
+
+    Parameters
+    ----------
+    **options
+        By keyword; see the table below. An option that does not exist is an error.
+
+    Notes
+    -----
+    The options, their defaults and meanings:
+
+    ============== =================== ====================================================================
+    levels         4 at most           number of resolutions
+    channels       [[1, 1, 1, 1]]      filters of each group after the deepening, one list a level or one for all
+    tolerance      0.1 rms             rms error over time, in the data's units, that counts as resolved: one number,
+                                       one a level, or a mapping from variables; None: all groups act everywhere
+    widening       "residual"          or "parallel" (2.2)
+    restriction    "full_weighting"    or "injection"
+    dilation       1                   cells by which a refinement mask is widened
+    anchor         0.1                 weight of the coarser levels' mean losses while a finer level trains
+    omega          0.5                 weight of the mean in the loss (3.1)
+    solver         "lbfgs"             or "adam", the authors' algorithm
+    max_epochs ... per solver          max_epochs, min_decrease, learning_rate, adam_eps, weight_decay, noise
+    activation     None                "relu" for comparison
+    center, scale  True, "std"         or "month", False; "minmax", None
+    weights        None                "area", or a DataArray: weights of the means
+    fill           0                   or "harmonic": what stands on land while filters run over it
+    valid          None                pixels to describe: a DataArray, or a coordinate's name
+    land_value     None                value that marks land
+    gaps           None                "mask" or "mean": what happens to pixels missing at some times only
+    periodic       None                whether x wraps; found for a longitude around the globe
+    horizontal     None                names of the dimensions (y, x), where CF attributes do not tell
+    sample         None                name of the dimension(s) that snapshots lie along
+    split          (0.7, 0.2, 0.1)     training, validation, test; "blocks"; or three indexers
+    energy         0.01                variance, as share of the smallest tolerance squared, that training may leave out
+    memory         half of what is free  bytes
+    device, seed   "auto", 0           where to train; of split and start values
+    progress       True                show a progress bar
+    ============== =================== ====================================================================
+
+    Examples
+    --------
+    >>> import xmrcae
+    >>> field = xmrcae.datasets.drifting_mode(n_times=40, size=31)
+    >>> model = xmrcae.MrCAE(levels=2, tolerance=0.02, progress=False).fit(field)
+    >>> codes = model.encode(field)
+    >>> model.decode(codes, level=1).sizes["y"]
+    31
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self.options = make_options(options)
+        self.partial = False
+        self._fitted: Fitted | None = None
+
+    def fit(self, obj: Labelled) -> MrCAE:
+        """Learn levels, filters and refinement maps from an archive (Algorithm 3.1).
+
+        Parameters
+        ----------
+        obj : xarray.DataArray or xarray.Dataset
+            With a sample dimension and two horizontal ones, in any order; NaN on land. The variables of a Dataset are
+            input channels. Lazy data are read through dask.
+
+        Returns
+        -------
+        MrCAE
+            This model, fitted.
+
+        Raises
+        ------
+        ValueError, TypeError
+            For data or options that cannot be fitted, before any training.
+        KeyboardInterrupt
+            Again, when interrupted; the model is then `partial` and usable.
+        """
+        from .core.training import Trainer
+        from .grid.training_set import prepare
+
+        options = self.options
+        device = _device(options.device)
+        prepared = prepare(obj, options)
+        levels = prepared.pyramid.levels
+        channels = options.channels_of(levels)
+        epsilons = options.epsilons(levels, prepared.variables, prepared.rms, prepared.standard.scale)
+        with _progress_bar(options.progress) as bar:
+            trainer = Trainer(
+                prepared.training, prepared.validation, options, channels=channels, epsilons=epsilons, device=device,
+                progress=bar,
+            )  # fmt: skip
+            try:
+                trainer.run()
+                self.partial = False
+            except KeyboardInterrupt:
+                self.partial = True
+                raise
+            finally:
+                trainer.finish()
+                self._fitted = Fitted.of(prepared, trainer.network, trainer.history)
+        return self
+
+    @property
+    def fitted(self) -> Fitted:
+        """What fitting has left; an error before."""
+        if self._fitted is None:
+            raise ValueError("this MrCAE is not fitted yet: call .fit(data) first, or xmrcae.open_model(path)")
+        return self._fitted
+
+    @property
+    def levels(self) -> int:
+        """Number of resolutions."""
+        return self.fitted.inference.pyramid.levels
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of weights and biases."""
+        return self.fitted.inference.network.n_parameters
+
+    @property
+    def history(self) -> xr.Dataset:
+        """Losses over `epoch`, in scaled units squared; a stage's last row belongs to the weights that were kept."""
+        return self.fitted.history
+
+    @property
+    def split(self) -> xr.DataArray:
+        """"training", "validation" or "test" for each fitted snapshot."""
+        return self.fitted.split
+
+    @property
+    def encoding_sizes(self) -> xr.DataArray:
+        """Numbers per snapshot that decoding each level needs, cumulative over `level`."""
+        sizes = np.cumsum(self.fitted.inference.sizes)
+        return xr.DataArray(sizes, dims="level", coords={"level": np.arange(self.levels)}, name="encoding_size")
+
+    def encode(self, obj: Labelled) -> xr.DataTree:
+        """Codes of every level.
+
+        Parameters
+        ----------
+        obj : xarray.DataArray or xarray.Dataset
+            On the fitted grid, in any order and orientation; at any times. A missing valid pixel counts as its mean.
+
+        Returns
+        -------
+        xarray.DataTree
+            /level_k with `encoding` (time, channel, y, x), NaN where a group does not act; lazy on lazy data.
+
+        Raises
+        ------
+        ValueError
+            Before fitting, or for data on another grid.
+        """
+        from .codes import codes_to_tree
+
+        flat, layout = self._encode(obj)
+        return codes_to_tree(flat, self.fitted.inference, layout, self._attrs())
+
+    def _encode(self, obj: Labelled) -> tuple[Any, Layout]:
+        fitted = self.fitted
+        obj = fitted.variables_of(obj)
+        layout = fitted.layout(obj)
+        array, season = layout.array(obj), self._season(layout)
+        size = (sum(fitted.inference.sizes),)
+        array = array.astype(fitted.dtype, copy=False)
+        return map_samples(fitted.inference.encode, array, season, shape=size, dtype=np.float32), layout
+
+    def _season(self, layout: Layout) -> np.ndarray:
+        sample = layout.dims.sample
+        time = layout.sample_coords.get(self.fitted.sample[0]) if len(self.fitted.sample) == 1 else None
+        n = int(np.prod(layout.sample_shape))
+        return seasons(time if not sample or time is not None else None, n, center=self.options.center)
+
+    def decode(self, codes: xr.DataTree, *, level: int | None = None) -> Labelled:
+        """Fields from codes.
+
+        Parameters
+        ----------
+        codes : xarray.DataTree
+            As `encode` gives them; also forecast, averaged or rebuilt ones. Only levels up to `level` are used.
+        level : int, optional
+            The resolution wanted; the finest by default.
+
+        Returns
+        -------
+        xarray.DataArray or xarray.Dataset
+            On the level's grid, in the data's units, NaN where not valid; lazy on lazy codes.
+
+        Raises
+        ------
+        ValueError, TypeError
+            For codes that do not fit the model.
+        """
+        from .codes import tree_to_codes
+
+        level = self._level(level)
+        flat, layout = tree_to_codes(codes, self.fitted.inference, level=level, model_id=self.fitted.id)
+        return layout.orient(self._decode(flat, layout, level))
+
+    def _decode(self, flat: Any, layout: Layout, level: int) -> Labelled:
+        fitted = self.fitted
+        inference = fitted.inference
+        pyramid = inference.pyramid
+        shape = inference.standards[level].valid.shape
+        fields = map_samples(
+            inference.decode, flat, self._season(layout), shape=shape, dtype=fitted.dtype, level=level
+        )
+        coords = pyramid.coordinates(level)
+        arrays = {
+            name: layout.labelled(
+                fields[:, v], (pyramid.grid.y, pyramid.grid.x), coords, name=name, attrs=fitted.attrs[v] | self._attrs()
+            )
+            for v, name in enumerate(fitted.variables)
+        }
+        return xr.Dataset(arrays, attrs=self._attrs()) if fitted.is_dataset else next(iter(arrays.values()))
+
+    def reconstruct(self, obj: Labelled, *, keep_gaps: bool = False) -> Labelled:
+        """decode(encode(obj)), on the data's own grid.
+
+        Parameters
+        ----------
+        obj : xarray.DataArray or xarray.Dataset
+            On the fitted grid.
+        keep_gaps : bool
+            Put NaN back where `obj` has it.
+
+        Returns
+        -------
+        xarray.DataArray or xarray.Dataset
+            In the order and orientation of `obj`; lazy on lazy data.
+        """
+        flat, layout = self._encode(obj)
+        result = layout.restore(self._decode(flat, layout, self.levels - 1))
+        result = result.assign_coords({dim: obj.coords[dim] for dim in layout.indexers if dim in obj.coords})
+        if keep_gaps:
+            result = result.where(self.fitted.variables_of(obj).notnull())
+        return result
+
+    def score(self, obj: Labelled, *, weights: Any = None) -> xr.Dataset:
+        """Compare each level's reconstruction with the data restricted to that level.
+
+        Parameters
+        ----------
+        obj : xarray.DataArray or xarray.Dataset
+            Snapshots on the fitted grid, for example those that `split` calls "test". Missing values are left out.
+        weights : None, "area" or xarray.DataArray, optional
+            Weights of the means.
+
+        Returns
+        -------
+        xarray.Dataset
+            Over `level`: `rmse`, `worst_pixel_rmse` and `rmse_global` (against the finest data, 3.4), in the data's units
+            and over counted pixels; `encoding_size`, `encoding_size_paper`, `ratio`, `n_parameters`, `active_share`.
+        """
+        from .scoring import score
+
+        return score(self, obj, weights=weights)
+
+    def refinement_map(self, *, level: int) -> xr.DataArray:
+        """Where each group of filters acts (3.8).
+
+        Parameters
+        ----------
+        level : int
+            The level.
+
+        Returns
+        -------
+        xarray.DataArray of bool, (group, y, x)
+            On the level's encoding grid, groups 1 and up; size 0 along `group` if there is none.
+        """
+        level = self._level(level)
+        fitted = self.fitted
+        pyramid, groups = fitted.inference.pyramid, fitted.inference.network.levels[level].groups
+        masks = np.zeros((len(groups), *pyramid.shape(level - 1)), dtype=bool)
+        for mask, group in zip(masks, groups, strict=True):
+            mask[:] = group.mask.cpu().numpy()
+        dims = ("group", pyramid.grid.y, pyramid.grid.x)
+        coords = pyramid.encoding_coordinates(level).assign_coords(group=np.arange(1, len(groups) + 1))
+        attrs = {"long_name": f"refinement mask of level {level}"} | self._attrs()
+        return fitted.orient(xr.DataArray(masks, dims=dims, coords=coords.coords, name="refinement_map", attrs=attrs))
+
+    def refinement_count(self, *, level: int) -> xr.DataArray:
+        """Number of filters at work in each cell, the deepening's not counted: the paper's heat map.
+
+        Parameters
+        ----------
+        level : int
+            The level.
+
+        Returns
+        -------
+        xarray.DataArray of int, (y, x)
+            On the level's encoding grid.
+        """
+        masks = self.refinement_map(level=level)
+        filters = [group.channels for group in self.fitted.inference.network.levels[self._level(level)].groups]
+        n_filters = xr.DataArray(np.asarray(filters, dtype=np.int64), dims="group", coords={"group": masks["group"]})
+        count = (masks * n_filters).sum("group", dtype=np.int64)
+        attrs = {"long_name": f"filters at work on level {level}", "units": "1"} | self._attrs()
+        return count.rename("refinement_count").assign_attrs(attrs)
+
+    def stack(self, codes: xr.DataTree) -> xr.DataArray:
+        """All active codes side by side: what EOFs, DMD or a forecast model take.
+
+        Parameters
+        ----------
+        codes : xarray.DataTree
+            As `encode` gives them.
+
+        Returns
+        -------
+        xarray.DataArray, (time, feature)
+            `feature` is a MultiIndex (level, channel, y, x). No value is missing. Lazy on lazy codes.
+        """
+        from .codes import feature_index, tree_to_codes
+
+        flat, layout = tree_to_codes(codes, self.fitted.inference, level=self.levels - 1, model_id=self.fitted.id)
+        index = xr.Coordinates.from_pandas_multiindex(feature_index(self.fitted.inference), "feature")
+        values = flat.reshape(*layout.sample_shape, flat.shape[1])
+        stacked = xr.DataArray(values, dims=(*layout.dims.sample, "feature"), name="encoding", attrs=self._attrs())
+        stacked.attrs["descending"] = json.dumps([str(d) for d, i in layout.indexers.items() if i == slice(None, None, -1)])
+        return stacked.assign_coords(layout.sample_coords.coords).assign_coords(index)
+
+    def unstack(self, stacked: xr.DataArray) -> xr.DataTree:
+        """Undo `stack`.
+
+        Parameters
+        ----------
+        stacked : xarray.DataArray, (..., feature)
+            As `stack` gives it; also forecast or averaged, with other sample dimensions or none.
+
+        Returns
+        -------
+        xarray.DataTree
+            Codes as `encode` gives them.
+
+        Raises
+        ------
+        ValueError
+            If the features are not this model's.
+        """
+        from .codes import codes_to_tree, feature_index
+
+        fitted = self.fitted
+        index = feature_index(fitted.inference)
+        if "feature" not in stacked.dims or stacked.sizes["feature"] != len(index):
+            raise ValueError(f"the stack has dimensions {dict(stacked.sizes)}; the model needs feature: {len(index)}")
+        if "feature" in stacked.indexes and not stacked.indexes["feature"].equals(index):
+            raise ValueError("the features of the stack are not those of this model, or not in its order")
+        sample = tuple(str(dim) for dim in stacked.dims if dim != "feature")
+        grid = fitted.inference.pyramid.grid
+        descending = json.loads(stacked.attrs.get("descending", "null"))
+        if descending is None:
+            descending = [dim for dim, d in zip((grid.y, grid.x), grid.descending, strict=True) if d]
+        indexers = {dim: slice(None, None, -1) for dim in descending}
+        names = [name for name, c in stacked.coords.items() if set(c.dims) <= set(sample)]
+        coords = stacked.drop_vars(set(stacked.coords) - set(names)).coords.to_dataset()
+        shape = tuple(stacked.sizes[dim] for dim in sample)
+        layout = Layout(Dimensions(sample, grid.y, grid.x), (*sample, grid.y, grid.x), indexers, coords, shape)
+        flat = stacked.transpose(*sample, "feature").variable.data.reshape(-1, len(index))
+        return codes_to_tree(flat.astype(np.float32), fitted.inference, layout, self._attrs())
+
+    def save(self, path: Any, *, overwrite: bool = False) -> None:
+        """Write the model as netCDF-4, or as Zarr if the path ends in ``.zarr``.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            A file or folder, or any URL that fsspec knows.
+        overwrite : bool
+            Replace what is there.
+
+        Raises
+        ------
+        ValueError
+            If the path exists, and `overwrite` is not set.
+        """
+        from .io.model_file import save_model
+
+        save_model(self, path, overwrite=overwrite)
+
+    @property
+    def plot(self) -> ModelPlots:
+        """First pictures: ``plot.refinement()``, ``plot.reconstruction(snapshot)``, ``plot.history()``."""
+        from .plot import ModelPlots
+
+        return ModelPlots(self)
+
+    def _level(self, level: int | None) -> int:
+        levels = self.levels
+        if level is None:
+            return levels - 1
+        if isinstance(level, bool) or not isinstance(level, int | np.integer) or not 0 <= level < levels:
+            raise ValueError(f"level={level!r}: a whole number from 0, the coarsest, to {levels - 1}, the data's own")
+        return int(level)
+
+    def _attrs(self) -> dict[str, Any]:
+        return {"xmrcae_version": __version__, "xmrcae_model": self.fitted.id, "xmrcae_options": self.options.to_json()}
+
+    def _table(self) -> pd.DataFrame:
+        """A row a level: what `repr` shows."""
+        fitted = self.fitted
+        network, history = fitted.inference.network, self.history
+        rows = []
+        for k, level in enumerate(network.levels):
+            last = np.flatnonzero(history["level"].values == k)
+            mse = float(history["validation_mse"][last[-1]]) if len(last) else np.nan
+            storable = int(network.storable[k].any(0).sum())
+            shares = [f"{group.n_cells / max(storable, 1):.0%}" for group in level.groups]
+            parameters = sum(parameter.numel() for parameter in level.parameters())
+            unit = f" {fitted.attrs[0]['units']}" if "units" in fitted.attrs[0] else ""
+            rmse = f"{np.sqrt(mse) * fitted.inference.standards[k].scale[0]:.3g}{unit}" if not fitted.is_dataset else f"{np.sqrt(mse):.3g} (scaled)"
+            size = int(self.encoding_sizes[k])
+            shape = " x ".join(map(str, fitted.inference.standards[k].valid.shape[1:]))
+            rows.append([k, shape, len(level.groups), " ".join(shares) or "-", parameters, rmse, size])
+        columns = ["level", "grid", "groups", "active share", "parameters", "validation rmse", "encoding size"]
+        return pd.DataFrame(rows, columns=columns).set_index("level")
+
+    def _summary(self) -> str:
+        fitted = self.fitted
+        parts = fitted.split.values.ravel()
+        counts = ", ".join(f"{int((parts == part).sum())} {part}" for part in ("training", "validation", "test"))
+        state = "partial, " if self.partial else ""
+        return f"MrCAE ({state}{', '.join(str(v) for v in fitted.variables)}; {self.levels} levels, {self.n_parameters} parameters; snapshots: {counts})"
+
+    def __repr__(self) -> str:
+        if self._fitted is None:
+            return f"MrCAE (not fitted; {self.options})"
+        return f"{self._summary()}\n{self._table().to_string()}"
+
+    def _repr_html_(self) -> str:
+        if self._fitted is None:
+            return f"<pre>{html.escape(repr(self))}</pre>"
+        return f"<div><p>{html.escape(self._summary())}</p>{self._table().to_html(escape=True)}</div>"
+
+
+class Fitted:
+    """What fitting leaves: the network with its grid, and what is needed to label results.
+
+    Attributes are those of :class:`xmrcae.grid.training_set.TrainingSet`, without any data.
+    """
+
+    def __init__(
+        self, *, inference: Inference, history: xr.Dataset, split: xr.DataArray, variables: list[Any],
+        attrs: list[dict[str, Any]], is_dataset: bool, dims: tuple[str, ...], sample: tuple[str, ...],
+        dtype: np.dtype[Any], id: str,
+    ) -> None:  # fmt: skip
+        self.inference, self.history, self.split = inference, history, split
+        self.variables, self.attrs, self.is_dataset = variables, attrs, is_dataset
+        self.dims, self.sample, self.dtype, self.id = dims, sample, dtype, id
+
+    @classmethod
+    def of(cls, prepared: TrainingSet, network: Any, history: list[dict[str, float]]) -> Fitted:
+        """That of a training set and the network trained on it."""
+        from .inference import Inference
+
+        model_id = str(uuid.uuid4())
+        table = pd.DataFrame(history, columns=history_columns()).astype({"level": "int64", "group": "int64"})
+        table.index = pd.RangeIndex(1, len(table) + 1, name="epoch")
+        return cls(
+            inference=Inference(network, prepared.pyramid, prepared.standard, model_id),
+            history=xr.Dataset.from_dataframe(table).assign_attrs(units="scaled units squared"),
+            split=prepared.split, variables=prepared.variables, attrs=prepared.attrs, is_dataset=prepared.is_dataset,
+            dims=prepared.dims, sample=prepared.sample, dtype=np.dtype(prepared.dtype), id=model_id,
+        )  # fmt: skip
+
+    def variables_of(self, obj: Labelled) -> Labelled:
+        """The fitted variables of `obj`, in the fitted order."""
+        if isinstance(obj, xr.DataArray):
+            if self.is_dataset:
+                raise TypeError(f"the model was fitted to a Dataset of {', '.join(self.variables)}; a DataArray was given")
+            return obj
+        if not isinstance(obj, xr.Dataset):
+            raise TypeError(f"a DataArray or a Dataset is needed, not {type(obj).__name__}")
+        missing = [name for name in self.variables if name not in obj.data_vars]
+        if missing:
+            raise ValueError(f"the Dataset has no variable {', '.join(map(repr, missing))}, to which the model was fitted")
+        return obj[self.variables] if self.is_dataset else obj[self.variables[0]]
+
+    def layout(self, obj: Labelled) -> Layout:
+        """How new data lie on the fitted grid; sample dimensions are all but the horizontal ones."""
+        grid = self.inference.pyramid.grid
+        first = obj[self.variables[0]] if isinstance(obj, xr.Dataset) else obj
+        sample = tuple(str(dim) for dim in first.dims if dim in self.sample or (dim not in (grid.y, grid.x) and first.sizes[dim] > 1))
+        return Layout.of(obj, Dimensions(sample, grid.y, grid.x), grid)
+
+    def orient(self, result: xr.DataArray) -> xr.DataArray:
+        """A result on ascending rows and columns, in the fitted data's order and orientation."""
+        grid = self.inference.pyramid.grid
+        flips = {dim: slice(None, None, -1) for dim, d in zip((grid.y, grid.x), grid.descending, strict=True) if d}
+        horizontal = [dim for dim in self.dims if dim in (grid.y, grid.x)]
+        return result.isel(flips).transpose(..., *horizontal)
+
+
+def history_columns() -> list[str]:
+    """The variables of a model's history."""
+    names = ["level", "group", "seconds"]
+    for part in ("train", "validation"):
+        for kind in ("", "_global"):
+            names += [f"{part}{kind}_{term}" for term in ("mse", "max", "loss")]
+    return names
+
+
+def _device(name: str) -> Any:
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise ValueError(f'device={name!r} cannot be used here ({error}); choose "auto" or "cpu"') from None
+    return device
+
+
+@contextlib.contextmanager
+def _progress_bar(show: bool) -> Iterator[Any]:
+    with tqdm(desc="MrCAE", unit="epoch", disable=not show) as bar:
+        yield bar
