@@ -118,4 +118,8 @@ class DatasetMrcae:
 
     def _named(self, options: dict[str, Any]) -> dict[str, Any]:
         valid = options.get("valid")
-        return options | {"valid": self._obj[valid]} if isinstance(valid, str) and valid in self._obj.variables else options
+        return (
+            options | {"valid": self._obj[valid]}
+            if isinstance(valid, str) and valid in self._obj.variables
+            else options
+        )

@@ -53,18 +53,24 @@ def tree_to_codes(codes: xr.DataTree, inference: Inference, *, level: int, model
     pieces, layouts = [], []
     for k in range(level + 1):
         if f"level_{k}" not in codes.children or "encoding" not in codes[f"level_{k}"].data_vars:
-            raise ValueError(f"the codes have no /level_{k} with a variable 'encoding'; decode(level={level}) needs levels 0 to {level}")
-        encoding = codes[f"level_{k}"]["encoding"]
+            raise ValueError(
+                f"the codes have no /level_{k} with a variable 'encoding'; decode(level={level}) needs levels 0 to {level}"
+            )
+        encoding = codes[f"level_{k}"].to_dataset()["encoding"]
         flat, layout = _active_codes(encoding, inference, k)
         pieces.append(flat)
         layouts.append(layout)
     if len({layout.sample_shape for layout in layouts}) > 1:
-        raise ValueError(f"the levels of the codes differ in number of samples: {[layout.sample_shape for layout in layouts]}")
+        raise ValueError(
+            f"the levels of the codes differ in number of samples: {[layout.sample_shape for layout in layouts]}"
+        )
     lazy = any(isinstance(piece, da.Array) for piece in pieces)
     if lazy:
         first = next(piece for piece in pieces if isinstance(piece, da.Array))
         pieces = [
-            piece.rechunk({0: first.chunks[0]}) if isinstance(piece, da.Array) else da.from_array(piece, chunks=(first.chunks[0], -1))
+            piece.rechunk({0: first.chunks[0]})
+            if isinstance(piece, da.Array)
+            else da.from_array(piece, chunks=(first.chunks[0], -1))
             for piece in pieces
         ]
     return (da if lazy else np).concatenate(pieces, axis=1), layouts[-1]
@@ -77,9 +83,13 @@ def _active_codes(encoding: xr.DataArray, inference: Inference, level: int) -> t
     if missing:
         raise ValueError(f"the codes of level {level} have no dimension {missing[0]!r}; they have {encoding.dims}")
     if encoding.sizes["channel"] != len(active):
-        raise ValueError(f"the codes of level {level} have {encoding.sizes['channel']} channels; the model has {len(active)}")
+        raise ValueError(
+            f"the codes of level {level} have {encoding.sizes['channel']} channels; the model has {len(active)}"
+        )
     if "group" in encoding.coords and not np.array_equal(encoding["group"].values, inference.groups[level]):
-        raise ValueError(f"the codes of level {level} have groups {encoding['group'].values}; the model has {inference.groups[level]}")
+        raise ValueError(
+            f"the codes of level {level} have groups {encoding['group'].values}; the model has {inference.groups[level]}"
+        )
     sample = tuple(str(dim) for dim in encoding.dims if dim not in ("channel", grid.y, grid.x))
     dims = Dimensions(sample, grid.y, grid.x)
     cells = encoding_grid(pyramid, level)
@@ -94,7 +104,9 @@ def _active_codes(encoding: xr.DataArray, inference: Inference, level: int) -> t
     layout = Layout(dims, order, indexers, coords, shape)
     values = encoding.transpose(*sample, "channel", grid.y, grid.x).isel(indexers).variable.data
     values = values.reshape(-1, *values.shape[-3:])
-    return map_samples(inference.gather, values, shape=(inference.sizes[level],), dtype=values.dtype, level=level), layout
+    return map_samples(
+        inference.gather, values, shape=(inference.sizes[level],), dtype=values.dtype, level=level
+    ), layout
 
 
 def encoding_grid(pyramid: Pyramid, level: int) -> Any:

@@ -74,7 +74,7 @@ def _example(name: str, n_times: int, size: int, *, end: float) -> xr.DataArray:
 
 
 def _snapshots(t: np.ndarray, *, axis: np.ndarray, drifts: bool, bounds: tuple[float, float]) -> np.ndarray:
-    """u cos(omega_0 t) + v cos(omega_1 t + pi/4), scaled; t is (time, 1, 1)."""
+    """The formula u cos(omega_0 t) + v cos(omega_1 t + pi/4), scaled; t is (time, 1, 1)."""
     y, x = axis[:, None], axis[None, :]
     centre_x, centre_y = (3 - 0.5 * t, -3 + 0.5 * t) if drifts else (1.0, -1.0)
     u = 1 / (np.cosh((x + 1) / SIGMA_0) * np.cosh((y - 1) / SIGMA_0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,7 +63,7 @@ class Inference:
     def prolongations(self) -> list[Prolongation]:
         """From each level to the next finer one."""
         has_data = self.network.has_data
-        return [Prolongation(a, b, self.network.dtype) for a, b in zip(has_data, has_data[1:], strict=False)]
+        return [Prolongation(a, b, self.network.dtype) for a, b in pairwise(has_data)]
 
     def encode(self, values: np.ndarray, season: np.ndarray) -> np.ndarray:
         """Snapshots (t, variable, y, x) to all codes (t, code), coarsest level first."""
@@ -128,7 +129,7 @@ class Inference:
         fields = standard.apply(standard.stand_in(values, season), season)
         known = np.where(np.isfinite(values), standard.apply(values, season), np.nan)
         known = np.where(standard.valid, known, np.nan)
-        total = 0.0
+        total: Any = 0.0
         for start in range(0, len(fields), WIDTH):
             total = total + self._squared_errors(*_widened(fields[start : start + WIDTH], known[start : start + WIDTH]))
         return np.asarray(total)[None]

@@ -152,7 +152,7 @@ class MrCAE:
 
     @property
     def split(self) -> xr.DataArray:
-        """"training", "validation" or "test" for each fitted snapshot."""
+        """What each fitted snapshot served for: "training", "validation" or "test"."""
         return self.fitted.split
 
     @property
@@ -230,9 +230,7 @@ class MrCAE:
         inference = fitted.inference
         pyramid = inference.pyramid
         shape = inference.standards[level].valid.shape
-        fields = map_samples(
-            inference.decode, flat, self._season(layout), shape=shape, dtype=fitted.dtype, level=level
-        )
+        fields = map_samples(inference.decode, flat, self._season(layout), shape=shape, dtype=fitted.dtype, level=level)
         coords = pyramid.coordinates(level)
         arrays = {
             name: layout.labelled(
@@ -347,7 +345,9 @@ class MrCAE:
         index = xr.Coordinates.from_pandas_multiindex(feature_index(self.fitted.inference), "feature")
         values = flat.reshape(*layout.sample_shape, flat.shape[1])
         stacked = xr.DataArray(values, dims=(*layout.dims.sample, "feature"), name="encoding", attrs=self._attrs())
-        stacked.attrs["descending"] = json.dumps([str(d) for d, i in layout.indexers.items() if i == slice(None, None, -1)])
+        stacked.attrs["descending"] = json.dumps(
+            [str(d) for d, i in layout.indexers.items() if i == slice(None, None, -1)]
+        )
         return stacked.assign_coords(layout.sample_coords.coords).assign_coords(index)
 
     def unstack(self, stacked: xr.DataArray) -> xr.DataTree:
@@ -438,7 +438,11 @@ class MrCAE:
             shares = [f"{group.n_cells / max(storable, 1):.0%}" for group in level.groups]
             parameters = sum(parameter.numel() for parameter in level.parameters())
             unit = f" {fitted.attrs[0]['units']}" if "units" in fitted.attrs[0] else ""
-            rmse = f"{np.sqrt(mse) * fitted.inference.standards[k].scale[0]:.3g}{unit}" if not fitted.is_dataset else f"{np.sqrt(mse):.3g} (scaled)"
+            rmse = (
+                f"{np.sqrt(mse) * fitted.inference.standards[k].scale[0]:.3g}{unit}"
+                if not fitted.is_dataset
+                else f"{np.sqrt(mse):.3g} (scaled)"
+            )
             size = int(self.encoding_sizes[k])
             shape = " x ".join(map(str, fitted.inference.standards[k].valid.shape[1:]))
             rows.append([k, shape, len(level.groups), " ".join(shares) or "-", parameters, rmse, size])
@@ -497,20 +501,28 @@ class Fitted:
         """The fitted variables of `obj`, in the fitted order."""
         if isinstance(obj, xr.DataArray):
             if self.is_dataset:
-                raise TypeError(f"the model was fitted to a Dataset of {', '.join(self.variables)}; a DataArray was given")
+                raise TypeError(
+                    f"the model was fitted to a Dataset of {', '.join(self.variables)}; a DataArray was given"
+                )
             return obj
         if not isinstance(obj, xr.Dataset):
             raise TypeError(f"a DataArray or a Dataset is needed, not {type(obj).__name__}")
         missing = [name for name in self.variables if name not in obj.data_vars]
         if missing:
-            raise ValueError(f"the Dataset has no variable {', '.join(map(repr, missing))}, to which the model was fitted")
+            raise ValueError(
+                f"the Dataset has no variable {', '.join(map(repr, missing))}, to which the model was fitted"
+            )
         return obj[self.variables] if self.is_dataset else obj[self.variables[0]]
 
     def layout(self, obj: Labelled) -> Layout:
         """How new data lie on the fitted grid; sample dimensions are all but the horizontal ones."""
         grid = self.inference.pyramid.grid
         first = obj[self.variables[0]] if isinstance(obj, xr.Dataset) else obj
-        sample = tuple(str(dim) for dim in first.dims if dim in self.sample or (dim not in (grid.y, grid.x) and first.sizes[dim] > 1))
+        sample = tuple(
+            str(dim)
+            for dim in first.dims
+            if dim in self.sample or (dim not in (grid.y, grid.x) and first.sizes[dim] > 1)
+        )
         return Layout.of(obj, Dimensions(sample, grid.y, grid.x), grid)
 
     def orient(self, result: xr.DataArray) -> xr.DataArray:

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -137,7 +137,9 @@ class Options:
             for number in values:
                 _number("tolerance", number, 0, math.inf)
             if self.levels is not None and len(values) not in (1, self.levels):
-                raise ValueError(f"tolerance has {len(values)} values for {self.levels} levels: give one, or one a level")
+                raise ValueError(
+                    f"tolerance has {len(values)} values for {self.levels} levels: give one, or one a level"
+                )
 
     def channels_of(self, levels: int) -> list[list[int]]:
         """Filters of each group, a list a level."""
@@ -150,7 +152,9 @@ class Options:
             )
         return [list(filters) for filters in self.channels]
 
-    def epsilons(self, levels: int, variables: Sequence[str], rms: np.ndarray, scale: np.ndarray) -> list[np.ndarray] | None:
+    def epsilons(
+        self, levels: int, variables: Sequence[str], rms: np.ndarray, scale: np.ndarray
+    ) -> list[np.ndarray] | None:
         """The paper's epsilon for each level and variable: the squared tolerance in scaled units.
 
         Parameters
@@ -190,7 +194,9 @@ def make_options(options: Mapping[str, Any]) -> Options:
     known = [f.name for f in dataclasses.fields(Options)]
     unknown = sorted(set(options) - set(known))
     if unknown:
-        raise TypeError(f"unknown option{'s' * (len(unknown) > 1)} {', '.join(unknown)}; the options are {', '.join(known)}")
+        raise TypeError(
+            f"unknown option{'s' * (len(unknown) > 1)} {', '.join(unknown)}; the options are {', '.join(known)}"
+        )
     return Options(**options)
 
 
@@ -216,7 +222,7 @@ def _whole(name: str, value: Any, *, least: int) -> None:
 
 
 def _number(name: str, value: Any, low: float, high: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, Real):
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise TypeError(f"{name}={value!r}: a number from {low:g} to {high:g}")
     if not low <= value <= high or math.isnan(value):
         raise ValueError(f"{name}={value!r}: a number from {low:g} to {high:g}")

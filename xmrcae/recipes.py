@@ -22,7 +22,9 @@ def _recipe(epsilons: tuple[float, ...], channels: list[list[int]]) -> Mapping[s
     return MappingProxyType({**_PAPER, "levels": len(channels), "channels": channels, "tolerance": tolerance})
 
 
-RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType({
-    "two_modes": _recipe(_EXAMPLE_EPSILONS, _EXAMPLE_CHANNELS),
-    "drifting_mode": _recipe(tuple(epsilon / 10 for epsilon in _EXAMPLE_EPSILONS), _EXAMPLE_CHANNELS),
-})
+RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "two_modes": _recipe(_EXAMPLE_EPSILONS, _EXAMPLE_CHANNELS),
+        "drifting_mode": _recipe(tuple(epsilon / 10 for epsilon in _EXAMPLE_EPSILONS), _EXAMPLE_CHANNELS),
+    }
+)

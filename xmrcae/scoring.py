@@ -52,10 +52,12 @@ def score(model: MrCAE, obj: Labelled, *, weights: Any) -> xr.Dataset:
     names = {"rmse": "root-mean-square error", "worst_pixel_rmse": "largest root-mean-square error over time of any pixel",
              "rmse_global": "root-mean-square error against the finest data"}  # fmt: skip
     units = {attrs["units"] for attrs in fitted.attrs if "units" in attrs}
-    result = {}
+    result: dict[str, Any] = {}
     for name, values in local.items():
         table = np.stack(values)
-        attrs = {"long_name": names[name]} | ({"units": units.pop()} if len(units) == 1 and not fitted.is_dataset else {})
+        attrs = {"long_name": names[name]} | (
+            {"units": units.pop()} if len(units) == 1 and not fitted.is_dataset else {}
+        )
         units = {attrs["units"]} if "units" in attrs else set()
         result[name] = (("level", "variable"), table, attrs) if fitted.is_dataset else ("level", table[:, 0], attrs)
     encoding = model.encoding_sizes.values
@@ -63,9 +65,9 @@ def score(model: MrCAE, obj: Labelled, *, weights: Any) -> xr.Dataset:
     n_valid = int(inference.standards[-1].valid.sum())
     parameters = np.cumsum([sum(p.numel() for p in level.parameters()) for level in network.levels])
     shares = []
-    for level, storable in zip(network.levels, network.storable, strict=True):
-        possible = int(storable.any(0).sum()) * len(level.groups)
-        shares.append(sum(group.n_cells for group in level.groups) / possible if possible else 0.0)
+    for fitted_level, storable in zip(network.levels, network.storable, strict=True):
+        possible = int(storable.any(0).sum()) * len(fitted_level.groups)
+        shares.append(sum(group.n_cells for group in fitted_level.groups) / possible if possible else 0.0)
     result |= {
         "encoding_size": ("level", encoding, {"long_name": "numbers per snapshot that decoding needs"}),
         "encoding_size_paper": ("level", encoding + features, {"long_name": "the same by the authors' count"}),

@@ -41,9 +41,14 @@ class StencilMatrix:
         Number of cells and of pixels.
     n_taps : int
         Number of weights.
+    factors : Tensor, shape (entry,), optional
+        What the weight of every entry is multiplied with; 1 by default.
     """
 
-    def __init__(self, cells: Tensor, pixels: Tensor, taps: Tensor, shape: tuple[int, int], n_taps: int) -> None:
+    def __init__(
+        self, cells: Tensor, pixels: Tensor, taps: Tensor, shape: tuple[int, int], n_taps: int,
+        factors: Tensor | None = None,
+    ) -> None:  # fmt: skip
         self.shape, self.n_taps = shape, n_taps
         by_cell = torch.argsort(cells * shape[1] + pixels, stable=True)
         self._taps = taps[by_cell]
@@ -55,15 +60,21 @@ class StencilMatrix:
         self._cells = cells[by_pixel].int()
         self._tap_pointers = _row_pointers(taps, n_taps)
         self._entries_by_tap = torch.argsort(self._taps, stable=True).int()
+        self._factors = None if factors is None else factors[by_cell]
+        self._factors_by_pixel = None if factors is None else factors[by_pixel]
 
     def gather(self, weights: Tensor, pixels: Tensor) -> Tensor:
         """A(w) pixels: the convolution, (pixel, sample) to (cell, sample)."""
-        matrix = _csr(self._cell_pointers, self._pixels, weights.index_select(0, self._taps), self.shape)
-        return matrix @ pixels
+        values = weights.index_select(0, self._taps)
+        if self._factors is not None:
+            values *= self._factors
+        return _csr(self._cell_pointers, self._pixels, values, self.shape) @ pixels
 
     def scatter(self, weights: Tensor, cells: Tensor) -> Tensor:
         """A(w)^T cells: the transposed convolution, (cell, sample) to (pixel, sample)."""
         values = weights.index_select(0, self._taps_by_pixel)
+        if self._factors_by_pixel is not None:
+            values *= self._factors_by_pixel
         matrix = _csr(self._pixel_pointers, self._cells, values, (self.shape[1], self.shape[0]))
         return matrix @ cells
 
@@ -72,6 +83,8 @@ class StencilMatrix:
         zeros = torch.zeros(len(self._taps), dtype=cells.dtype, device=cells.device)
         pattern = _csr(self._cell_pointers, self._pixels, zeros, self.shape)
         products = torch.sparse.sampled_addmm(pattern, cells, pixels.t(), beta=0.0).values()
+        if self._factors is not None:
+            products *= self._factors
         ones = torch.ones_like(products)
         return _csr(self._tap_pointers, self._entries_by_tap, ones, (self.n_taps, len(products))) @ products
 
@@ -98,7 +111,7 @@ def stencil_entries(cells: Tensor, shape: tuple[int, int]) -> Tensor:
     return torch.where(inside, rows * shape[1] + columns, -1).reshape(-1, 9)
 
 
-def grid_matrix(shape: tuple[int, int], cells: Tensor, *, margin: int) -> StencilMatrix:
+def grid_matrix(shape: tuple[int, int], cells: Tensor, *, margin: int, factors: Tensor | None = None) -> StencilMatrix:
     """The matrix of one 3x3 filter a variable over a whole grid, variables kept apart.
 
     Parameters
@@ -110,6 +123,8 @@ def grid_matrix(shape: tuple[int, int], cells: Tensor, *, margin: int) -> Stenci
     margin : {0, 1}
         1 continues the cells by one replicated cell on each side, and so gives the outermost ring of a transposed
         convolution what the inside gets.
+    factors : Tensor, shape (variable, cell, 9), optional
+        What the weights of each cell are multiplied with, without a margin.
     """
     variables, rows, columns = cells.shape
     n_pixels, n_cells, device = shape[0] * shape[1], int(cells.sum()), cells.device
@@ -124,7 +139,9 @@ def grid_matrix(shape: tuple[int, int], cells: Tensor, *, margin: int) -> Stenci
     keep = (source >= 0) & (entries >= 0)
     pixels = (entries + variable * n_pixels)[keep]
     taps = (torch.arange(9, device=device) + variable * 9).expand(keep.shape)[keep]
-    return StencilMatrix(source.expand(keep.shape)[keep], pixels, taps, (n_cells, variables * n_pixels), variables * 9)
+    size = (n_cells, variables * n_pixels)
+    kept = None if factors is None else factors[keep]
+    return StencilMatrix(source.expand(keep.shape)[keep], pixels, taps, size, variables * 9, kept)
 
 
 class Prolongation:

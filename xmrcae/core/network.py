@@ -33,30 +33,52 @@ def _accumulate(parameter: nn.Parameter, gradient: Tensor) -> None:
     parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
 
 
+def _shares(has_data: Tensor, stencil: np.ndarray) -> Tensor:
+    """What restriction makes of a filter's nine weights in each cell, (variable, cell, 9).
+
+    Where some of the nine pixels have data, the others are left out, and what is left is divided by its share of the
+    restriction's weights. Where none has, the filter reads what stands there.
+    """
+    variables, *shape = has_data.shape
+    rows, columns = encoding_shape((shape[0], shape[1]))
+    cells = torch.cartesian_prod(
+        torch.arange(rows, device=has_data.device), torch.arange(columns, device=has_data.device)
+    )
+    under = has_data.reshape(variables, -1)[:, stencil_entries(cells, (shape[0], shape[1]))].double()
+    share = under @ torch.as_tensor(stencil.ravel(), dtype=torch.float64, device=has_data.device)
+    return torch.where(share[..., None] > 0, under / share.clamp_min(1e-9)[..., None], 1.0)
+
+
 class Deepening(nn.Module):
     """d o f o c of (2.1): one filter down and one up for each variable, variables kept apart.
 
     The decoder's coarse input is extended by one replicated cell on each side and two fine cells are cut off, so
-    that its outermost ring gets what the inside gets: bilinear prolongation keeps constants everywhere.
+    that its outermost ring gets what the inside gets: bilinear prolongation keeps constants everywhere. The encoder
+    reads at the coast as restriction does, over the pixels that have data, so that a level added untrained hands the
+    level below it the very data that this was trained on.
 
     Parameters
     ----------
-    shape : (int, int)
-        Size of the level.
+    has_data : Tensor of bool, shape (variable, y, x)
+        Where the level has data.
     cells : Tensor of bool, shape (variable, y, x)
         Cells of the encoding grid that exist: all of them but in the bottleneck.
     """
 
     def __init__(
-        self, shape: tuple[int, int], cells: Tensor, restriction: str, noise: float, generator: torch.Generator,
+        self, has_data: Tensor, cells: Tensor, restriction: str, noise: float, generator: torch.Generator,
         dtype: torch.dtype,
     ) -> None:  # fmt: skip
         super().__init__()
+        shape = (has_data.shape[1], has_data.shape[2])
+        self.cells: Tensor
         self.register_buffer("cells", cells, persistent=False)
         variables, n_pixels, device = len(cells), shape[0] * shape[1], cells.device
         self.variable_of_cell = cells.nonzero()[:, 0]
         self.variable_of_pixel = torch.arange(variables, device=device).repeat_interleave(n_pixels)
-        self.encoder_matrix = grid_matrix(shape, cells, margin=0)
+        self.encoder_matrix = grid_matrix(
+            shape, cells, margin=0, factors=_shares(has_data, RESTRICTIONS[restriction]).to(dtype)
+        )
         self.decoder_matrix = grid_matrix(shape, cells, margin=1)
 
         def start(stencil: np.ndarray) -> Tensor:
@@ -73,12 +95,15 @@ class Deepening(nn.Module):
         cells = self.encoder_matrix.gather(self.encoder_weight, fine)
         return cells.addr_(self.encoder_bias.index_select(0, self.variable_of_cell), one)
 
-    def encode_adjoint(self, fine: Tensor, one: Tensor, gradient: Tensor, to_input: bool) -> Tensor | None:
-        """Add to the gradients of C; hand on the gradient by its input if asked."""
+    def encode_adjoint(self, fine: Tensor, one: Tensor, gradient: Tensor) -> None:
+        """Add to the gradients of C."""
         _accumulate(self.encoder_weight, self.encoder_matrix.weight_gradient(gradient, fine))
         _accumulate(self.encoder_bias, torch.zeros_like(self.encoder_bias).index_add_(
             0, self.variable_of_cell, gradient @ one))  # fmt: skip
-        return self.encoder_matrix.scatter(self.encoder_weight, gradient) if to_input else None
+
+    def encode_transpose(self, cells: Tensor) -> Tensor:
+        """C^T: from the gradient by the cells to that by the pixels."""
+        return self.encoder_matrix.scatter(self.encoder_weight, cells)
 
     def decode(self, cells: Tensor, one: Tensor) -> Tensor:
         """D: (cell, sample) to (pixel, sample)."""
@@ -114,6 +139,7 @@ class Group(nn.Module):
         generator: torch.Generator, dtype: torch.dtype, activation: str | None,
     ) -> None:  # fmt: skip
         super().__init__()
+        self.mask: Tensor
         self.register_buffer("mask", mask, persistent=False)
         self.activation = activation
         variables, device = len(readable), mask.device
@@ -173,16 +199,18 @@ class Group(nn.Module):
         code += self.encoder_bias[:, None, None] * one
         return code.relu_() if self.activation == "relu" else code
 
-    def encode_adjoint(self, footprint: Tensor, one: Tensor, code: Tensor, gradient: Tensor, to_input: bool) -> Tensor | None:
-        """Add to the gradients of M C; hand on the gradient by its input if asked."""
+    def encode_adjoint(self, footprint: Tensor, one: Tensor, code: Tensor, gradient: Tensor) -> Tensor:
+        """Add to the gradients of M C; hand on the gradient before the activation."""
         if self.activation == "relu":
             gradient = gradient * (code > 0)
         weight = [self.encoder_matrix.weight_gradient(channel, footprint) for channel in gradient]
         _accumulate(self.encoder_weight, torch.stack(weight))
         _accumulate(self.encoder_bias, (gradient @ one).sum(1))
-        if not to_input:
-            return None
-        return self._sum(self.encoder_matrix, self.encoder_weight, gradient)
+        return gradient
+
+    def encode_transpose(self, code: Tensor) -> Tensor:
+        """(M C)^T: from the gradient by the codes to that by the footprint."""
+        return self._sum(self.encoder_matrix, self.encoder_weight, code)
 
     def decode(self, code: Tensor, one: Tensor) -> Tensor:
         """D: (channel, cell, sample) to (footprint, sample)."""
@@ -211,7 +239,7 @@ class Level(nn.Module):
     def __init__(self, deepening: Deepening) -> None:
         super().__init__()
         self.deepening = deepening
-        self.groups = nn.ModuleList()
+        self.groups: list[Group] = nn.ModuleList()  # type: ignore[assignment]
 
     @property
     def code_sizes(self) -> list[tuple[int, int]]:
@@ -259,7 +287,7 @@ class Network(nn.Module):
         super().__init__()
         self.has_data, self.widening, self.restriction = has_data, widening, restriction
         self.activation, self.dtype = activation, dtype
-        self.levels = nn.ModuleList()
+        self.levels: list[Level] = nn.ModuleList()  # type: ignore[assignment]
         reach = counts
         self.storable: list[Tensor] = []
         for _ in has_data:  # finest first: a cell reaches a valid pixel if a pixel under it does
@@ -280,7 +308,7 @@ class Network(nn.Module):
         level = len(self.levels)
         cells = self.storable[level] if level == 0 else torch.ones_like(self.has_data[level - 1])
         self.levels.append(
-            Level(Deepening(self.shape(level), cells, self.restriction, noise, generator, self.dtype))
+            Level(Deepening(self.has_data[level], cells, self.restriction, noise, generator, self.dtype))
         )
 
     def widen(self, level: int, mask: Tensor, channels: int, *, noise: float, generator: torch.Generator) -> Group:
@@ -288,9 +316,7 @@ class Network(nn.Module):
         readable = self.has_data[level]
         if self.widening == "parallel":
             readable = torch.ones_like(readable)
-        group = Group(
-            self.shape(level), mask, readable, channels, noise, generator, self.dtype, self.activation
-        )
+        group = Group(self.shape(level), mask, readable, channels, noise, generator, self.dtype, self.activation)
         self.levels[level].groups.append(group)
         return group
 
@@ -327,32 +353,37 @@ class Network(nn.Module):
         return result
 
     @torch.no_grad()
-    def backward(self, result: Pass, one: Tensor, gradients: list[Tensor | None]) -> None:
-        """Add to the gradients of all parameters, given those by each level's reconstruction (which it uses up)."""
+    def backward(self, result: Pass, one: Tensor, gradients: dict[int, Tensor]) -> None:
+        """Add to the gradients of all parameters, given those by reconstructions, by level, which it uses up."""
         last = len(result.outputs) - 1
-        to_inputs: list[Tensor | None] = [None] * (last + 1)
+        residual = self.widening == "residual"
+        to_inputs: dict[int, Tensor] = {}
         gradient = gradients[last]
         for k in range(last, -1, -1):
-            level, read = self.levels[k], k < last
-            to_input = torch.zeros_like(gradient) if read and level.groups else None
+            level = self.levels[k]
+            if k < last and level.groups:
+                to_inputs[k] = torch.zeros_like(gradient)
             for group, footprint, code in zip(
                 reversed(level.groups), reversed(result.footprints[k]), reversed(result.codes[k]), strict=True
             ):
-                residual = self.widening == "residual"
                 by_code = group.decode_adjoint(code, one, group.read(gradient))
-                by_footprint = group.encode_adjoint(footprint, one, code, by_code, residual or read)
+                by_code = group.encode_adjoint(footprint, one, code, by_code)
+                if residual or k in to_inputs:
+                    by_footprint = group.encode_transpose(by_code)
                 if residual:
                     gradient.index_add_(0, group.footprint, by_footprint, alpha=-1)
-                if read:
-                    to_input.index_add_(0, group.footprint, by_footprint)
-            to_inputs[k] = to_input
+                if k in to_inputs:
+                    to_inputs[k].index_add_(0, group.footprint, by_footprint)
             cells = result.outputs[k - 1] if k else result.bottleneck
             gradient = level.deepening.decode_adjoint(cells, one, gradient)
-            if k and gradients[k - 1] is not None:
+            if k - 1 in gradients:
                 gradient += gradients[k - 1]
         for k in range(last + 1):
-            gradient = self.levels[k].deepening.encode_adjoint(result.inputs[k], one, gradient, k < last)
-            if k < last and to_inputs[k] is not None:
+            deepening = self.levels[k].deepening
+            deepening.encode_adjoint(result.inputs[k], one, gradient)
+            if k < last:
+                gradient = deepening.encode_transpose(gradient)
+            if k in to_inputs:
                 gradient += to_inputs[k]
 
     @torch.no_grad()

@@ -15,7 +15,8 @@ POWERS = (8.0, 32.0, 128.0)
 class Objective(Protocol):
     """The objective of a stage: sets the parameters' gradients; returns its value and the errors of each pixel."""
 
-    def __call__(self, power: float | None) -> tuple[float, Tensor]: ...
+    def __call__(self, power: float | None) -> tuple[float, Tensor]:
+        """At the parameters as they are, with the maximum or, if there is a power, with its p-norm."""
 
 
 class Step(NamedTuple):
@@ -32,7 +33,7 @@ class _Remembered:
 
     def __init__(self, parameters: Sequence[nn.Parameter], evaluate: Callable[[], tuple[float, Tensor]]) -> None:
         self.parameters, self.evaluate = parameters, evaluate
-        self.seen: list[tuple[Tensor, float, Tensor, list[Tensor]]] = []
+        self.seen: list[tuple[Tensor, float, Tensor, list[Tensor | None]]] = []
 
     def __call__(self) -> float:
         return self.recall()[0]
@@ -40,15 +41,13 @@ class _Remembered:
     def recall(self) -> tuple[float, Tensor]:
         """Value and errors at the parameters as they are; sets their gradients."""
         point = nn.utils.parameters_to_vector(self.parameters).detach()
-        for seen, value, errors, gradients in self.seen:
-            if torch.equal(seen, point):
-                break
-        else:
+        known = next((entry for entry in self.seen if torch.equal(entry[0], point)), None)
+        if known is None:
             for parameter in self.parameters:
                 parameter.grad = None
-            value, errors = self.evaluate()
-            gradients = [parameter.grad for parameter in self.parameters]  # type: ignore[misc]
-            self.seen = [(point, value, errors, gradients), *self.seen[:9]]
+            known = (point, *self.evaluate(), [parameter.grad for parameter in self.parameters])
+            self.seen = [known, *self.seen[:9]]
+        _, value, errors, gradients = known
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
         return value, errors
@@ -57,8 +56,7 @@ class _Remembered:
 def lbfgs(
     parameters: Sequence[nn.Parameter], objective: Objective, *, learning_rate: float, weight_decay: float
 ) -> Iterator[Step]:
-    """L-BFGS on the loss with its maximum replaced by a p-norm whose power rises.
-    """
+    """L-BFGS on the loss with its maximum replaced by a p-norm whose power rises."""
     powers = list(POWERS)
     remembered: _Remembered
     optimizer: torch.optim.LBFGS

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -114,9 +115,7 @@ class Trainer:
             has_data, self.counts[-1], widening=options.widening, restriction=options.restriction,
             activation=options.activation,
         )  # fmt: skip
-        self.prolongations = [
-            Prolongation(coarse, fine, self.network.dtype) for coarse, fine in zip(has_data, has_data[1:], strict=False)
-        ]
+        self.prolongations = [Prolongation(coarse, fine, self.network.dtype) for coarse, fine in pairwise(has_data)]
         self.generator = torch.Generator().manual_seed(options.seed)
         self.history: list[dict[str, float]] = []
         self.started = time.perf_counter()
@@ -130,9 +129,7 @@ class Trainer:
                 mask, resolved = self._refinement_mask(level)
                 if resolved or not bool(mask.any()):
                     break
-                added = self.network.widen(
-                    level, mask, n_filters, noise=self.options.noise, generator=self.generator
-                )
+                added = self.network.widen(level, mask, n_filters, noise=self.options.noise, generator=self.generator)
                 if not self.options.noise:
                     self._start_from_residual(added, level)
                 self._stage(level, group)
@@ -149,7 +146,8 @@ class Trainer:
         """
         options, parameters = self.options, list(self.network.parameters())
         start, best = (
-            self._losses(part, level, self._errors(part, level, metric=False)[0]).loss for part in ("train", "validation")
+            self._losses(part, level, self._errors(part, level, metric=False)[0]).loss
+            for part in ("train", "validation")
         )
         kept = [parameter.detach().clone() for parameter in parameters]
         values: list[float] = []
@@ -199,10 +197,10 @@ class Trainer:
         """(3.1) of the level, its maximum smoothed, plus `anchor` times (3.2) of the coarser ones; with gradients."""
         omega, anchor, one = self.options.omega, self.options.anchor, self.training[level].one
         result = self.network(self.training[level].pixels, one)
-        value, gradients = torch.zeros((), device=self.device), []
+        value = torch.zeros((), device=self.device)
+        gradients: dict[int, Tensor] = {}
         for k, (field, samples) in enumerate(zip(result.outputs, self.training, strict=False)):
             if k < level and not anchor:
-                gradients.append(None)
                 continue
             residual = field - samples.pixels
             errors = losses.pixel_errors(residual, one)
@@ -217,7 +215,7 @@ class Trainer:
                     largest, by_largest = losses.smooth_max(errors, samples.counts, power)
                 value = value + losses.combined(mean, largest, omega)
                 by_error = losses.combined(by_error, by_largest, omega)
-            gradients.append(residual.mul_((by_error * (2 / torch.dot(one, one)))[:, None]))
+            gradients[k] = residual.mul_((by_error * (2 / torch.dot(one, one)))[:, None])
         self.network.backward(result, one, gradients)
         return value.item(), errors
 
@@ -239,7 +237,13 @@ class Trainer:
         return Losses.of(errors, samples, self.options.omega)
 
     def _record(
-        self, level: int, group: int, *, metric: bool = False, complete: bool = False, train_errors: Tensor | None = None
+        self,
+        level: int,
+        group: int,
+        *,
+        metric: bool = False,
+        complete: bool = False,
+        train_errors: Tensor | None = None,
     ) -> None:
         """Append a row to the history."""
         row: dict[str, float] = {"level": level, "group": group, "seconds": time.perf_counter() - self.started}

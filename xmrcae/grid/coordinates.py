@@ -61,11 +61,14 @@ def find_dimensions(obj: Labelled, *, horizontal: Sequence[str] | None = None, s
     samples = _find_sample(obj, dims, shown, sample)
     rest = [dim for dim in dims if dim not in samples]
     if horizontal is not None:
-        if isinstance(horizontal, str) or len(tuple(horizontal)) != 2 or len(set(horizontal)) != 2:
+        several = isinstance(horizontal, Sequence) and not isinstance(horizontal, str)
+        if not several or len(horizontal) != 2 or len(set(horizontal)) != 2:
             raise ValueError(f'horizontal={horizontal!r}: the names of two dimensions, such as ("lat", "lon")')
         missing = [dim for dim in horizontal if dim not in rest]
         if missing:
-            raise ValueError(f"horizontal={tuple(horizontal)!r}: no dimension {', '.join(map(repr, missing))} among {shown}")
+            raise ValueError(
+                f"horizontal={tuple(horizontal)!r}: no dimension {', '.join(map(repr, missing))} among {shown}"
+            )
         y, x = horizontal
     else:
         guessed = obj.cf.guess_coord_axis()
@@ -109,7 +112,11 @@ def _find_sample(obj: Labelled, dims: list[str], shown: str, sample: Any) -> tup
         return tuple(str(name) for name in names)
     candidates = _dims_of(obj, obj.cf.axes.get("T", [])) or (["time"] if "time" in dims else [])
     if len(candidates) != 1:
-        what = f"several candidates for the sample dimension ({', '.join(candidates)})" if candidates else "no sample dimension"
+        what = (
+            f"several candidates for the sample dimension ({', '.join(candidates)})"
+            if candidates
+            else "no sample dimension"
+        )
         raise ValueError(f"{what} among ({shown}): name the dimension that snapshots lie along with sample=")
     return (candidates[0],)
 
@@ -154,7 +161,7 @@ class Grid:
         descending = []
         for dim in (dims.y, dims.x):
             order = _ascending_order(coords, dim)
-            descending.append(order is not None and order[0] > order[-1])
+            descending.append(order is not None and len(order) > 1 and bool(order[0] > order[-1]))
             if order is not None:
                 coords = coords.isel({dim: _as_slice(order)})
         sizes = (obj.sizes[dims.y], obj.sizes[dims.x])
@@ -183,7 +190,8 @@ class Grid:
         for name, fitted in self.coords.coords.items():
             if fitted.ndim == 2 and name in obj.coords and obj.coords[name].dims == fitted.dims:
                 given = obj.coords[name].isel({d: i for d, i in result.items() if d in fitted.dims})
-                _same_values(str(name), fitted.values, given.values)
+                tolerance = 1e-6 * float(np.nanmax(np.abs(fitted.values), initial=0)) if fitted.dtype.kind in "iuf" else 0.0
+                _same_values(str(name), fitted.values, given.values, tolerance)
         return result
 
     def __eq__(self, other: object) -> bool:
@@ -224,7 +232,11 @@ def _ascending_order(coords: xr.Dataset, dim: str) -> np.ndarray | None:
         return np.arange(len(values))
     if not np.isfinite(values.astype(np.float64)).all():
         raise ValueError(f"coordinate {dim!r} holds missing or infinite values")
-    unwrapped = np.unwrap(values.astype(np.float64), period=360) if is_geographic(coords[dim], "longitude") else values.astype(np.float64)
+    unwrapped = (
+        np.unwrap(values.astype(np.float64), period=360)
+        if is_geographic(coords[dim], "longitude")
+        else values.astype(np.float64)
+    )
     steps = np.diff(unwrapped)
     if (steps > 0).all():
         return np.arange(len(values))
@@ -262,15 +274,16 @@ def _match(fitted: xr.DataArray, given: xr.DataArray) -> np.ndarray:
         if (np.abs(a[order_a] - b[order_b]) <= tolerance).all():
             return order_b[np.argsort(order_a, kind="stable")]
     descends = len(b) > 1 and given.values[0] > given.values[-1]
-    _same_values(str(fitted.name), fitted.values, given.values[::-1] if descends else given.values)
+    _same_values(str(fitted.name), fitted.values, given.values[::-1] if descends else given.values, tolerance)
     raise AssertionError("the coordinates differ, so the line above has said where")
 
 
-def _same_values(name: str, fitted: np.ndarray, given: np.ndarray) -> None:
-    """Raise a ValueError at the first difference."""
-    differs = fitted != given
-    if fitted.dtype.kind == "f" and given.dtype.kind == "f":
-        differs &= ~(np.isnan(fitted) & np.isnan(given))
+def _same_values(name: str, fitted: np.ndarray, given: np.ndarray, tolerance: float) -> None:
+    """Raise a ValueError at the first difference; numbers may differ by `tolerance`."""
+    if fitted.dtype.kind in "iuf" and given.dtype.kind in "iuf":
+        differs = ~np.isclose(given, fitted, rtol=0, atol=tolerance, equal_nan=True)
+    else:
+        differs = fitted != given
     if differs.any():
         at = tuple(int(i) for i in np.argwhere(differs)[0])
         where = at[0] if len(at) == 1 else at
@@ -316,7 +329,11 @@ def select_variables(ds: xr.Dataset, names: Any = None, *, horizontal: Any = Non
         return ds[names]
     suitable = fittable_variables(ds, horizontal=horizontal, sample=sample)
     if len(suitable) != 1:
-        some = f"several variables would do ({', '.join(suitable)})" if suitable else "no variable has a sample and two horizontal dimensions"
+        some = (
+            f"several variables would do ({', '.join(suitable)})"
+            if suitable
+            else "no variable has a sample and two horizontal dimensions"
+        )
         raise ValueError(f"{some}: name one, or a list, of {', '.join(map(str, ds.data_vars))}")
     return ds[suitable[0]]
 

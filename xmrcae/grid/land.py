@@ -48,8 +48,8 @@ def describe_pixels(pixels: np.ndarray) -> str:
 
 
 def find_valid(
-    given: np.ndarray | None, finite: np.ndarray, n_samples: int, *, is_land: np.ndarray | None, gaps: str | None,
-    missing: np.ndarray, variables: Sequence[str],
+    given: np.ndarray | None, finite: np.ndarray, infinite: np.ndarray, n_samples: int, *, is_land: np.ndarray | None,
+    gaps: str | None, missing: np.ndarray, variables: Sequence[str],
 ) -> np.ndarray:  # fmt: skip
     """Which pixels are to be described.
 
@@ -57,8 +57,8 @@ def find_valid(
     ----------
     given : numpy.ndarray of bool, shape (y, x), or None
         What the user says.
-    finite : numpy.ndarray of int, shape (variable, y, x)
-        How many of the `n_samples` snapshots hold a finite value.
+    finite, infinite : numpy.ndarray of int, shape (variable, y, x)
+        How many of the `n_samples` snapshots hold a finite value, and an infinite one.
     is_land : numpy.ndarray of bool, shape (variable, y, x), or None
         Pixels that hold the land value throughout.
     gaps : {None, "mask", "mean"}
@@ -75,9 +75,10 @@ def find_valid(
     Raises
     ------
     ValueError
-        For gaps in time, pixels declared valid that never hold a value, and where nothing is valid.
+        For infinite values on valid pixels, gaps in time, pixels declared valid that never hold a value, and where
+        nothing is valid.
     """
-    never = finite == 0
+    never = finite + infinite == 0
     if given is not None:
         wrong = given & never
         if wrong.any():
@@ -88,6 +89,11 @@ def find_valid(
         valid = np.broadcast_to(given, finite.shape).copy()
     else:
         valid = ~never if is_land is None else ~never & ~is_land
+    if infinite[valid].any():
+        raise ValueError(
+            f"the data hold {int(infinite[valid].sum())} infinite values at {describe_pixels(valid & (infinite > 0))}: "
+            "replace them by NaN"
+        )
     partial = valid & (finite < n_samples)
     if partial.any() and gaps is None:
         n_values = int((n_samples - finite)[partial].sum())
@@ -145,7 +151,7 @@ def _laplace(has_data: bytes, shape: tuple[int, int]) -> tuple[np.ndarray, Any, 
     )
     neighbours = neighbours.tocsr()
     land = np.flatnonzero(~has)
-    degree = scipy.sparse.diags_array(neighbours.sum(axis=1)[land] * (1 + 1e-9))
+    degree = scipy.sparse.diags_array(neighbours.sum(axis=1)[land])
     system = (degree - neighbours[land][:, land]).tocsc()
     coast = neighbours[land] @ scipy.sparse.diags_array(has.astype(np.float64))
     return land, coast.tocsr(), scipy.sparse.linalg.splu(system).solve

@@ -66,7 +66,9 @@ class Layout:
         lazy = any(isinstance(values, da.Array) for values in arrays)
         return (da if lazy else np).stack(arrays, axis=1)
 
-    def labelled(self, values: Any, dims: Sequence[str], coords: xr.Dataset, *, name: Any = None, attrs: Any = None) -> xr.DataArray:
+    def labelled(
+        self, values: Any, dims: Sequence[str], coords: xr.Dataset, *, name: Any = None, attrs: Any = None
+    ) -> xr.DataArray:
         """An array (sample, *dims) as a DataArray in the field's order of dimensions.
 
         Dimensions that the field does not have come right after its sample dimensions.
@@ -83,7 +85,13 @@ class Layout:
     def orient(self, result: Labelled) -> Labelled:
         """A result on ascending rows and columns of any level, descending where the field descends."""
         descends = slice(None, None, -1)
-        return result.isel({dim: i for dim, i in self.indexers.items() if isinstance(i, slice) and i == descends and dim in result.dims})
+        return result.isel(
+            {
+                dim: i
+                for dim, i in self.indexers.items()
+                if isinstance(i, slice) and i == descends and dim in result.dims
+            }
+        )
 
     def restore(self, result: Labelled) -> Labelled:
         """A result on the grid's own rows and columns, in the order of the field's."""

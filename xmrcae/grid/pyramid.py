@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from ..stencils import FULL_WEIGHTING
-from .coordinates import Grid
+from .coordinates import Grid, is_geographic
 from .layout import Layout, map_samples, merge_samples
 
 
@@ -92,7 +92,7 @@ class Pyramid:
                 levels += 1
         for dim, size in zip((grid.y, grid.x), grid.sizes, strict=True):
             if size < 2**levels:
-                most = int(math.log2(size))
+                most = max(0, min(grid.sizes).bit_length() - 1)
                 ways = f"at most levels={most}" if most else "a larger grid"
                 raise ValueError(
                     f"levels={levels} needs at least {2**levels} points; dimension {dim!r} has {size}: choose {ways}"
@@ -166,7 +166,9 @@ class Pyramid:
         rows, columns = (
             axis.positions(level)[axis.inside(level)] for axis in (self.y, self.x)
         )  # fmt: skip
-        return self.grid.coords.isel({d: i for d, i in ((self.grid.y, rows), (self.grid.x, columns)) if d in self.grid.coords.dims})
+        return self.grid.coords.isel(
+            {d: i for d, i in ((self.grid.y, rows), (self.grid.x, columns)) if d in self.grid.coords.dims}
+        )
 
     def encoding_coordinates(self, level: int) -> xr.Dataset:
         """Coordinates of a level's encoding grid, uncut, with `inside` marking what lies in the data's extent.
@@ -174,13 +176,14 @@ class Pyramid:
         Outer cells carry the coordinate continued by its last spacing, NaN where it is 2-D.
         """
         dims = {self.grid.y: self.y, self.grid.x: self.x}
-        within = {dim: axis.inside(level - 1) if level else _inside(axis) for dim, axis in dims.items()}
+        within = {dim: axis.inside(level - 1) for dim, axis in dims.items()}
         sizes = {dim: axis.length(level - 1) for dim, axis in dims.items()}
         result = {}
         for name, coordinate in self.grid.coords.coords.items():
             if coordinate.ndim == 1:
                 axis, dim = dims[str(coordinate.dims[0])], coordinate.dims[0]
-                values = _continued(coordinate.values, axis.positions(level - 1))
+                period = 360 if is_geographic(coordinate, "longitude") else None
+                values = _continued(coordinate.values, axis.positions(level - 1), period=period)
                 result[name] = (dim, values, coordinate.attrs)
             else:
                 values = np.full([sizes[str(dim)] for dim in coordinate.dims], np.nan)
@@ -226,22 +229,18 @@ class Pyramid:
         return tree
 
 
-def _inside(axis: Axis) -> slice:
-    """The cells of the bottleneck that lie within the data's extent."""
-    positions = axis.positions(-1)
-    within = np.flatnonzero((positions >= 0) & (positions < axis.size))
-    return slice(int(within[0]), int(within[-1]) + 1) if len(within) else slice(0, 0)
-
-
-def _continued(values: np.ndarray, positions: np.ndarray) -> np.ndarray:
+def _continued(values: np.ndarray, positions: np.ndarray, *, period: float | None) -> np.ndarray:
     """A 1-D coordinate at positions along the data, continued by its last spacing beyond them."""
     n = len(values)
     result = values[positions.clip(0, n - 1)]
     if values.dtype.kind not in "iuf" or n < 2:
         return result
+    first, last = values[1] - values[0], values[-1] - values[-2]
+    if period is not None:  # a longitude may pass the date line or Greenwich between its last two points
+        first, last = (step - period * round(float(step) / period) for step in (first, last))
     before, after = positions < 0, positions >= n
-    result[before] = values[0] + positions[before] * (values[1] - values[0])
-    result[after] = values[-1] + (positions[after] - n + 1) * (values[-1] - values[-2])
+    result[before] = values[0] + positions[before] * first
+    result[after] = values[-1] + (positions[after] - n + 1) * last
     return result
 
 
@@ -257,9 +256,7 @@ def _restricted(values: np.ndarray, *, pyramid: Pyramid, level: int) -> np.ndarr
     return np.where(has, coarse, coarse.dtype.type(np.nan))
 
 
-def restrict_all(
-    pyramid: Pyramid, values: np.ndarray, has_data: np.ndarray
-) -> Sequence[tuple[np.ndarray, np.ndarray]]:
+def restrict_all(pyramid: Pyramid, values: np.ndarray, has_data: np.ndarray) -> Sequence[tuple[np.ndarray, np.ndarray]]:
     """All levels, coarsest first, from the finest with its padding; each with where it has data."""
     result = [(values, has_data)]
     for level in range(pyramid.levels - 2, -1, -1):

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import dask
 import dask.array as da
 import numpy as np
 import xarray as xr
+from dask.base import compute
+from dask.delayed import delayed
 
 from ..levels import LevelData
 from .land import fill
@@ -106,15 +107,17 @@ def pixel_blocks(shape: tuple[int, ...]) -> list[slice]:
 
 def _over_blocks(function: Any, array: da.Array, *per_pixel: np.ndarray, **kwargs: Any) -> list[Any]:
     """Apply a function to each band of rows of all snapshots; lazy, one task a band."""
-    delayed = dask.delayed(function)
+    task = delayed(function)
     return [
-        delayed(array[:, :, rows], *(p[..., rows, :] for p in per_pixel), **kwargs) for rows in pixel_blocks(array.shape)
+        task(array[:, :, rows], *(p[..., rows, :] for p in per_pixel), **kwargs) for rows in pixel_blocks(array.shape)
     ]
 
 
-def survey(array: da.Array, training: np.ndarray, season: np.ndarray, *, center: Any, land_value: float | None) -> Survey:
+def survey(
+    array: da.Array, training: np.ndarray, season: np.ndarray, *, center: Any, land_value: float | None
+) -> Survey:
     """Look at every pixel once: missing and infinite values, centre and spread over the training snapshots."""
-    bands = dask.compute(
+    bands = compute(
         _over_blocks(_survey_band, array, training=training, season=season, center=center, land_value=land_value)
     )[0]
     return Survey(*(np.concatenate(arrays, axis=-2) for arrays in zip(*bands, strict=True)))
@@ -216,7 +219,9 @@ def seasons(time: xr.DataArray | None, n_samples: int, *, center: Any) -> np.nda
     try:
         return np.asarray(time.dt.month.values, dtype=np.int64).reshape(-1) - 1
     except (AttributeError, TypeError):
-        raise ValueError(f'center="month" needs dates along {time.name!r}, not {time.dtype}: decode times first') from None
+        raise ValueError(
+            f'center="month" needs dates along {time.name!r}, not {time.dtype}: decode times first'
+        ) from None
 
 
 def compress(
@@ -248,10 +253,10 @@ def compress(
     """
     arguments = {"samples": samples, "season": season, "fields": (standard.scale, standard.fill, standard.monthly)}
     per_pixel = (standard.centre, standard.mean, standard.valid)
-    gram = dask.compute(_tree_sum(_over_blocks(_gram_band, array, *per_pixel, **arguments)))[0]
+    gram = compute(_tree_sum(_over_blocks(_gram_band, array, *per_pixel, **arguments)))[0]
     values, vectors = np.linalg.eigh(gram)
     keep = np.flatnonzero(values > values[-1] * 1e-14)[::-1][: min(most, len(values))]
-    bands = dask.compute(_over_blocks(_project_band, array, *per_pixel, vectors=vectors[:, keep].T.copy(), **arguments))[0]
+    bands = compute(_over_blocks(_project_band, array, *per_pixel, vectors=vectors[:, keep].T.copy(), **arguments))[0]
     result = np.concatenate(bands, axis=-2)
     n = len(samples)
     one = np.zeros(len(result))
@@ -275,9 +280,7 @@ def _standardized(
     return average, band - average
 
 
-def _gram_band(
-    band: np.ndarray, centre: np.ndarray, mean: np.ndarray, valid: np.ndarray, **kwargs: Any
-) -> np.ndarray:
+def _gram_band(band: np.ndarray, centre: np.ndarray, mean: np.ndarray, valid: np.ndarray, **kwargs: Any) -> np.ndarray:
     _, departure = _standardized(band, centre, mean, valid, **kwargs)
     flat = np.ascontiguousarray(departure[:, valid])
     return flat @ flat.T
@@ -296,7 +299,7 @@ def _project_band(
 def _tree_sum(parts: Sequence[Any]) -> Any:
     """Sum in an order that depends on the number of parts alone."""
     parts = list(parts)
-    add = dask.delayed(np.add)
+    add = delayed(np.add)
     while len(parts) > 1:
         parts = [add(*parts[i : i + 2]) if i + 1 < len(parts) else parts[i] for i in range(0, len(parts), 2)]
     return parts[0]

@@ -75,12 +75,17 @@ def fitted_variables(obj: Labelled, options: Options) -> Labelled:
     suitable = fittable_variables(obj, horizontal=options.horizontal, sample=options.sample)
     for name in obj.data_vars:
         if name not in suitable:
-            log.info("variable %r is passed over: bounds, not numeric, or not on a sample and two horizontal dimensions", name)
+            log.info(
+                "variable %r is passed over: bounds, not numeric, or not on a sample and two horizontal dimensions",
+                name,
+            )
     if not suitable:
         for variable in obj.data_vars.values():
             _check_numeric(variable)
         find_dimensions(obj, horizontal=options.horizontal, sample=options.sample)
-        raise ValueError(f"no variable of the Dataset has a sample and two horizontal dimensions: {', '.join(map(str, obj.data_vars))}")
+        raise ValueError(
+            f"no variable of the Dataset has a sample and two horizontal dimensions: {', '.join(map(str, obj.data_vars))}"
+        )
     return obj[suitable]
 
 
@@ -115,14 +120,9 @@ def prepare(obj: Labelled, options: Options) -> TrainingSet:
     array = array if isinstance(array, da.Array) else da.from_array(array, chunks=-1, name=False)
     found = snapshots.survey(array, parts["training"], season, center=options.center, land_value=options.land_value)
     valid = land.find_valid(
-        given, found.finite, n_samples, is_land=None if options.land_value is None else found.is_land,
+        given, found.finite, found.infinite, n_samples, is_land=None if options.land_value is None else found.is_land,
         gaps=options.gaps, missing=found.finite_in_training == 0, variables=names,
     )  # fmt: skip
-    infinite = valid & (found.infinite > 0)
-    if infinite.any():
-        raise ValueError(
-            f"the data hold {int(found.infinite[valid].sum())} infinite values at {land.describe_pixels(infinite)}: replace them by NaN"
-        )
     standard, rms = _standard(found, valid, options)
     standard = standard.astype(array.dtype)
     epsilons = options.epsilons(pyramid.levels, names, rms, standard.scale)
@@ -151,7 +151,9 @@ def _time(layout: Layout, obj: Labelled) -> xr.DataArray | None:
 def _valid(obj: Labelled, valid: Any, grid: Grid) -> np.ndarray | None:
     if isinstance(valid, str):
         if valid not in obj.coords:
-            raise ValueError(f"valid={valid!r}: no such coordinate of the data; they are {', '.join(map(str, obj.coords))}")
+            raise ValueError(
+                f"valid={valid!r}: no such coordinate of the data; they are {', '.join(map(str, obj.coords))}"
+            )
         valid = obj.coords[valid]
     return None if valid is None else land.valid_from(valid, grid)
 

@@ -1,0 +1,414 @@
+"""First pictures of a fitted model: where its filters act, what each level reconstructs, how training went.
+
+Plain axes on the data's own coordinates, ascending to the right and upwards; land is grey.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from .grid.coordinates import Grid, Labelled, is_geographic
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.collections import QuadMesh
+    from matplotlib.figure import Figure, SubFigure
+
+    from .model import MrCAE
+
+LAND = "0.8"
+
+
+class ModelPlots:
+    """What ``model.plot`` offers. Every method returns the figure that it drew into; it shows and closes none.
+
+    Parameters
+    ----------
+    model : MrCAE
+        A fitted model.
+    """
+
+    def __init__(self, model: MrCAE) -> None:
+        self._model = model
+
+    def refinement(self, *, level: int | None = None, cmap: Any = None, fig: Any = None) -> Figure | SubFigure:
+        """Where filters act: their number in each cell of every level's encoding, the paper's heat map.
+
+        Parameters
+        ----------
+        level : int, optional
+            Adds a map of each group of this level.
+        cmap : str or matplotlib.colors.Colormap, optional
+            "viridis" by default; cut into one colour a number of filters.
+        fig : matplotlib.figure.Figure or SubFigure, optional
+            Where to draw; a new figure of pyplot's by default.
+
+        Returns
+        -------
+        matplotlib.figure.Figure or SubFigure
+            Cells that are never stored, because nothing under them is to be described, are grey. The share in a title
+            is that of `score`: active cells of all groups over cells that can act.
+        """
+        model = self._model
+        chosen = None if level is None else model._level(level)
+        masks = [model.refinement_map(level=k) for k in range(model.levels)]
+        counts = [self._stored(model.refinement_count(level=k), k) for k in range(model.levels)]
+        titles = []
+        for k, groups in enumerate(masks):
+            n = len(groups)
+            share = float(self._stored(groups, k).mean()) if n else 0.0
+            titles.append(f"level {k}: {n} group{'s' * (n > 1)}, {share:.0%} active" if n else f"level {k}: no group")
+        single = [] if chosen is None else [self._stored(group, chosen) for group in masks[chosen]]
+        titles += [f"level {chosen}, group {int(mask['group'])}: {float(mask.mean()):.0%} active" for mask in single]
+        levels = [*range(len(counts)), *([chosen or 0] * len(single))]
+        fields = [self._cropped(field, k) for field, k in zip([*counts, *single], levels, strict=True)]
+
+        places = [_placed(field, self._grid) for field in fields]
+        shape = _aspect(*(places[0][0][name] for name in places[0][1:]))[1]
+        columns = _columns(max(len(counts), len(single), 2 if single else 1), shape)
+        spots = [divmod(i, columns) for i in range(len(counts))]
+        below = spots[-1][0] + 1
+        spots += [(below + i // columns, i % columns) for i in range(len(single))]
+        fig, axes, bars = _board(fig, spots, shape, bars=2 if single else 1)
+        most = max(int(count.max()) for count in counts)
+        for i, (ax, place, title) in enumerate(zip(axes, places, titles, strict=True)):
+            n = 2 if i >= len(counts) else most + 1
+            mesh = _draw(ax, place, title, cmap=_with_land(cmap, n), vmin=-0.5, vmax=n - 0.5)
+            if i == 0:
+                label, ticks = "filters at work in a cell, the deepening's not counted", range(0, n, 1 + most // 12)
+                ax.figure.colorbar(mesh, cax=bars[0], orientation="horizontal", label=label, ticks=ticks)
+            elif i == len(counts):
+                bar = ax.figure.colorbar(mesh, cax=bars[1], orientation="horizontal", label="group of filters")
+                bar.set_ticks([0, 1], labels=["idle", "active"])
+        return fig
+
+    def reconstruction(
+        self, snapshot: Labelled, *, variable: Any = None, cmap: Any = None, fig: Any = None
+    ) -> Figure | SubFigure:
+        """One snapshot as every level reconstructs it, beside the data and the finest level's error.
+
+        Parameters
+        ----------
+        snapshot : xarray.DataArray or xarray.Dataset
+            On the fitted grid, at one time.
+        variable : str, optional
+            Which variable of a Dataset model to draw; the first by default.
+        cmap : str or matplotlib.colors.Colormap, optional
+            Of the fields, "viridis" by default. Their one scale is the data's range.
+        fig : matplotlib.figure.Figure or SubFigure, optional
+            Where to draw; a new figure of pyplot's by default.
+
+        Returns
+        -------
+        matplotlib.figure.Figure or SubFigure
+            Land, and pixels missing in the data, are grey.
+
+        Raises
+        ------
+        ValueError
+            For several snapshots, data on another grid, or a variable that the model was not fitted to.
+        """
+        *fields, data = self._levels_and_data(snapshot, variable)
+        error = (fields[-1] - data).assign_attrs(data.attrs)
+        rms, units = float(np.sqrt((error.astype(np.float64) ** 2).mean())), data.attrs.get("units", "1")
+        titles = [f"level {k} ({' × '.join(map(str, field.shape))})" for k, field in enumerate(fields)]
+        titles += [f"data{_when(snapshot, self._model.fitted.sample)}"]
+        titles += [f"error of level {len(fields) - 1}, rms {rms:.2g}" + f" {units}" * (units != "1")]
+
+        places = [_placed(field, self._grid) for field in (*fields, data, error)]
+        shape = _aspect(*(places[-1][0][name] for name in places[-1][1:]))[1]
+        columns = _columns(len(places), shape)
+        spots = [divmod(i, columns) for i in range(len(fields))]
+        spots += [((len(places) - 1) // columns, columns - i) for i in (2, 1)]
+        fig, axes, bars = _board(fig, spots, shape, bars=2)
+        low, high, most = float(data.min()), float(data.max()), float(abs(error).max()) or 1.0
+        for ax, place, title in zip(axes[:-1], places, titles, strict=False):
+            mesh = _draw(ax, place, title, cmap=_with_land(cmap), vmin=low, vmax=high)
+        below, above = any(bool((f < low).any()) for f in fields), any(bool((f > high).any()) for f in fields)
+        extend = ("both" if above else "min") if below else ("max" if above else "neither")
+        fig.colorbar(mesh, cax=bars[0], orientation="horizontal", label=_label(data), extend=extend)
+        mesh = _draw(axes[-1], places[-1], titles[-1], cmap=_with_land("RdBu_r"), vmin=-most, vmax=most)
+        fig.colorbar(mesh, cax=bars[1], orientation="horizontal", label=_label(error, "reconstruction − data"))
+        return fig
+
+    def history(self, *, ax: Any = None) -> Figure | SubFigure:
+        """Losses against epoch, with a band a level and a line where each stage begins.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Where to draw; in a new figure of pyplot's by default.
+
+        Returns
+        -------
+        matplotlib.figure.Figure or SubFigure
+            Stages too short for a label have only their line.
+
+        Raises
+        ------
+        ValueError
+            If training was interrupted before its first epoch.
+        """
+        history = self._model.history
+        if not history.sizes["epoch"]:
+            raise ValueError("the history is empty: training was interrupted before its first epoch; fit again")
+        if ax is None:
+            ax = _new_figure((9.0, 4.8)).add_subplot()
+        epoch = history["epoch"].values
+        for part, style in (("train", {"color": "C0"}), ("validation", {"color": "C1", "linestyle": "--"})):
+            ax.plot(epoch, history[f"{part}_loss"], label=f"{part}, own level (3.1)", linewidth=1.2, **style)
+        known = history["validation_global_loss"].dropna("epoch")
+        ax.plot(known["epoch"], known, ".", color="black", markersize=4, label="validation, finest level (3.4)")
+        ax.set(yscale="log", xlabel="epoch", xlim=(epoch[0] - 0.5, epoch[-1] + 0.5))
+        ax.set_ylabel(_label(history["train_loss"].assign_attrs(history.attrs), "loss"))
+        _mark_stages(ax, history)
+        ax.legend(fontsize="small", framealpha=0.9)
+        return ax.figure
+
+    @property
+    def _grid(self) -> Grid:
+        return self._model.fitted.inference.pyramid.grid
+
+    def _stored(self, field: xr.DataArray, level: int) -> xr.DataArray:
+        """A field on a level's encoding grid, NaN in the cells that are never stored."""
+        fitted = self._model.fitted
+        storable = fitted.inference.network.storable[level].any(0).cpu().numpy()
+        return field.where(fitted.orient(xr.DataArray(storable, dims=(self._grid.y, self._grid.x))))
+
+    def _cropped(self, field: xr.DataArray, level: int) -> xr.DataArray:
+        """Without the outer rows and columns that are neither within the data's extent nor stored."""
+        pyramid, dims = self._model.fitted.inference.pyramid, (self._grid.y, self._grid.x)
+        keep = field["inside"]
+        if all(coord.ndim < 2 for name, coord in field.coords.items() if name != "inside"):  # 2-D ones are NaN outside
+            keep = keep | field.notnull()
+        positions = [axis.positions(level - 1) for axis in (pyramid.y, pyramid.x)]
+        field = _with_positions(field.drop_vars("inside"), dims, positions)
+        return field.isel({d: np.flatnonzero(keep.any([o for o in dims if o != d])) for d in dims})
+
+    def _levels_and_data(self, snapshot: Labelled, variable: Any) -> list[xr.DataArray]:
+        """The decoded levels and the data, (y, x), on ascending coordinates of the fitted grid."""
+        fitted = self._model.fitted
+        pyramid, dims = fitted.inference.pyramid, (self._grid.y, self._grid.x)
+        variable = fitted.variables[0] if variable is None else variable
+        if variable not in fitted.variables:
+            raise ValueError(f"variable={variable!r}: the model was fitted to {', '.join(map(str, fitted.variables))}")
+        snapshot = fitted.variables_of(snapshot)
+        first = snapshot if isinstance(snapshot, xr.DataArray) else snapshot[fitted.variables[0]]
+        others = {dim: n for dim, n in first.sizes.items() if dim not in dims}
+        if any(n != 1 for n in others.values()):
+            got = ", ".join(f"{dim}: {n}" for dim, n in others.items())
+            raise ValueError(f"one snapshot is drawn; got {got}: select one, such as .isel({next(iter(others))}=0)")
+        snapshot = snapshot.isel(dict.fromkeys(others, 0))
+        snapshot = snapshot.isel(fitted.layout(snapshot).indexers).compute()
+        codes = self._model.encode(snapshot)
+        results = [*(self._model.decode(codes, level=k) for k in range(self._model.levels)), snapshot]
+        panels = [result if isinstance(result, xr.DataArray) else result[variable] for result in results]
+        panels = [panel.transpose(*dims).drop_vars(list(panel.coords)) for panel in panels]
+        panels[-1] = panels[-1].where(panels[-2].notnull())
+        panels[-1].attrs = fitted.attrs[fitted.variables.index(variable)] | panels[-1].attrs
+        for i, level in enumerate([*range(self._model.levels), self._model.levels - 1]):
+            positions = [axis.positions(level)[axis.inside(level)] for axis in (pyramid.y, pyramid.x)]
+            panels[i] = _with_positions(panels[i].assign_coords(pyramid.coordinates(level).coords), dims, positions)
+        return panels
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Where the cells of a field lie on the axes of a plot.
+
+    Attributes
+    ----------
+    y, x : numpy.ndarray
+        Bounds of rows and columns, 1-D; or centres of the cells, 2-D.
+    labels : (str, str)
+        Of the axes y and x, with units.
+    shape : float
+        Height over width of the map.
+    north_down : bool
+        Whether rows, counted by position, go south.
+    """
+
+    y: np.ndarray
+    x: np.ndarray
+    labels: tuple[str, str]
+    shape: float
+    north_down: bool = False
+
+    @classmethod
+    def of(cls, field: xr.DataArray, grid: Grid) -> Plane:
+        """By 1-D coordinates; else by a longitude and a latitude in 2-D that do not fold; else by position."""
+        found = [_along(field, dim) for dim in (grid.y, grid.x)]
+        latitude, longitude = (_geographic_2d(grid.coords, grid, kind) for kind in ("latitude", "longitude"))
+        if None in found and latitude is not None and longitude is not None and min(field.shape) > 1:
+            if _is_smooth(latitude.values) and _is_smooth(longitude.values):
+                y, x = (_geographic_2d(field, grid, kind) for kind in ("latitude", "longitude"))
+                return cls(y.values, x.values, (_label(y), _label(x)), _height_over_width(y, x))  # type: ignore[union-attr, arg-type]
+        y, x = (field[_position(d)] if c is None else c for d, c in zip((grid.y, grid.x), found, strict=True))
+        south = found[0] is None and latitude is not None and np.nanmean(np.diff(latitude.values, axis=0)) < 0
+        return cls(_bounds(y.values), _bounds(x.values), (_label(y), _label(x)), _height_over_width(y, x), bool(south))
+
+    def draw(self, ax: Axes, field: xr.DataArray, title: str, **style: Any) -> QuadMesh:
+        """Draw a (y, x) field, with what is missing in the colour of land."""
+        values = np.ma.masked_invalid(field.values.astype(np.float64))
+        shading = "flat" if self.x.ndim == 1 else "nearest"
+        mesh = ax.pcolormesh(self.x, self.y, values, shading=shading, rasterized=True, **style)
+        ax.set_aspect(self.shape * float(np.ptp(self.x) / np.ptp(self.y)))
+        ax.set(ylabel=self.labels[0], xlabel=self.labels[1])
+        ax.yaxis.set_inverted(self.north_down)
+        ax.set_title(title, fontsize="medium")
+        return mesh
+
+
+def _position(dim: str) -> str:
+    return f"{dim} (position)"
+
+
+def _with_positions(field: xr.DataArray, dims: Sequence[str], positions: Sequence[np.ndarray]) -> xr.DataArray:
+    """A field with the place of its rows and columns counted along the data, for grids without coordinates."""
+    return field.assign_coords({f"{d} (position)": (d, p) for d, p in zip(dims, positions, strict=True)})
+
+
+def _placed(field: xr.DataArray, grid: Grid) -> tuple[xr.DataArray, str, str]:
+    """A field and the names of what it is drawn along: 1-D coordinates; else 2-D ones that do not fold; else positions.
+
+    Longitudes are made to ascend beyond 360 degrees where they pass from 359 to 0.
+    """
+    names: list[Any] = []
+    for dim, kind in ((grid.y, "latitude"), (grid.x, "longitude")):
+        flat = {name: c for name, c in field.coords.items() if c.dims == (dim,) and c.dtype.kind in "iuf"}
+        names += [dim if dim in flat else next((name for name, c in flat.items() if is_geographic(c, kind)), None)]
+    curved = [_curved(grid.coords, kind) for kind in ("latitude", "longitude")]
+    if None in names and None not in curved and min(field.shape) > 1:
+        if all(_is_smooth(grid.coords[name].values) for name in curved):
+            names = curved
+    y, x = (name or f"{dim} (position)" for name, dim in zip(names, (grid.y, grid.x), strict=True))
+    if is_geographic(field[x], "longitude"):
+        axis = field[x].get_axis_num(grid.x)
+        field = field.assign_coords({x: field[x].copy(data=np.unwrap(field[x].values, period=360, axis=axis))})
+    return field, y, x
+
+
+def _curved(coords: Any, kind: str) -> Any:
+    """Name of the 2-D latitude or longitude."""
+    return next((name for name, c in coords.items() if c.ndim == 2 and is_geographic(c, kind)), None)
+
+
+def _is_smooth(values: np.ndarray) -> bool:
+    """Whether no step between neighbours is far longer than most: not on a grid that folds or passes the date line."""
+    steps = [np.abs(np.diff(values, axis=axis)) for axis in range(values.ndim)]
+    return max(step.max() for step in steps) <= 10 * max(float(np.median(step)) for step in steps)
+
+
+def _aspect(y: xr.DataArray, x: xr.DataArray) -> tuple[float, float]:
+    """How long a unit of y is drawn, in units of x, and the height over the width of the map.
+
+    True to scale at mid-latitude or in like units, where that gives a handy shape.
+    """
+    ratio = float(np.ptp(y.values) or 1) / float(np.ptp(x.values) or 1)
+    aspect = 1.0
+    if is_geographic(y, "latitude"):
+        aspect = 1 / float(np.cos(np.deg2rad((y.max() + y.min()) / 2)).clip(0.2))
+    if (
+        y.attrs.get("units") != x.attrs.get("units")
+        and not is_geographic(x, "longitude")
+        or not 0.2 < aspect * ratio < 3
+    ):
+        aspect = 0.6 / ratio
+    return aspect, aspect * ratio
+
+
+def _draw(ax: Axes, place: tuple[xr.DataArray, str, str], title: str, **style: Any) -> QuadMesh:
+    """Draw a field, north or what else ascends up, with what is missing in the colour of land."""
+    field, y, x = place
+    mesh = field.plot.pcolormesh(y=y, x=x, ax=ax, add_colorbar=False, rasterized=True, **style)
+    ax.set_title(title, fontsize="medium")
+    ax.set_aspect(_aspect(field[y], field[x])[0])
+    latitude = _curved(field.coords, "latitude")
+    if latitude is not None and y.endswith("(position)"):
+        ax.yaxis.set_inverted(bool(np.nanmean(np.diff(field[latitude].transpose(*field.dims).values, axis=0)) < 0))
+    return mesh
+
+
+def _label(obj: xr.DataArray, what: str = "") -> str:
+    """The name of an array, or what it is of, with its units."""
+    name = what or obj.attrs.get("long_name") or obj.attrs.get("standard_name") or obj.name or "value"
+    return f"{name} [{obj.attrs['units']}]" if "units" in obj.attrs else str(name)
+
+
+def _when(snapshot: Labelled, sample: Sequence[str]) -> str:
+    """The place of a snapshot along its sample dimensions, as text."""
+    values = [(dim, snapshot[dim].squeeze()) for dim in sample if dim in snapshot.coords]
+    texts = [f"{d} {v.item():.4g}" if v.dtype.kind in "iuf" else str(v.values)[:16] for d, v in values]
+    return "".join(f", {text.replace('T00:00', '').removesuffix(' 00:00')}" for text in texts)
+
+
+def _with_land(cmap: Any, n: int | None = None) -> Any:
+    """A colour map with grey land; of n colours."""
+    from matplotlib import colormaps
+
+    colours = colormaps.get_cmap(cmap or "viridis")
+    return (colours if n is None else colours.resampled(n)).with_extremes(bad=LAND)
+
+
+def _new_figure(size: tuple[float, float]) -> Any:
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise ImportError(f'plots need matplotlib ({error}): pip install "xmrcae[plot]"') from error
+    return plt.figure(figsize=size, layout="constrained")
+
+
+def _columns(n: int, shape: float) -> int:
+    """Panels side by side, for maps of a shape."""
+    return n if n <= (3 if shape < 0.65 else 5) else -(-n // 2)
+
+
+def _board(
+    fig: Any, spots: Sequence[tuple[int, int]], shape: float, *, bars: int
+) -> tuple[Any, list[Axes], list[Axes]]:
+    """Panels at (row, column) that share their axes, and below them a colour bar; a second is under the last column."""
+    rows, columns = (max(spot[i] for spot in spots) + 1 for i in (0, 1))
+    width = {1: 6.0, 2: 4.6, 3: 3.7}.get(columns, 3.0)
+    if fig is None:
+        fig = _new_figure((columns * width, rows * (width * shape + 0.3) + 1.0))
+    cells = fig.add_gridspec(rows + 1, columns, height_ratios=[1.0] * rows + [0.15 / (width * shape)])
+    axes: list[Axes] = []
+    for row, column in spots:
+        first = axes[0] if axes else None
+        ax = fig.add_subplot(cells[row, column], sharex=first, sharey=first)
+        ax.xaxis.label.set_visible((row + 1, column) not in spots)
+        ax.yaxis.label.set_visible((row, column - 1) not in spots)
+        ax.tick_params(labelbottom=(row + 1, column) not in spots, labelleft=(row, column - 1) not in spots)
+        axes.append(ax)
+    parts = [cells[-1, :]] if bars == 1 else [cells[-1, :-1], cells[-1, -1]]
+    return fig, axes, [fig.add_subplot(part) for part in parts]
+
+
+def _mark_stages(ax: Axes, history: xr.Dataset) -> None:
+    """Shade every second level; a line where each stage begins, and above it the stage's name where there is room."""
+    level, group, size = history["level"].values, history["group"].values, 7.0
+    starts = np.flatnonzero((np.diff(level, prepend=-1) != 0) | (np.diff(group, prepend=-1) != 0))
+    begin, end = history["epoch"].values[starts] - 0.5, float(history["epoch"][-1]) + 0.5
+    inches = ax.get_position().width * ax.get_figure(root=True).get_figwidth() * 0.9  # type: ignore[union-attr]
+    room = 1.4 * size / 72 / inches * (end - begin[0])
+    labelled: list[float] = []
+    for i in sorted(range(len(starts)), key=lambda i: group[starts[i]] > 0):  # where there is little room, levels first
+        k, j = level[starts[i]], group[starts[i]]
+        ax.axvline(begin[i], color="0.5", linewidth=0.8, linestyle=":" if j else "-", zorder=0)
+        if not j and k % 2:
+            ax.axvspan(
+                begin[i],
+                next((b for b, at in zip(begin, starts, strict=True) if level[at] > k), end),
+                color="0.93",
+                zorder=-1,
+            )
+        if all(abs(begin[i] - other) >= room for other in labelled):
+            labelled.append(begin[i])
+            ax.annotate(
+                f"group {j}" if j else f"level {k} deepen", (begin[i], 1), (0, 3), xycoords=("data", "axes fraction"),
+                textcoords="offset points", rotation=90, ha="center", va="bottom", fontsize=size,
+            )  # fmt: skip
