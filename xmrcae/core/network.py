@@ -179,19 +179,32 @@ class Group(nn.Module):
         return pixels.index_select(0, self.footprint)
 
     @torch.no_grad()
-    def start_from(self, footprint: Tensor) -> None:
-        """Let the encoder read the leading singular vectors of a field's patches in the mask.
+    def start_from(self, read: Tensor, residual: Tensor) -> None:
+        """Let the encoder read what tells most, linearly, of the residual around each active cell.
 
-        There are as many as a patch has values; filters beyond these stay as they are.
+        These are the leading directions of the regression of 3x3 patches of the residual on patches of what the
+        filters read; where they read the residual itself, the leading singular vectors of its patches. There are as
+        many as a patch has values; filters beyond these stay as they are.
+
+        Parameters
+        ----------
+        read, residual : Tensor, shape (footprint, sample)
+            What the filters read, and what the level has not yet reconstructed.
         """
-        taps = torch.eye(self.encoder_matrix.n_taps, dtype=footprint.dtype, device=footprint.device)
-        covariance = torch.zeros(len(taps), len(taps), dtype=torch.float64, device=footprint.device)
-        for block in footprint.split(8, dim=1):
-            patches = torch.stack([self.encoder_matrix.gather(tap, block).reshape(-1) for tap in taps])
-            covariance += (patches @ patches.T).double()
-        vectors = torch.linalg.eigh(covariance)[1].flip(1)[:, : self.channels].T
-        vectors *= torch.sign(vectors.gather(1, vectors.abs().argmax(1, keepdim=True)))
-        self.encoder_weight[: len(vectors)] = vectors.to(footprint.dtype)
+        taps = torch.eye(self.encoder_matrix.n_taps, dtype=read.dtype, device=read.device)
+        variance, covariance = torch.zeros(2, len(taps), len(taps), dtype=torch.float64, device=read.device)
+        for blocks in zip(read.split(8, dim=1), residual.split(8, dim=1), strict=True):
+            patches, targets = (
+                torch.stack([self.encoder_matrix.gather(tap, block).reshape(-1) for tap in taps]) for block in blocks
+            )
+            variance += (patches @ patches.T).double()
+            covariance += (targets @ patches.T).double()
+        values, vectors = torch.linalg.eigh(variance)
+        whitening = vectors / values.clamp_min(values[-1] * 1e-6 + 1e-30).sqrt()
+        directions = torch.linalg.svd(covariance @ whitening)[2][: self.channels] @ whitening.T
+        directions /= directions.norm(dim=1, keepdim=True).clamp_min(1e-30)
+        directions *= torch.sign(directions.gather(1, directions.abs().argmax(1, keepdim=True)))
+        self.encoder_weight[: len(directions)] = directions.to(read.dtype)
 
     def encode(self, footprint: Tensor, one: Tensor) -> Tensor:
         """M C: (footprint, sample) to (channel, cell, sample)."""

@@ -270,7 +270,8 @@ class Trainer:
         )  # fmt: skip
 
     def _start_from_residual(self, group: Group, level: int) -> None:
-        """Let the encoder of a new group read the leading singular vectors of the residual's 3x3 patches."""
+        """Let the encoder of a new group read what tells most of the residual."""
         samples = self.training[level]
         residual = samples.pixels - self.network(samples.pixels, samples.one).outputs[level]
-        group.start_from(group.read(residual))
+        footprint = group.read(residual)
+        group.start_from(footprint if self.options.widening == "residual" else group.read(samples.pixels), footprint)
