@@ -110,7 +110,8 @@ class DatasetMrcae:
         xarray.DataTree
             /level_0, the coarsest, and up.
         """
-        return build_pyramid(self._selected(variables, options), make_options(self._named(options)))
+        checked = make_options(self._named(options))
+        return build_pyramid(self._selected(variables, options), checked)
 
     def _selected(self, variables: Any, options: dict[str, Any]) -> xr.DataArray | xr.Dataset:
         dims = {name: options.get(name) for name in ("horizontal", "sample")}

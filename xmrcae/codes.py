@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from .grid.coordinates import Dimensions
+from .fitted import Fitted
+from .grid.coordinates import Dimensions, Grid
 from .grid.layout import Layout, map_samples
 from .grid.pyramid import Pyramid
 from .inference import Inference
@@ -109,7 +111,7 @@ def _active_codes(encoding: xr.DataArray, inference: Inference, level: int) -> t
     ), layout
 
 
-def encoding_grid(pyramid: Pyramid, level: int) -> Any:
+def encoding_grid(pyramid: Pyramid, level: int) -> Grid:
     """The encoding grid of a level, as a grid that codes are matched with."""
     coords = pyramid.encoding_coordinates(level).drop_vars("inside")
     return replace(pyramid.grid, sizes=pyramid.shape(level - 1), coords=coords, periodic=False)
@@ -130,3 +132,43 @@ def feature_index(inference: Inference) -> pd.MultiIndex:
         parts.append([np.full(len(channel), level), channel, *labels])
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     return pd.MultiIndex.from_arrays(columns, names=["level", "channel", grid.y, grid.x])
+
+
+def stack(codes: xr.DataTree, fitted: Fitted, attrs: dict[str, Any]) -> xr.DataArray:
+    """All active codes side by side, as :meth:`xmrcae.MrCAE.stack` documents it."""
+    inference = fitted.inference
+    flat, layout = tree_to_codes(codes, inference, level=inference.pyramid.levels - 1, model_id=fitted.id)
+    reverse = slice(None, None, -1)
+    descending = [dim for dim, order in layout.indexers.items() if isinstance(order, slice) and order == reverse]
+    values = flat.reshape(*layout.sample_shape, flat.shape[1])
+    stacked = xr.DataArray(
+        values,
+        dims=(*layout.dims.sample, "feature"),
+        name="encoding",
+        attrs=attrs | {"descending": json.dumps(descending)},
+    )
+    index = xr.Coordinates.from_pandas_multiindex(feature_index(inference), "feature")
+    return stacked.assign_coords(layout.sample_coords.coords).assign_coords(index)
+
+
+def unstack(stacked: xr.DataArray, fitted: Fitted, attrs: dict[str, Any]) -> xr.DataTree:
+    """Codes from a stack, as :meth:`xmrcae.MrCAE.unstack` documents it."""
+    inference = fitted.inference
+    grid, index = inference.pyramid.grid, feature_index(inference)
+    if "feature" not in stacked.dims or stacked.sizes["feature"] != len(index):
+        raise ValueError(f"the stack has dimensions {dict(stacked.sizes)}; the model needs feature: {len(index)}")
+    if "feature" in stacked.indexes and not stacked.indexes["feature"].equals(index):
+        raise ValueError("the features of the stack are not those of this model, or not in its order")
+    sample = tuple(str(dim) for dim in stacked.dims if dim != "feature")
+    fitted_descends = [dim for dim, descends in zip((grid.y, grid.x), grid.descending, strict=True) if descends]
+    descending = json.loads(stacked.attrs["descending"]) if "descending" in stacked.attrs else fitted_descends
+    names = [name for name, coordinate in stacked.coords.items() if set(coordinate.dims) <= set(sample)]
+    layout = Layout(
+        dims=Dimensions(sample, grid.y, grid.x),
+        order=(*sample, grid.y, grid.x),
+        indexers={dim: slice(None, None, -1) for dim in descending},
+        sample_coords=stacked.drop_vars(set(stacked.coords) - set(names)).coords.to_dataset(),
+        sample_shape=tuple(stacked.sizes[dim] for dim in sample),
+    )
+    flat = stacked.transpose(*sample, "feature").variable.data.reshape(-1, len(index)).astype(np.float32)
+    return codes_to_tree(flat, inference, layout, attrs)

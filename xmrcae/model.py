@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import html
-import json
-import uuid
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 from tqdm.auto import tqdm
 
+from . import representation
 from ._version import __version__
-from .grid.coordinates import Dimensions, Labelled
+from .fitted import Fitted
+from .grid.coordinates import Labelled
 from .grid.layout import Layout, map_samples
 from .grid.snapshots import seasons
 from .options import make_options
 
 if TYPE_CHECKING:
-    from .grid.training_set import TrainingSet
-    from .inference import Inference
     from .plot import ModelPlots
 
 
@@ -125,7 +122,7 @@ class MrCAE:
                 raise
             finally:
                 trainer.finish()
-                self._fitted = Fitted.of(prepared, trainer.network, trainer.history)
+                self._fitted = Fitted.of(prepared, trainer.network, trainer.history, options.to_json())
         return self
 
     @property
@@ -339,16 +336,9 @@ class MrCAE:
         xarray.DataArray, (time, feature)
             `feature` is a MultiIndex (level, channel, y, x). No value is missing. Lazy on lazy codes.
         """
-        from .codes import feature_index, tree_to_codes
+        from .codes import stack
 
-        flat, layout = tree_to_codes(codes, self.fitted.inference, level=self.levels - 1, model_id=self.fitted.id)
-        index = xr.Coordinates.from_pandas_multiindex(feature_index(self.fitted.inference), "feature")
-        values = flat.reshape(*layout.sample_shape, flat.shape[1])
-        stacked = xr.DataArray(values, dims=(*layout.dims.sample, "feature"), name="encoding", attrs=self._attrs())
-        stacked.attrs["descending"] = json.dumps(
-            [str(d) for d, i in layout.indexers.items() if i == slice(None, None, -1)]
-        )
-        return stacked.assign_coords(layout.sample_coords.coords).assign_coords(index)
+        return stack(codes, self.fitted, self._attrs())
 
     def unstack(self, stacked: xr.DataArray) -> xr.DataTree:
         """Undo `stack`.
@@ -368,26 +358,9 @@ class MrCAE:
         ValueError
             If the features are not this model's.
         """
-        from .codes import codes_to_tree, feature_index
+        from .codes import unstack
 
-        fitted = self.fitted
-        index = feature_index(fitted.inference)
-        if "feature" not in stacked.dims or stacked.sizes["feature"] != len(index):
-            raise ValueError(f"the stack has dimensions {dict(stacked.sizes)}; the model needs feature: {len(index)}")
-        if "feature" in stacked.indexes and not stacked.indexes["feature"].equals(index):
-            raise ValueError("the features of the stack are not those of this model, or not in its order")
-        sample = tuple(str(dim) for dim in stacked.dims if dim != "feature")
-        grid = fitted.inference.pyramid.grid
-        descending = json.loads(stacked.attrs.get("descending", "null"))
-        if descending is None:
-            descending = [dim for dim, d in zip((grid.y, grid.x), grid.descending, strict=True) if d]
-        indexers = {dim: slice(None, None, -1) for dim in descending}
-        names = [name for name, c in stacked.coords.items() if set(c.dims) <= set(sample)]
-        coords = stacked.drop_vars(set(stacked.coords) - set(names)).coords.to_dataset()
-        shape = tuple(stacked.sizes[dim] for dim in sample)
-        layout = Layout(Dimensions(sample, grid.y, grid.x), (*sample, grid.y, grid.x), indexers, coords, shape)
-        flat = stacked.transpose(*sample, "feature").variable.data.reshape(-1, len(index))
-        return codes_to_tree(flat.astype(np.float32), fitted.inference, layout, self._attrs())
+        return unstack(stacked, self.fitted, self._attrs())
 
     def save(self, path: Any, *, overwrite: bool = False) -> None:
         """Write the model as netCDF-4, or as Zarr if the path ends in ``.zarr``.
@@ -424,122 +397,18 @@ class MrCAE:
         return int(level)
 
     def _attrs(self) -> dict[str, Any]:
-        return {"xmrcae_version": __version__, "xmrcae_model": self.fitted.id, "xmrcae_options": self.options.to_json()}
-
-    def _table(self) -> pd.DataFrame:
-        """A row a level: what `repr` shows."""
         fitted = self.fitted
-        network, history = fitted.inference.network, self.history
-        rows = []
-        for k, level in enumerate(network.levels):
-            last = np.flatnonzero(history["level"].values == k)
-            mse = float(history["validation_mse"][last[-1]]) if len(last) else np.nan
-            storable = int(network.storable[k].any(0).sum())
-            shares = [f"{group.n_cells / max(storable, 1):.0%}" for group in level.groups]
-            parameters = sum(parameter.numel() for parameter in level.parameters())
-            unit = f" {fitted.attrs[0]['units']}" if "units" in fitted.attrs[0] else ""
-            rmse = (
-                f"{np.sqrt(mse) * fitted.inference.standards[k].scale[0]:.3g}{unit}"
-                if not fitted.is_dataset
-                else f"{np.sqrt(mse):.3g} (scaled)"
-            )
-            size = int(self.encoding_sizes[k])
-            shape = " x ".join(map(str, fitted.inference.standards[k].valid.shape[1:]))
-            rows.append([k, shape, len(level.groups), " ".join(shares) or "-", parameters, rmse, size])
-        columns = ["level", "grid", "groups", "active share", "parameters", "validation rmse", "encoding size"]
-        return pd.DataFrame(rows, columns=columns).set_index("level")
-
-    def _summary(self) -> str:
-        fitted = self.fitted
-        parts = fitted.split.values.ravel()
-        counts = ", ".join(f"{int((parts == part).sum())} {part}" for part in ("training", "validation", "test"))
-        state = "partial, " if self.partial else ""
-        return f"MrCAE ({state}{', '.join(str(v) for v in fitted.variables)}; {self.levels} levels, {self.n_parameters} parameters; snapshots: {counts})"
+        return {"xmrcae_version": __version__, "xmrcae_model": fitted.id, "xmrcae_options": fitted.options_json}
 
     def __repr__(self) -> str:
         if self._fitted is None:
             return f"MrCAE (not fitted; {self.options})"
-        return f"{self._summary()}\n{self._table().to_string()}"
+        return representation.text(self)
 
     def _repr_html_(self) -> str:
         if self._fitted is None:
             return f"<pre>{html.escape(repr(self))}</pre>"
-        return f"<div><p>{html.escape(self._summary())}</p>{self._table().to_html(escape=True)}</div>"
-
-
-class Fitted:
-    """What fitting leaves: the network with its grid, and what is needed to label results.
-
-    Attributes are those of :class:`xmrcae.grid.training_set.TrainingSet`, without any data.
-    """
-
-    def __init__(
-        self, *, inference: Inference, history: xr.Dataset, split: xr.DataArray, variables: list[Any],
-        attrs: list[dict[str, Any]], is_dataset: bool, dims: tuple[str, ...], sample: tuple[str, ...],
-        dtype: np.dtype[Any], id: str,
-    ) -> None:  # fmt: skip
-        self.inference, self.history, self.split = inference, history, split
-        self.variables, self.attrs, self.is_dataset = variables, attrs, is_dataset
-        self.dims, self.sample, self.dtype, self.id = dims, sample, dtype, id
-
-    @classmethod
-    def of(cls, prepared: TrainingSet, network: Any, history: list[dict[str, float]]) -> Fitted:
-        """That of a training set and the network trained on it."""
-        from .inference import Inference
-
-        model_id = str(uuid.uuid4())
-        table = pd.DataFrame(history, columns=history_columns()).astype({"level": "int64", "group": "int64"})
-        table.index = pd.RangeIndex(1, len(table) + 1, name="epoch")
-        return cls(
-            inference=Inference(network, prepared.pyramid, prepared.standard, model_id),
-            history=xr.Dataset.from_dataframe(table).assign_attrs(units="scaled units squared"),
-            split=prepared.split, variables=prepared.variables, attrs=prepared.attrs, is_dataset=prepared.is_dataset,
-            dims=prepared.dims, sample=prepared.sample, dtype=np.dtype(prepared.dtype), id=model_id,
-        )  # fmt: skip
-
-    def variables_of(self, obj: Labelled) -> Labelled:
-        """The fitted variables of `obj`, in the fitted order."""
-        if isinstance(obj, xr.DataArray):
-            if self.is_dataset:
-                raise TypeError(
-                    f"the model was fitted to a Dataset of {', '.join(self.variables)}; a DataArray was given"
-                )
-            return obj
-        if not isinstance(obj, xr.Dataset):
-            raise TypeError(f"a DataArray or a Dataset is needed, not {type(obj).__name__}")
-        missing = [name for name in self.variables if name not in obj.data_vars]
-        if missing:
-            raise ValueError(
-                f"the Dataset has no variable {', '.join(map(repr, missing))}, to which the model was fitted"
-            )
-        return obj[self.variables] if self.is_dataset else obj[self.variables[0]]
-
-    def layout(self, obj: Labelled) -> Layout:
-        """How new data lie on the fitted grid; sample dimensions are all but the horizontal ones."""
-        grid = self.inference.pyramid.grid
-        first = obj[self.variables[0]] if isinstance(obj, xr.Dataset) else obj
-        sample = tuple(
-            str(dim)
-            for dim in first.dims
-            if dim in self.sample or (dim not in (grid.y, grid.x) and first.sizes[dim] > 1)
-        )
-        return Layout.of(obj, Dimensions(sample, grid.y, grid.x), grid)
-
-    def orient(self, result: xr.DataArray) -> xr.DataArray:
-        """A result on ascending rows and columns, in the fitted data's order and orientation."""
-        grid = self.inference.pyramid.grid
-        flips = {dim: slice(None, None, -1) for dim, d in zip((grid.y, grid.x), grid.descending, strict=True) if d}
-        horizontal = [dim for dim in self.dims if dim in (grid.y, grid.x)]
-        return result.isel(flips).transpose(..., *horizontal)
-
-
-def history_columns() -> list[str]:
-    """The variables of a model's history."""
-    names = ["level", "group", "seconds"]
-    for part in ("train", "validation"):
-        for kind in ("", "_global"):
-            names += [f"{part}{kind}_{term}" for term in ("mse", "max", "loss")]
-    return names
+        return representation.as_html(self)
 
 
 def _device(name: str) -> Any:

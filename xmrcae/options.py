@@ -92,31 +92,60 @@ class Options:
                 object.__setattr__(self, name, default)
         if self.levels is not None:
             _whole("levels", self.levels, least=1)
-        for name, least in (("dilation", 0), ("max_epochs", 0), ("seed", 0)):
-            _whole(name, getattr(self, name), least=least)
-        for name, low, high in (("anchor", 0, math.inf), ("omega", 0, 1), ("min_decrease", 0, 1), ("noise", 0, math.inf),
-                                ("weight_decay", 0, math.inf), ("learning_rate", 0, math.inf),
-                                ("adam_eps", 0, math.inf)):  # fmt: skip
-            _number(name, getattr(self, name), low, high)
-        for name in ("energy", "memory", "land_value"):
+        for name in ("dilation", "max_epochs", "seed"):
+            _whole(name, getattr(self, name), least=0)
+        for name in ("omega", "min_decrease"):
+            _number(name, getattr(self, name), 0, 1)
+        for name in ("anchor", "noise", "weight_decay", "learning_rate", "adam_eps"):
+            _number(name, getattr(self, name), 0, math.inf)
+        for name, least in (("energy", 0.0), ("memory", 1.0), ("land_value", -math.inf)):
             if getattr(self, name) is not None:
-                _number(name, getattr(self, name), -math.inf if name == "land_value" else 0, math.inf)
+                _number(name, getattr(self, name), least, math.inf)
         if not isinstance(self.progress, bool):
             raise TypeError(f"progress={self.progress!r}: True or False")
         if self.scale == "minmax" and self.center is not False:
             raise ValueError('scale="minmax" needs center=False: it maps the data themselves to [0, 1]')
         if self.valid is not None and self.land_value is not None:
             raise ValueError("valid and land_value both say where land is; give one of them")
-        if self.weights is not None and not isinstance(self.weights, xr.DataArray) and self.weights != "area":
-            raise ValueError(f'weights={self.weights!r}: None, "area" or a DataArray')
+        if not isinstance(self.device, str):
+            raise TypeError(f'device={self.device!r}: "auto", or the name of a device such as "cpu"')
+        if not (self.valid is None or isinstance(self.valid, str | xr.DataArray)):
+            raise TypeError(
+                f"valid={_plain(self.valid)!r}: a DataArray on the data's grid, or the name of one in the Dataset; True or "
+                "1 where pixels are to be described"
+            )
+        if not (self.weights is None or isinstance(self.weights, xr.DataArray) or _is_text(self.weights, "area")):
+            raise ValueError(f'weights={_plain(self.weights)!r}: None, "area" or a DataArray')
+        self._check_dimensions()
+        self._check_split()
         self._check_channels()
         self._check_tolerance()
 
+    def _check_dimensions(self) -> None:
+        pair, sample = self.horizontal, self.sample
+        if pair is not None and not (_is_list(pair) and len(pair) == 2 and pair[0] != pair[1]):
+            raise ValueError(f'horizontal={pair!r}: the names of two dimensions, such as ("lat", "lon")')
+        if not (sample is None or isinstance(sample, str) or (_is_list(sample) and len(sample))):
+            raise TypeError(
+                f'sample={sample!r}: the name of a dimension, or a list of names such as ["time", "member"]'
+            )
+
+    def _check_split(self) -> None:
+        split = self.split
+        if _is_text(split, "blocks"):
+            return
+        parts = list(split) if _is_list(split) or isinstance(split, np.ndarray) else []
+        fractions = all(_is_number(part) for part in parts)
+        if len(parts) != 3 or not (fractions or all(isinstance(part, slice) or np.ndim(part) == 1 for part in parts)):
+            raise ValueError(f'split={_plain(split)!r}: three fractions, "blocks", or three indexers')
+        if fractions and not (min(parts) >= 0 and abs(sum(parts) - 1) <= 1e-6):
+            raise ValueError(f"split={_plain(split)!r}: fractions from 0 to 1 that add up to 1")
+
     def _check_channels(self) -> None:
         channels = self.channels
-        if isinstance(channels, str) or not isinstance(channels, Sequence) or not len(channels):
+        if not _is_list(channels) or not len(channels):
             raise TypeError(f"channels={channels!r}: one list of filters a level, such as [[1, 1], [2, 2]]")
-        lists = [list(c) if isinstance(c, Sequence) and not isinstance(c, str) else c for c in channels]
+        lists = [list(c) if _is_list(c) else c for c in channels]
         if all(isinstance(c, Integral) for c in lists):
             lists = [list(lists)]
         for filters in lists:
@@ -129,11 +158,13 @@ class Options:
             self.channels_of(self.levels)
 
     def _check_tolerance(self) -> None:
-        if self.tolerance is None or (isinstance(self.tolerance, str) and self.tolerance == "default"):
+        if self.tolerance is None or _is_text(self.tolerance, "default"):
             return
-        each = self.tolerance.values() if isinstance(self.tolerance, Mapping) else [self.tolerance]
-        for value in each:
-            values = np.atleast_1d(np.asarray(value, dtype=object)).tolist()
+        each = list(self.tolerance.values()) if isinstance(self.tolerance, Mapping) else [self.tolerance]
+        table = [np.atleast_1d(np.asarray(value, dtype=object)).tolist() for value in each]
+        if not all([table, *table]):
+            raise ValueError(f"tolerance={self.tolerance!r}: a number, one a level, or a mapping variable -> those")
+        for values in table:
             for number in values:
                 _number("tolerance", number, 0, math.inf)
             if self.levels is not None and len(values) not in (1, self.levels):
@@ -222,7 +253,21 @@ def _whole(name: str, value: Any, *, least: int) -> None:
 
 
 def _number(name: str, value: Any, low: float, high: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
-        raise TypeError(f"{name}={value!r}: a number from {low:g} to {high:g}")
-    if not low <= value <= high or math.isnan(value):
-        raise ValueError(f"{name}={value!r}: a number from {low:g} to {high:g}")
+    allowed = f"{name}={value!r}: a finite number"
+    allowed += f" from {low:g} to {high:g}" if high < math.inf else f" of at least {low:g}" if low > -math.inf else ""
+    if not _is_number(value):
+        raise TypeError(allowed)
+    if not low <= value <= high or not math.isfinite(value):
+        raise ValueError(allowed)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def _is_text(value: Any, text: str) -> bool:
+    return isinstance(value, str) and value == text

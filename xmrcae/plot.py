@@ -216,57 +216,6 @@ class ModelPlots:
         return panels
 
 
-@dataclass(frozen=True)
-class Plane:
-    """Where the cells of a field lie on the axes of a plot.
-
-    Attributes
-    ----------
-    y, x : numpy.ndarray
-        Bounds of rows and columns, 1-D; or centres of the cells, 2-D.
-    labels : (str, str)
-        Of the axes y and x, with units.
-    shape : float
-        Height over width of the map.
-    north_down : bool
-        Whether rows, counted by position, go south.
-    """
-
-    y: np.ndarray
-    x: np.ndarray
-    labels: tuple[str, str]
-    shape: float
-    north_down: bool = False
-
-    @classmethod
-    def of(cls, field: xr.DataArray, grid: Grid) -> Plane:
-        """By 1-D coordinates; else by a longitude and a latitude in 2-D that do not fold; else by position."""
-        found = [_along(field, dim) for dim in (grid.y, grid.x)]
-        latitude, longitude = (_geographic_2d(grid.coords, grid, kind) for kind in ("latitude", "longitude"))
-        if None in found and latitude is not None and longitude is not None and min(field.shape) > 1:
-            if _is_smooth(latitude.values) and _is_smooth(longitude.values):
-                y, x = (_geographic_2d(field, grid, kind) for kind in ("latitude", "longitude"))
-                return cls(y.values, x.values, (_label(y), _label(x)), _height_over_width(y, x))  # type: ignore[union-attr, arg-type]
-        y, x = (field[_position(d)] if c is None else c for d, c in zip((grid.y, grid.x), found, strict=True))
-        south = found[0] is None and latitude is not None and np.nanmean(np.diff(latitude.values, axis=0)) < 0
-        return cls(_bounds(y.values), _bounds(x.values), (_label(y), _label(x)), _height_over_width(y, x), bool(south))
-
-    def draw(self, ax: Axes, field: xr.DataArray, title: str, **style: Any) -> QuadMesh:
-        """Draw a (y, x) field, with what is missing in the colour of land."""
-        values = np.ma.masked_invalid(field.values.astype(np.float64))
-        shading = "flat" if self.x.ndim == 1 else "nearest"
-        mesh = ax.pcolormesh(self.x, self.y, values, shading=shading, rasterized=True, **style)
-        ax.set_aspect(self.shape * float(np.ptp(self.x) / np.ptp(self.y)))
-        ax.set(ylabel=self.labels[0], xlabel=self.labels[1])
-        ax.yaxis.set_inverted(self.north_down)
-        ax.set_title(title, fontsize="medium")
-        return mesh
-
-
-def _position(dim: str) -> str:
-    return f"{dim} (position)"
-
-
 def _with_positions(field: xr.DataArray, dims: Sequence[str], positions: Sequence[np.ndarray]) -> xr.DataArray:
     """A field with the place of its rows and columns counted along the data, for grids without coordinates."""
     return field.assign_coords({f"{d} (position)": (d, p) for d, p in zip(dims, positions, strict=True)})
@@ -312,11 +261,8 @@ def _aspect(y: xr.DataArray, x: xr.DataArray) -> tuple[float, float]:
     aspect = 1.0
     if is_geographic(y, "latitude"):
         aspect = 1 / float(np.cos(np.deg2rad((y.max() + y.min()) / 2)).clip(0.2))
-    if (
-        y.attrs.get("units") != x.attrs.get("units")
-        and not is_geographic(x, "longitude")
-        or not 0.2 < aspect * ratio < 3
-    ):
+    alike = is_geographic(x, "longitude") or y.attrs.get("units") == x.attrs.get("units")
+    if not alike or not 0.2 < aspect * ratio < 3:
         aspect = 0.6 / ratio
     return aspect, aspect * ratio
 

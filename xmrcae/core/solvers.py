@@ -85,7 +85,7 @@ def lbfgs(
 
     start()
     while powers:
-        optimizer.step(remembered)  # type: ignore[arg-type]
+        optimizer.step(remembered)
         yield Step(*remembered.recall(), harder)
 
 

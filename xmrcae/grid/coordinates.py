@@ -61,9 +61,6 @@ def find_dimensions(obj: Labelled, *, horizontal: Sequence[str] | None = None, s
     samples = _find_sample(obj, dims, shown, sample)
     rest = [dim for dim in dims if dim not in samples]
     if horizontal is not None:
-        several = isinstance(horizontal, Sequence) and not isinstance(horizontal, str)
-        if not several or len(horizontal) != 2 or len(set(horizontal)) != 2:
-            raise ValueError(f'horizontal={horizontal!r}: the names of two dimensions, such as ("lat", "lon")')
         missing = [dim for dim in horizontal if dim not in rest]
         if missing:
             raise ValueError(
@@ -107,7 +104,7 @@ def _find_sample(obj: Labelled, dims: list[str], shown: str, sample: Any) -> tup
     if sample is not None:
         names = (sample,) if isinstance(sample, str) else tuple(sample)
         missing = [name for name in names if name not in dims]
-        if missing or not names:
+        if missing:
             raise ValueError(f"sample={sample!r}: no dimension {', '.join(map(repr, missing))} among {shown}")
         return tuple(str(name) for name in names)
     candidates = _dims_of(obj, obj.cf.axes.get("T", [])) or (["time"] if "time" in dims else [])
@@ -188,10 +185,10 @@ class Grid:
             if dim in self.coords.coords and dim in obj.coords:
                 result[dim] = _as_slice(_match(self.coords[dim], obj.coords[dim]))
         for name, fitted in self.coords.coords.items():
-            if fitted.ndim == 2 and name in obj.coords and obj.coords[name].dims == fitted.dims:
-                given = obj.coords[name].isel({d: i for d, i in result.items() if d in fitted.dims})
-                tolerance = 1e-6 * float(np.nanmax(np.abs(fitted.values), initial=0)) if fitted.dtype.kind in "iuf" else 0.0
-                _same_values(str(name), fitted.values, given.values, tolerance)
+            if fitted.ndim == 2 and name in obj.coords and set(obj.coords[name].dims) == set(fitted.dims):
+                given = obj.coords[name].transpose(*fitted.dims).isel(result)
+                largest = float(np.nanmax(np.abs(fitted.values), initial=0)) if fitted.dtype.kind in "iuf" else 0.0
+                _same_values(str(name), fitted.values, given.values, tolerance=1e-6 * largest)
         return result
 
     def __eq__(self, other: object) -> bool:
@@ -274,11 +271,11 @@ def _match(fitted: xr.DataArray, given: xr.DataArray) -> np.ndarray:
         if (np.abs(a[order_a] - b[order_b]) <= tolerance).all():
             return order_b[np.argsort(order_a, kind="stable")]
     descends = len(b) > 1 and given.values[0] > given.values[-1]
-    _same_values(str(fitted.name), fitted.values, given.values[::-1] if descends else given.values, tolerance)
+    _same_values(str(fitted.name), fitted.values, given.values[::-1] if descends else given.values, tolerance=tolerance)
     raise AssertionError("the coordinates differ, so the line above has said where")
 
 
-def _same_values(name: str, fitted: np.ndarray, given: np.ndarray, tolerance: float) -> None:
+def _same_values(name: str, fitted: np.ndarray, given: np.ndarray, *, tolerance: float) -> None:
     """Raise a ValueError at the first difference; numbers may differ by `tolerance`."""
     if fitted.dtype.kind in "iuf" and given.dtype.kind in "iuf":
         differs = ~np.isclose(given, fitted, rtol=0, atol=tolerance, equal_nan=True)

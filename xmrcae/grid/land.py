@@ -19,15 +19,9 @@ def valid_from(valid: xr.DataArray, grid: Grid) -> np.ndarray:
 
     Raises
     ------
-    TypeError, ValueError
-        If it is no DataArray, has other dimensions or coordinates than the grid, or other values than True and False,
-        1 and 0.
+    ValueError
+        If it has other dimensions or coordinates than the grid, or other values than True and False, 1 and 0.
     """
-    if not isinstance(valid, xr.DataArray):
-        raise TypeError(
-            f"valid={type(valid).__name__}: a DataArray on the data's grid, or the name of one in the Dataset; True or 1 "
-            "where pixels are to be described"
-        )
     valid = valid.isel({dim: 0 for dim in valid.dims if dim not in (grid.y, grid.x) and valid.sizes[dim] == 1})
     if set(valid.dims) != {grid.y, grid.x}:
         raise ValueError(f"valid has dimensions {tuple(valid.dims)}; the grid has ({grid.y}, {grid.x})")

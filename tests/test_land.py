@@ -1,0 +1,280 @@
+"""Valid pixels, gaps, and what stands on land."""
+
+import numpy as np
+import pytest
+import xarray as xr
+from helpers import (
+    AVISO,
+    CLIMATOLOGY,
+    LAND_SEA_MASK,
+    MITGCM,
+    grid_of,
+    make_field,
+    make_land,
+    make_two_variables,
+    open_real,
+    prepare_with,
+)
+
+from xmrcae.grid import land
+
+
+def gappy_field(n_times=20):
+    """A field of whose pixels two miss 3 and 1 values."""
+    field = make_field(n_times=n_times)
+    rows, columns = np.nonzero(make_land((21, 30)))
+    field[2:5, rows[0], columns[0]] = np.nan
+    field[7, rows[9], columns[9]] = np.nan
+    return field
+
+
+def fitted_valid(obj, **options):
+    """Valid pixels, (variable, y, x), of a small fit's training set."""
+    return prepare_with(obj, levels=2, **options).standard.valid
+
+
+def laplacian(values):
+    """Sum over the neighbours that exist of their difference from each pixel."""
+    total = np.zeros_like(values)
+    for axis in (0, 1):
+        step = np.diff(values, axis=axis)
+        total += np.concatenate([step, np.zeros_like(values.take([0], axis))], axis)
+        total -= np.concatenate([np.zeros_like(values.take([0], axis)), step], axis)
+    return total
+
+
+# The user's own valid pixels
+
+
+@pytest.mark.parametrize("dtype", [bool, int, np.float32])
+def test_true_and_false_may_be_1_and_0(dtype):
+    field, ocean = make_field(n_times=2), make_land((21, 30))
+    valid = xr.DataArray(ocean.astype(dtype), dims=("lat", "lon"))
+    np.testing.assert_array_equal(land.valid_from(valid, grid_of(field)), ocean)
+
+
+def test_valid_comes_in_any_orientation_and_order():
+    field, ocean = make_field(n_times=2), make_land((21, 30))
+    valid = xr.DataArray(ocean, dims=("lat", "lon"), coords={"lat": field.lat, "lon": field.lon})
+    turned = valid.isel(lat=slice(None, None, -1)).roll(lon=7, roll_coords=True).transpose("lon", "lat")
+    np.testing.assert_array_equal(land.valid_from(turned, grid_of(field)), ocean)
+
+
+def test_time_axis_of_length_1_is_dropped(real_file):
+    mask = open_real(real_file, LAND_SEA_MASK).mask
+    assert mask.sizes["time"] == 1
+    np.testing.assert_array_equal(land.valid_from(mask, grid_of(mask)), mask.values[0, ::-1] == 1)
+
+
+def test_other_values_are_counted(real_file):
+    mask = open_real(real_file, LAND_SEA_MASK).mask
+    with pytest.raises(ValueError, match=rf"{int((mask == 1).sum())} values other than .* 2\.0"):
+        land.valid_from(2 * mask, grid_of(mask))
+
+
+def test_missing_values_are_other_values():
+    field = make_field(n_times=2)
+    with pytest.raises(ValueError, match=rf"{int(field[0].isnull().sum())} values other than .* nan"):
+        land.valid_from(field[0] * 0 + 1, grid_of(field))
+
+
+def test_other_coordinates_are_named(real_file):
+    grid = grid_of(open_real(real_file, CLIMATOLOGY).sst)
+    with pytest.raises(ValueError, match="'lon' differs first at 0"):
+        land.valid_from(open_real(real_file, LAND_SEA_MASK).mask, grid)
+
+
+def test_other_dimensions_are_named():
+    field = make_field(n_times=2)
+    with pytest.raises(ValueError, match=r"valid has dimensions \('time', 'lat', 'lon'\)"):
+        land.valid_from(field.notnull(), grid_of(field))
+
+
+def test_declared_valid_but_always_missing_is_counted():
+    field = make_field()
+    everywhere = xr.ones_like(field[0], dtype=bool)
+    with pytest.raises(ValueError, match=rf"valid is True at {int((~make_land((21, 30))).sum())} pixels"):
+        fitted_valid(field, valid=everywhere)
+
+
+def test_valid_leaves_out_pixels_that_hold_data():
+    field = make_field()
+    valid = xr.DataArray(make_land((21, 30)), dims=("lat", "lon"))
+    valid[4, 4:9] = False
+    np.testing.assert_array_equal(fitted_valid(field, valid=valid)[0], valid)
+
+
+def test_valid_by_the_name_of_a_coordinate(real_file):
+    ds = open_real(real_file, MITGCM).isel(Z=slice(0, 4))
+    field = ds.THETA.assign_coords(wet=ds.maskC.isel(Z=3, drop=True))
+    expected = ds.maskC.isel(Z=3).values
+    options = {"sample": ["time", "Z"], "split": ([0, 1], [2], [3])}
+    np.testing.assert_array_equal(fitted_valid(field, valid="wet", **options)[0], expected)
+
+
+def test_unknown_name_of_valid_is_an_error():
+    with pytest.raises(ValueError, match=r"valid='wet'.*lat, lon"):
+        fitted_valid(make_field(), valid="wet")
+
+
+# Found from the data
+
+
+def test_not_missing_at_every_time_is_valid():
+    np.testing.assert_array_equal(fitted_valid(make_field())[0], make_land((21, 30)))
+
+
+def test_valid_is_per_variable():
+    ds = make_two_variables(n_times=20)
+    expected = np.stack([ds[name].notnull().all("time") for name in ds.data_vars])
+    assert (expected[0] != expected[1]).any()
+    np.testing.assert_array_equal(fitted_valid(ds), expected)
+
+
+def test_land_value_marks_land_where_it_stands_throughout():
+    field = make_field().fillna(0)
+    ocean = make_land((21, 30))
+    row, column = np.argwhere(ocean)[20]
+    field[4, row, column] = 0
+    np.testing.assert_array_equal(fitted_valid(field, land_value=0)[0], ocean)
+
+
+def test_nothing_valid_names_the_variable():
+    ds = make_two_variables(n_times=20)
+    ds["ssh"] = ds.ssh * np.nan
+    with pytest.raises(ValueError, match="no pixel of 'ssh' is valid"):
+        fitted_valid(ds)
+
+
+def test_valid_that_is_false_everywhere_is_an_error():
+    field = make_field()
+    with pytest.raises(ValueError, match="no pixel of 'sst' is valid"):
+        fitted_valid(field, valid=xr.zeros_like(field[0], dtype=bool))
+
+
+# Infinities
+
+
+@pytest.mark.parametrize("gaps", [None, "mask", "mean"])
+def test_infinite_values_on_the_ocean_are_counted(gaps):
+    field, (row, column) = make_field(), np.argwhere(make_land((21, 30)))[5]
+    field[3, row, column], field[4:6, row, column + 1] = np.inf, -np.inf
+    with pytest.raises(ValueError, match="3 infinite values at 2 pixels"):
+        fitted_valid(field, gaps=gaps)
+
+
+def test_pixel_that_is_always_infinite_is_no_land():
+    field, (row, column) = make_field(), np.argwhere(make_land((21, 30)))[5]
+    field[:, row, column] = np.inf
+    with pytest.raises(ValueError, match="20 infinite values at 1 pixel:"):
+        fitted_valid(field)
+
+
+def test_infinite_values_on_land_are_ignored():
+    field, ocean = make_field(), make_land((21, 30))
+    land_is_infinite = field.where(ocean, np.inf)
+    valid = xr.DataArray(ocean, dims=("lat", "lon"))
+    np.testing.assert_array_equal(fitted_valid(land_is_infinite, valid=valid)[0], ocean)
+
+
+# Gaps
+
+
+def test_gaps_are_counted_with_the_ways_out(real_file):
+    field = open_real(real_file, AVISO).adt
+    with pytest.raises(ValueError, match=r"9 pixels .*\(193 values\).*gaps=\"mask\".*gaps=\"mean\""):
+        prepare_with(field)
+
+
+def test_gaps_as_land(real_file):
+    field = open_real(real_file, AVISO).adt.isel(latitude=slice(40, 100), longitude=slice(100, 220))
+    assert (field.notnull().any("time") & field.isnull().any("time")).any()
+    valid = fitted_valid(field, gaps="mask")[0]
+    np.testing.assert_array_equal(valid, field.notnull().all("time"))
+
+
+def test_gaps_as_the_mean_keep_the_pixels():
+    field = gappy_field()
+    np.testing.assert_array_equal(fitted_valid(field, gaps="mean")[0], make_land((21, 30)))
+
+
+def test_gaps_as_the_mean_weigh_by_the_share_of_valid_times():
+    field = gappy_field()
+    found = prepare_with(field, levels=1, gaps="mean", weights="area")
+    training = field.isel(time=(found.split == "training").values)
+    share = training.notnull().mean("time").values
+    weights = found.training[0].weights[0][found.pyramid.cut(0)]
+    assert len(np.unique(share)) > 2
+    np.testing.assert_allclose(weights, share * np.cos(np.deg2rad(field.lat.values))[:, None], rtol=1e-12)
+
+
+def test_gap_in_all_training_times_is_an_error():
+    field = gappy_field()
+    with pytest.raises(ValueError, match=r"1 pixel have none.*another split"):
+        fitted_valid(field, gaps="mean", split=([2, 3, 4], slice(5, 15), slice(15, None)))
+
+
+# What stands on land
+
+
+def test_fill_is_zero_by_default():
+    values = np.random.default_rng(0).random((3, 2, 21, 30))
+    has_data = np.stack([make_land((21, 30), seed=seed) for seed in (0, 1)])
+    np.testing.assert_array_equal(land.fill(values, has_data, 0), values * has_data)
+
+
+def test_harmonic_fill_solves_laplaces_equation():
+    values = np.random.default_rng(0).random((3, 2, 21, 30))
+    has_data = np.stack([make_land((21, 30), seed=seed) for seed in (0, 1)])
+    filled = land.fill(values, has_data, "harmonic")
+    for sample in filled:
+        for field, has in zip(sample, has_data, strict=True):
+            np.testing.assert_allclose(laplacian(field)[~has], 0, atol=1e-12)
+
+
+def test_harmonic_fill_on_a_real_coast(real_file):
+    mask = open_real(real_file, LAND_SEA_MASK).mask.values[0, ::3, ::3] == 1
+    values = np.random.default_rng(0).random((1, 1, *mask.shape))
+    filled = land.fill(values, mask[None], "harmonic")
+    np.testing.assert_allclose(laplacian(filled[0, 0])[~mask], 0, atol=1e-12)
+    assert filled.min() >= values[..., mask].min() and filled.max() <= values[..., mask].max()
+
+
+def test_harmonic_fill_is_linear():
+    rng, has_data = np.random.default_rng(0), make_land((21, 30))[None]
+    a, b = rng.random((2, 3, 1, 21, 30))
+    together = land.fill(2 * a - 3 * b, has_data, "harmonic")
+    apart = 2 * land.fill(a, has_data, "harmonic") - 3 * land.fill(b, has_data, "harmonic")
+    np.testing.assert_allclose(together, apart, atol=1e-13)
+
+
+@pytest.mark.parametrize("how", [0, "harmonic"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_fill_keeps_the_data_to_the_bit(how, dtype):
+    values = np.random.default_rng(0).random((3, 1, 21, 30)).astype(dtype)
+    has_data = make_land((21, 30))[None]
+    filled = land.fill(values, has_data, how)
+    assert filled.dtype == dtype
+    np.testing.assert_array_equal(filled[:, has_data], values[:, has_data])
+
+
+@pytest.mark.parametrize("how", [0, "harmonic"])
+def test_fill_looks_at_no_value_on_land(how):
+    values, has_data = np.random.default_rng(0).random((3, 1, 21, 30)), make_land((21, 30))[None]
+    changed = np.where(has_data, values, np.nan)
+    np.testing.assert_array_equal(land.fill(changed, has_data, how), land.fill(values, has_data, how))
+
+
+def test_harmonic_fill_carries_a_constant_over_a_wide_land():
+    has_data = np.zeros((1, 200, 200), dtype=bool)
+    has_data[0, 0, 0] = True
+    filled = land.fill(np.full((1, 1, 200, 200), 5.0), has_data, "harmonic")
+    np.testing.assert_allclose(filled, 5, rtol=1e-8)
+
+
+def test_harmonic_fill_without_land_or_without_data():
+    values = np.random.default_rng(0).random((2, 2, 5, 6))
+    has_data = np.stack([np.ones((5, 6), dtype=bool), np.zeros((5, 6), dtype=bool)])
+    filled = land.fill(values, has_data, "harmonic")
+    np.testing.assert_array_equal(filled[:, 0], values[:, 0])
+    np.testing.assert_array_equal(filled[:, 1], 0)

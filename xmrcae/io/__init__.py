@@ -1,0 +1,1 @@
+"""Files: a fitted model in netCDF-4 or Zarr."""
