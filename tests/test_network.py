@@ -15,6 +15,15 @@ from xmrcae.core.network import Network, encoding_shape
 SHAPES = [(7, 11), (15, 23), (31, 47)]
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """What is computed here is too small for threads to share."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def everywhere(shape, variables=1):
     """Data at every pixel."""
     return torch.ones(variables, *shape, dtype=torch.bool)

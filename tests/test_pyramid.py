@@ -149,8 +149,9 @@ def test_a_grid_without_extent_is_an_error(size):
 
 @pytest.mark.parametrize("restriction", ["full_weighting", "injection"])
 @pytest.mark.parametrize("globe", [True, False])
-def test_restriction_is_that_of_plain_loops(restriction, globe):
-    field = make_field(n_times=1, dtype=np.float64, globe=globe)
+@pytest.mark.parametrize("shape", [(21, 30), (16, 24)])
+def test_restriction_is_that_of_plain_loops(restriction, globe, shape):
+    field = make_field(n_times=1, shape=shape, dtype=np.float64, globe=globe)
     pyramid = pyramid_of(field, restriction=restriction)
     values = pyramid.pad(field.values[0])
     has_data = np.isfinite(values) & pyramid.may_have_data(2)

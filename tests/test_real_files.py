@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
-
 from helpers import AVISO, CMAP, CYLINDER, ERSST, HADGEM, ICE, LAND_SEA_MASK, MITGCM, NEMO, open_real
 
 import xmrcae
@@ -103,7 +102,9 @@ def test_nothing_is_computed_when_built(sst: xr.DataArray, fitted: xmrcae.MrCAE,
         unstacked = fitted.unstack(stacked)
         tree = lazy.mrcae.pyramid(levels=4)
         repr(fitted), fitted._repr_html_(), fitted.refinement_count(level=3)
-    assert all(obj.chunks for obj in (decoded, again, stacked, tree["level_0"]["sst"], unstacked["level_0"]["encoding"]))
+    assert all(
+        obj.chunks for obj in (decoded, again, stacked, tree["level_0"]["sst"], unstacked["level_0"]["encoding"])
+    )
     xr.testing.assert_identical(again.compute(), fitted.reconstruct(sst))
 
 

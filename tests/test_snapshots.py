@@ -252,6 +252,15 @@ def test_missing_values_become_the_training_mean():
     np.testing.assert_allclose(scaled[:, :, :, :6], 0, atol=1e-14)
 
 
+def test_missing_values_become_the_climatology_of_their_month():
+    field = make_field(n_times=60, dtype=np.float64)
+    standard = prepare_with(field, levels=2, center="month").standard
+    season = field.time.dt.month.values - 1
+    holes = field.where(field.lon > 60).values[:, None]
+    scaled = standard.apply(standard.stand_in(holes, season), season)
+    np.testing.assert_allclose(scaled[:, :, :, :6], 0, atol=1e-14)
+
+
 # The compressed set
 
 
@@ -384,6 +393,16 @@ def test_padding_is_not_counted():
             outside[found.pyramid.cut(level)] = False
             assert not data.counts[:, outside].any()
             assert data.has_data[:, outside].any() == globe
+
+
+@pytest.mark.parametrize("fill", [0, "harmonic"])
+def test_padding_repeats_the_edge_on_every_level(fill):
+    found = prepare_with(make_field(n_times=20, globe=False), levels=3, fill=fill)
+    for level, data in enumerate(found.training):
+        y, x = found.pyramid.y.inside(level), found.pyramid.x.inside(level)
+        rows, columns = found.pyramid.shape(level)
+        around = ((0, 0), (0, 0), (y.start, rows - y.stop), (x.start, columns - x.stop))
+        np.testing.assert_array_equal(data.samples, np.pad(data.samples[..., y, x], around, mode="edge"))
 
 
 def test_wrapped_columns_carry_data():

@@ -83,8 +83,8 @@ class DatasetMrcae:
         Parameters
         ----------
         variables : str or list of str, optional
-            A name is ``ds[name].mrcae.fit``; a list is ``MrCAE(**options).fit(ds[list])``. Without it, the only variable
-            that has a sample and two horizontal dimensions.
+            A name is ``ds[name].mrcae.fit``; a list is ``MrCAE(**options).fit(ds[list])``. Without it, the only
+            variable that has a sample and two horizontal dimensions.
         **options
             Those of :class:`xmrcae.MrCAE`; `valid` may name a variable of the Dataset.
 

@@ -49,14 +49,15 @@ def tree_to_codes(codes: xr.DataTree, inference: Inference, *, level: int, model
     given = codes.attrs.get("xmrcae_model")
     if given is not None and given != model_id:
         raise ValueError(
-            f"the codes were made by another model (id {given}; this one is {model_id}); if they are meant for this one, "
-            'delete their attribute "xmrcae_model"'
+            f"the codes were made by another model (id {given}; this one is {model_id}); if they are meant for this "
+            'one, delete their attribute "xmrcae_model"'
         )
     pieces, layouts = [], []
     for k in range(level + 1):
         if f"level_{k}" not in codes.children or "encoding" not in codes[f"level_{k}"].data_vars:
             raise ValueError(
-                f"the codes have no /level_{k} with a variable 'encoding'; decode(level={level}) needs levels 0 to {level}"
+                f"the codes have no /level_{k} with a variable 'encoding'; decode(level={level}) "
+                f"needs levels 0 to {level}"
             )
         encoding = codes[f"level_{k}"].to_dataset()["encoding"]
         flat, layout = _active_codes(encoding, inference, k)
@@ -90,7 +91,8 @@ def _active_codes(encoding: xr.DataArray, inference: Inference, level: int) -> t
         )
     if "group" in encoding.coords and not np.array_equal(encoding["group"].values, inference.groups[level]):
         raise ValueError(
-            f"the codes of level {level} have groups {encoding['group'].values}; the model has {inference.groups[level]}"
+            f"the codes of level {level} have groups {encoding['group'].values}; the model has "
+            f"{inference.groups[level]}"
         )
     sample = tuple(str(dim) for dim in encoding.dims if dim not in ("channel", grid.y, grid.x))
     dims = Dimensions(sample, grid.y, grid.x)

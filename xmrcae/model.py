@@ -43,7 +43,7 @@ class MrCAE:
     widening       "residual"          or "parallel" (2.2)
     restriction    "full_weighting"    or "injection"
     dilation       1                   cells by which a refinement mask is widened
-    anchor         0.1                 weight of the coarser levels' mean losses while a finer level trains
+    anchor         0.5                 weight of the coarser levels' mean losses while a finer level trains
     omega          0.5                 weight of the mean in the loss (3.1)
     solver         "lbfgs"             or "adam", the authors' algorithm
     max_epochs ... per solver          max_epochs, min_decrease, learning_rate, adam_eps, weight_decay, noise
@@ -272,8 +272,9 @@ class MrCAE:
         Returns
         -------
         xarray.Dataset
-            Over `level`: `rmse`, `worst_pixel_rmse` and `rmse_global` (against the finest data, 3.4), in the data's units
-            and over counted pixels; `encoding_size`, `encoding_size_paper`, `ratio`, `n_parameters`, `active_share`.
+            Over `level`: `rmse`, `worst_pixel_rmse` and `rmse_global` (against the finest data, 3.4), in the data's
+            units and over counted pixels; `encoding_size`, `encoding_size_paper`, `ratio` (valid values over encoding
+            size), `n_parameters` and `active_share` (active cells over cells that can act).
         """
         from .scoring import score
 

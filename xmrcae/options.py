@@ -27,7 +27,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 
 #: Defaults that differ between solvers.
 SOLVERS: dict[str, dict[str, float]] = {
-    "lbfgs": {"max_epochs": 300, "min_decrease": 1e-2, "learning_rate": 1.0, "adam_eps": 1e-3, "weight_decay": 0.0,
+    "lbfgs": {"max_epochs": 150, "min_decrease": 1e-2, "learning_rate": 1.0, "adam_eps": 1e-3, "weight_decay": 0.0,
               "noise": 0.0},
     "adam": {"max_epochs": 5000, "min_decrease": 1e-3, "learning_rate": 1e-3, "adam_eps": 1e-3, "weight_decay": 1e-5,
              "noise": 0.01},
@@ -55,7 +55,7 @@ class Options:
     widening: str = "residual"
     restriction: str = "full_weighting"
     dilation: int = 1
-    anchor: float = 0.1
+    anchor: float = 0.5
     omega: float = 0.5
     solver: str = "lbfgs"
     max_epochs: int = None  # type: ignore[assignment]
@@ -111,8 +111,8 @@ class Options:
             raise TypeError(f'device={self.device!r}: "auto", or the name of a device such as "cpu"')
         if not (self.valid is None or isinstance(self.valid, str | xr.DataArray)):
             raise TypeError(
-                f"valid={_plain(self.valid)!r}: a DataArray on the data's grid, or the name of one in the Dataset; True or "
-                "1 where pixels are to be described"
+                f"valid={_plain(self.valid)!r}: a DataArray on the data's grid, or the name of one in the Dataset; "
+                "True or 1 where pixels are to be described"
             )
         if not (self.weights is None or isinstance(self.weights, xr.DataArray) or _is_text(self.weights, "area")):
             raise ValueError(f'weights={_plain(self.weights)!r}: None, "area" or a DataArray')

@@ -49,8 +49,11 @@ def score(model: MrCAE, obj: Labelled, *, weights: Any) -> xr.Dataset:
         else:
             local["rmse_global"].append(rmse)
 
-    names = {"rmse": "root-mean-square error", "worst_pixel_rmse": "largest root-mean-square error over time of any pixel",
-             "rmse_global": "root-mean-square error against the finest data"}  # fmt: skip
+    names = {
+        "rmse": "root-mean-square error",
+        "worst_pixel_rmse": "largest root-mean-square error over time of any pixel",
+        "rmse_global": "root-mean-square error against the finest data",
+    }
     units = {attrs["units"] for attrs in fitted.attrs if "units" in attrs}
     result: dict[str, Any] = {}
     for name, values in local.items():

@@ -320,7 +320,8 @@ def select_variables(ds: xr.Dataset, names: Any = None, *, horizontal: Any = Non
             found = "; ".join(f"{axis}: {', '.join(dims)}" for axis, dims in axes.items() if dims)
             lie = "; ".join(f"{name} on ({', '.join(map(str, ds[name].dims))})" for name in names)
             raise ValueError(
-                f"the variables lie on different grids: {lie}. Candidates for the horizontal dimensions are {found or 'none'}: "
+                f"the variables lie on different grids: {lie}. Candidates for the horizontal dimensions "
+                f"are {found or 'none'}: "
                 "fit variables of one grid, or interpolate them to one first"
             )
         return ds[names]

@@ -77,8 +77,8 @@ def find_valid(
         wrong = given & never
         if wrong.any():
             raise ValueError(
-                f"valid is True at {describe_pixels(wrong)} where the data are missing at all times: correct valid there, or "
-                "leave it out to describe all pixels that hold values"
+                f"valid is True at {describe_pixels(wrong)} where the data are missing at all times: correct valid "
+                "there, or leave it out to describe all pixels that hold values"
             )
         valid = np.broadcast_to(given, finite.shape).copy()
     else:
@@ -92,7 +92,8 @@ def find_valid(
     if partial.any() and gaps is None:
         n_values = int((n_samples - finite)[partial].sum())
         raise ValueError(
-            f"the data have gaps in time: {describe_pixels(partial)} are missing at some times only ({n_values} values): "
+            f"the data have gaps in time: {describe_pixels(partial)} are missing at some times only ({n_values} "
+            "values): "
             'fit with gaps="mask" to treat these pixels as land, with gaps="mean" to fill them with their mean over '
             "time, or fill them first"
         )
@@ -100,8 +101,8 @@ def find_valid(
         valid &= ~partial
     elif gaps == "mean" and (valid & missing).any():
         raise ValueError(
-            f'gaps="mean" needs at least one training time with a value at each pixel: {describe_pixels(valid & missing)} '
-            'have none; use gaps="mask", or another split'
+            f'gaps="mean" needs at least one training time with a value at each pixel: '
+            f'{describe_pixels(valid & missing)} have none; use gaps="mask", or another split'
         )
     for name, each in zip(variables, valid, strict=True):
         if not each.any():

@@ -86,9 +86,10 @@ class Pyramid:
         """
         if levels is None:
             levels = 1
-            while levels < 4 and min(
-                Axis(size, levels + 1, wraps).length(-1) for size, wraps in zip(grid.sizes, (False, grid.periodic), strict=True)
-            ) >= 4:  # fmt: skip
+            while levels < 4 and all(
+                Axis(size, levels + 1, wraps).length(-1) >= 4
+                for size, wraps in zip(grid.sizes, (False, grid.periodic), strict=True)
+            ):
                 levels += 1
         for dim, size in zip((grid.y, grid.x), grid.sizes, strict=True):
             if size < 2**levels:

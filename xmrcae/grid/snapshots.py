@@ -69,8 +69,8 @@ def split_samples(n_samples: int, split: Any, *, seed: int) -> dict[str, np.ndar
             raise ValueError("split: the three indexers must be disjoint; some snapshots are in two of them")
     if len(parts[0]) < 2 or len(parts[1]) < 1:
         raise ValueError(
-            f"split gives {len(parts[0])} snapshots for training and {len(parts[1])} for validation of {n_samples}; at least "
-            "2 and 1 are needed: bring more snapshots, or other fractions"
+            f"split gives {len(parts[0])} snapshots for training and {len(parts[1])} for validation of {n_samples}; "
+            "at least 2 and 1 are needed: bring more snapshots, or other fractions"
         )
     return {name: np.sort(part) for name, part in zip(PARTS, parts, strict=True)}
 

@@ -83,17 +83,16 @@ def fitted_variables(obj: Labelled, options: Options) -> Labelled:
         for variable in obj.data_vars.values():
             _check_numeric(variable)
         find_dimensions(obj, horizontal=options.horizontal, sample=options.sample)
-        raise ValueError(
-            f"no variable of the Dataset has a sample and two horizontal dimensions: {', '.join(map(str, obj.data_vars))}"
-        )
+        names = ", ".join(map(str, obj.data_vars))
+        raise ValueError(f"no variable of the Dataset has a sample and two horizontal dimensions: {names}")
     return obj[suitable]
 
 
 def _check_numeric(variable: xr.DataArray) -> None:
     if variable.dtype.kind not in "iuf":
         raise TypeError(
-            f"{variable.name or 'the data'} are of type {variable.dtype}: real numbers are needed; fit real and imaginary "
-            "parts as two variables, or convert with .astype"
+            f"{variable.name or 'the data'} are of type {variable.dtype}: real numbers are needed; fit real and "
+            "imaginary parts as two variables, or convert with .astype"
         )
 
 
@@ -108,6 +107,7 @@ def prepare(obj: Labelled, options: Options) -> TrainingSet:
     n_samples = int(np.prod(layout.sample_shape))
     parts = snapshots.split_samples(n_samples, options.split, seed=options.seed)
     season = snapshots.seasons(_time(layout, obj), n_samples, center=options.center)
+    is_dataset = isinstance(obj, xr.Dataset)
     names: list[Any] = list(obj.data_vars) if isinstance(obj, xr.Dataset) else [obj.name]
     options.epsilons(pyramid.levels, names, np.ones(len(names)), np.ones(len(names)))
     given = _valid(obj, options.valid, grid)
@@ -136,8 +136,8 @@ def prepare(obj: Labelled, options: Options) -> TrainingSet:
         levels[part] = snapshots.level_data(samples, one, rank, pyramid, standard, weights, share)
     return TrainingSet(
         **levels, pyramid=pyramid, standard=standard, split=_split_labels(parts, layout, dims.sample),
-        variables=names, attrs=[dict(obj[name].attrs) for name in names] if isinstance(obj, xr.Dataset) else [dict(obj.attrs)],
-        is_dataset=isinstance(obj, xr.Dataset), dims=layout.order, sample=dims.sample, dtype=array.dtype, rms=rms,
+        variables=names, attrs=[dict(each.attrs) for each in (obj.data_vars.values() if is_dataset else [obj])],
+        is_dataset=is_dataset, dims=layout.order, sample=dims.sample, dtype=array.dtype, rms=rms,
     )  # fmt: skip
 
 

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 FORMAT, FORMAT_VERSION = "xmrcae-model", 1
 
+#: What a snapshot served for, by the number in the file; the last is one that three indexers left out.
+LABELS = (*PARTS, "")
+
 
 def save_model(model: MrCAE, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
     """Write a fitted model.
@@ -131,14 +134,10 @@ def open_model(path: str | os.PathLike[str]) -> MrCAE:
 
 
 def _write(tree: xr.DataTree, path: str, *, zarr: bool) -> None:
-    encoding = {
-        group.path: {
-            name: {"_FillValue": None}
-            for name, v in group.to_dataset(inherit=False).variables.items()
-            if v.dtype.kind == "f"
-        }
-        for group in tree.subtree
-    }
+    encoding = {}
+    for group in tree.subtree:
+        variables = group.to_dataset(inherit=False).variables
+        encoding[group.path] = {name: {"_FillValue": None} for name, v in variables.items() if v.dtype.kind in "fMmO"}
     if zarr:
         tree.to_zarr(path, encoding=encoding, consolidated=False)
     else:
@@ -180,9 +179,10 @@ def _to_tree(model: MrCAE) -> xr.DataTree:
         "versions": json.dumps({"torch": torch.__version__, "xarray": xr.__version__, "numpy": np.__version__}),
     }  # fmt: skip
     pixels = ("variable", "row", "column")
+    coords = grid.coords.reset_index(list(grid.coords.indexes)).reset_coords()
     nodes = {
         "/": xr.Dataset(attrs=attrs),
-        "/grid": grid.coords.reset_index(list(grid.coords.indexes)).reset_coords() if grid.coords.coords else xr.Dataset(),
+        "/grid": coords,
         "/standard": xr.Dataset({
             "centre": (("season", *pixels), standard.centre), "scale": ("variable", standard.scale),
             "mean": (pixels, standard.mean), "valid": (pixels, standard.valid.astype("int8")),
@@ -203,8 +203,8 @@ def _to_tree(model: MrCAE) -> xr.DataTree:
 
 
 def _part_numbers(split: xr.DataArray) -> xr.DataArray:
-    """Which of PARTS each snapshot belongs to."""
-    return split.copy(data=np.select([split.values == part for part in PARTS], range(len(PARTS))).astype("int8"))
+    """Which of LABELS each snapshot belongs to."""
+    return split.copy(data=np.select([split.values == part for part in LABELS], range(len(LABELS))).astype("int8"))
 
 
 def _weights(module: Any) -> xr.Dataset:
@@ -219,11 +219,11 @@ def _from_tree(tree: xr.DataTree) -> MrCAE:
     import torch
 
     from ..core.network import Network
+    from ..fitted import Fitted
     from ..grid.coordinates import Grid
     from ..grid.pyramid import Pyramid
     from ..grid.snapshots import Standard
     from ..inference import Inference
-    from ..fitted import Fitted
     from ..model import MrCAE
 
     about, stored = json.loads(tree.attrs["about"]), json.loads(tree.attrs["xmrcae_options"])
@@ -260,11 +260,12 @@ def _from_tree(tree: xr.DataTree) -> MrCAE:
             channels = stored_group["encoder_weight"].shape[0]
             _set_weights(network.widen(k, mask, channels, noise=0.0, generator=generator), stored_group)
     split = xr.decode_cf(tree["split"].to_dataset(), mask_and_scale=False)["part"]
+    split = split.copy(data=np.array(LABELS)[split.values]).rename("split")
     model = MrCAE(**_options(stored))
     model.partial = bool(tree.attrs["partial"])
     model._fitted = Fitted(
         inference=Inference(network, pyramid, standard, tree.attrs["xmrcae_model"]), standard=standard,
-        history=tree["history"].to_dataset(), split=split.copy(data=np.array(PARTS)[split.values]).rename("split"), variables=about["variables"],
+        history=tree["history"].to_dataset(), split=split, variables=about["variables"],
         attrs=[_untagged(attrs) for attrs in about["attrs"]], is_dataset=about["is_dataset"], dims=tuple(about["dims"]),
         sample=tuple(about["sample"]), dtype=np.dtype(about["dtype"]), id=tree.attrs["xmrcae_model"],
         options_json=tree.attrs["xmrcae_options"],
@@ -288,8 +289,8 @@ def _options(stored: Mapping[str, Any]) -> dict[str, Any]:
 def _tagged(attrs: Mapping[str, Any]) -> dict[str, Any]:
     """Attributes as JSON: numpy values as [dtype, values]."""
     return {
-        str(name): {"dtype": value.dtype.str, "value": value.tolist()} if isinstance(value, np.ndarray | np.generic) else
-        value if isinstance(value, str | int | float | bool | list) else str(value)
+        str(name): {"dtype": value.dtype.str, "value": value.tolist()} if isinstance(value, np.ndarray | np.generic)
+        else value if isinstance(value, str | int | float | bool | list) else str(value)
         for name, value in attrs.items()
     }  # fmt: skip
 
