@@ -107,7 +107,7 @@ def _active_codes(encoding: xr.DataArray, inference: Inference, level: int) -> t
     shape = tuple(encoding.sizes[dim] for dim in sample)
     layout = Layout(dims, order, indexers, coords, shape)
     values = encoding.transpose(*sample, "channel", grid.y, grid.x).isel(indexers).variable.data
-    values = values.reshape(-1, *values.shape[-3:])
+    values = values.reshape(int(np.prod(shape)), *values.shape[-3:])
     return map_samples(
         inference.gather, values, shape=(inference.sizes[level],), dtype=values.dtype, level=level
     ), layout
@@ -172,5 +172,9 @@ def unstack(stacked: xr.DataArray, fitted: Fitted, attrs: dict[str, Any]) -> xr.
         sample_coords=stacked.drop_vars(set(stacked.coords) - set(names)).coords.to_dataset(),
         sample_shape=tuple(stacked.sizes[dim] for dim in sample),
     )
-    flat = stacked.transpose(*sample, "feature").variable.data.reshape(-1, len(index)).astype(np.float32)
+    flat = (
+        stacked.transpose(*sample, "feature")
+        .variable.data.reshape(int(np.prod(layout.sample_shape)), len(index))
+        .astype(np.float32)
+    )
     return codes_to_tree(flat, inference, layout, attrs)

@@ -62,7 +62,7 @@ class Layout:
             values = variable.variable.data
             if not isinstance(values, da.Array):
                 values = np.asarray(values)
-            arrays.append(values.reshape(-1, *values.shape[-2:]).astype(dtype, copy=False))
+            arrays.append(values.reshape(int(np.prod(self.sample_shape)), *values.shape[-2:]).astype(dtype, copy=False))
         lazy = any(isinstance(values, da.Array) for values in arrays)
         return (da if lazy else np).stack(arrays, axis=1)
 
