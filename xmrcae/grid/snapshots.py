@@ -266,6 +266,15 @@ def compress(
     return result, one, rank
 
 
+def plain(
+    array: da.Array, samples: np.ndarray, season: np.ndarray, standard: Standard
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """The snapshots themselves, centred and scaled, in the form of `compress`: what a network with activations needs."""
+    values = array[samples].compute()
+    values = standard.apply(standard.stand_in(values, season[samples]), season[samples])
+    return values.astype(np.float32), np.ones(len(samples)), len(samples)
+
+
 def _standardized(
     band: np.ndarray, centre: np.ndarray, mean: np.ndarray, valid: np.ndarray, samples: np.ndarray, season: np.ndarray,
     fields: tuple[Any, ...],

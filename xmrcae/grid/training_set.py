@@ -132,7 +132,10 @@ def prepare(obj: Labelled, options: Options) -> TrainingSet:
     share = np.where(valid, found.finite_in_training / len(parts["training"]), 0)
     levels = {}
     for part in ("training", "validation"):
-        samples, one, rank = snapshots.compress(array, parts[part], season, standard, tail=tail, most=most)
+        if options.activation:
+            samples, one, rank = snapshots.plain(array, parts[part], season, standard)
+        else:
+            samples, one, rank = snapshots.compress(array, parts[part], season, standard, tail=tail, most=most)
         levels[part] = snapshots.level_data(samples, one, rank, pyramid, standard, weights, share)
     return TrainingSet(
         **levels, pyramid=pyramid, standard=standard, split=_split_labels(parts, layout, dims.sample),

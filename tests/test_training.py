@@ -1,0 +1,213 @@
+"""Algorithm 3.1: what a stage may and may not do."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from helpers import make_field, prepare_with
+
+import xmrcae
+from xmrcae.core import losses
+from xmrcae.core.training import Samples, Trainer
+from xmrcae.options import make_options
+
+
+class Silent:
+    """A progress bar that shows nothing."""
+
+    def update(self) -> None:
+        """Do nothing."""
+
+    def set_postfix(self, **kwargs: Any) -> None:
+        """Do nothing."""
+
+
+def trainer_of(field: xr.DataArray, **options: Any) -> Trainer:
+    """A trainer that is ready to run."""
+    chosen = make_options({"levels": 2, "max_epochs": 30, **options})
+    prepared = prepare_with(field, **{"levels": 2, **options})
+    levels = prepared.pyramid.levels
+    return Trainer(
+        prepared.training, prepared.validation, chosen, channels=chosen.channels_of(levels),
+        epsilons=chosen.epsilons(levels, prepared.variables, prepared.rms, prepared.standard.scale),
+        device=torch.device("cpu"), progress=Silent(),
+    )  # fmt: skip
+
+
+def stages(trainer: Trainer) -> list[list[dict[str, float]]]:
+    """The rows of the history, stage by stage."""
+    result: list[list[dict[str, float]]] = []
+    for row in trainer.history:
+        if not result or (row["level"], row["group"]) != (result[-1][-1]["level"], result[-1][-1]["group"]):
+            result.append([])
+        result[-1].append(row)
+    return result
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"tolerance": None},
+        {"tolerance": None, "widening": "parallel"},
+        {"solver": "adam", "tolerance": None},
+        {"solver": "adam", "learning_rate": 0.3, "noise": 0.0, "tolerance": None},
+        {"omega": 1.0, "tolerance": None},
+        {"omega": 0.0, "tolerance": None},
+    ],
+    ids=str,
+)
+def test_a_stage_never_ends_above_its_start(options: dict[str, Any]) -> None:
+    trainer = trainer_of(make_field(), **options)
+    starts = []
+    stage = trainer._stage
+
+    def watched(level: int, group: int) -> None:
+        errors, _ = trainer._errors("train", level, metric=False)
+        starts.append(trainer._losses("train", level, errors).loss)
+        stage(level, group)
+
+    trainer._stage = watched  # type: ignore[method-assign]
+    trainer.run()
+    ends = [rows[-1]["train_loss"] for rows in stages(trainer)]
+    assert len(ends) == len(starts) >= 6
+    assert (np.array(ends) <= np.array(starts) * (1 + 1e-6)).all()
+    if options.get("learning_rate") != 0.3:  # with that no weights are ever kept
+        assert ends[-1] < 0.9 * starts[0]
+
+
+def test_a_new_group_changes_nothing_until_it_is_trained() -> None:
+    trainer = trainer_of(make_field(), tolerance=None)
+    trainer.run()
+    before = trainer.network(trainer.training[1].pixels, trainer.training[1].one).outputs[1]
+    added = trainer.network.widen(1, trainer.network.storable[1].any(0), 2, noise=0.0, generator=torch.Generator())
+    trainer._start_from_residual(added, 1)
+    after = trainer.network(trainer.training[1].pixels, trainer.training[1].one).outputs[1]
+    assert torch.equal(before, after)
+    assert added.encoder_weight.abs().sum() > 0
+
+
+def test_a_new_group_reads_the_leading_patches_of_the_residual() -> None:
+    trainer = trainer_of(make_field(land=False, globe=False), tolerance=None, channels=[[1]])
+    trainer.network.deepen(noise=0.0, generator=torch.Generator())
+    group = trainer.network.widen(0, trainer.network.storable[0].any(0), 1, noise=0.0, generator=torch.Generator())
+    samples = trainer.training[0]
+    residual = samples.pixels - trainer.network(samples.pixels, samples.one).outputs[0]
+    trainer._start_from_residual(group, 0)
+    shape = (*trainer.network.shape(0), -1)
+    has = trainer.network.has_data[0].reshape(*shape[:2], 1)
+    field = (residual.reshape(shape) * has).unfold(0, 3, 2).unfold(1, 3, 2)
+    patches = field.reshape(-1, 9).double()
+    leading = torch.linalg.svd(patches, full_matrices=False)[2][0]
+    assert abs(float(leading @ group.encoder_weight[0].detach().double())) > 0.999
+
+
+def test_the_last_row_of_a_stage_belongs_to_the_kept_weights() -> None:
+    field = make_field()
+    trainer = trainer_of(field, tolerance=None, channels=[[1]])
+    trainer.run()
+    last = trainer.history[-1]
+    for part, data in (("train", trainer.training), ("validation", trainer.validation)):
+        output = trainer.network(data[1].pixels, data[1].one).outputs[1]
+        errors = data[1].errors(output)
+        assert np.isclose(last[f"{part}_mse"], float(losses.mean_error(errors, data[1].weights)), rtol=1e-5)
+        assert np.isclose(last[f"{part}_max"], float(losses.max_error(errors, data[1].counts)), rtol=1e-5)
+    assert np.isclose(last["train_global_loss"], last["train_loss"], rtol=1e-5)
+
+
+def test_the_best_weights_on_validation_are_kept_by_value() -> None:
+    trainer = trainer_of(make_field(), tolerance=None, channels=[[1]], solver="adam", learning_rate=0.05, max_epochs=60)
+    trainer.run()
+    for rows in stages(trainer):
+        start = rows[0]["train_loss"]
+        allowed = [row["validation_loss"] for row in rows[:-1] if row["train_loss"] <= start]
+        assert rows[-1]["validation_loss"] <= min(allowed) * (1 + 1e-5)
+
+
+def test_history_has_global_metrics_every_tenth_epoch_and_at_the_end_of_a_stage() -> None:
+    model = make_field().mrcae.fit(levels=2, max_epochs=25, tolerance=None, progress=False, min_decrease=0.0)
+    history = model.history
+    assert history["epoch"].values[0] == 1
+    for column in ("train_global_mse", "validation_global_max", "train_global_loss"):
+        stage = (history["level"] == 0) & (history["group"] == 0)
+        known = np.flatnonzero(
+            history[column].values[stage.values].astype(float) == history[column].values[stage.values]
+        )
+        assert list(known + 1) == [10, 20, 25]
+    for column in ("train_mse", "train_max", "train_loss", "validation_mse", "validation_max", "validation_loss"):
+        assert history[column].notnull().all()
+    assert np.allclose(history["train_loss"], 0.5 * (history["train_mse"] + history["train_max"]), rtol=1e-5)
+    assert (history["seconds"].diff("epoch") >= 0).all()
+
+
+def test_a_resolved_level_gets_no_group() -> None:
+    loose = make_field().mrcae.fit(levels=2, tolerance=[100.0, 0.01], max_epochs=15, progress=False)
+    assert loose.refinement_map(level=0).sizes["group"] == 0
+    assert loose.refinement_map(level=1).sizes["group"] == 4
+
+
+def test_epochs_are_limited() -> None:
+    model = make_field().mrcae.fit(levels=1, max_epochs=7, tolerance=None, progress=False)
+    assert model.history.sizes["epoch"] == 5 * 7
+    untrained = make_field().mrcae.fit(levels=2, max_epochs=0, tolerance=None, progress=False)
+    assert untrained.reconstruct(make_field()).notnull().any()
+
+
+def test_weights_of_the_mean_matter_to_the_mean_only() -> None:
+    field = make_field()
+    area = np.cos(np.deg2rad(field.lat))
+    plain, weighted = (trainer_of(field, weights=weights) for weights in (None, (area + 0 * field[0]).fillna(0)))
+    for level in range(2):
+        a, b = plain.training[level], weighted.training[level]
+        assert torch.equal(a.pixels, b.pixels) and torch.equal(a.counts, b.counts)
+        assert np.isclose(float(b.weights.sum()), 1) and not torch.allclose(a.weights, b.weights)
+
+
+def test_the_tail_is_reported_though_not_trained_on() -> None:
+    field = make_field(n_times=40)
+    prepared = prepare_with(field, levels=2, tolerance=3.0)
+    assert 1 < prepared.training[0].rank < len(prepared.training[0].samples)
+    model = field.mrcae.fit(levels=2, tolerance=3.0, max_epochs=10, progress=False)
+    train = field.isel(time=(model.split == "training").values)
+    scale = float(model.fitted.standard.scale[0])
+    reported = float(model.history["train_mse"][-1]) ** 0.5 * scale
+    assert np.isclose(reported, float(model.score(train)["rmse"][-1]), rtol=1e-3)
+
+
+@pytest.mark.parametrize("widening", ["residual", "parallel"])
+def test_history_is_what_score_measures(widening: str) -> None:
+    field = make_field()
+    model = field.mrcae.fit(levels=2, widening=widening, max_epochs=20, progress=False)
+    scale = float(model.fitted.standard.scale[0])
+    for part, name in (("training", "train"), ("validation", "validation")):
+        score = model.score(field.isel(time=(model.split == part).values))
+        assert np.isclose(float(model.history[f"{name}_mse"][-1]) ** 0.5 * scale, score["rmse"][-1], rtol=1e-4)
+        worst = float(model.history[f"{name}_max"][-1]) ** 0.5 * scale
+        assert np.isclose(worst, score["worst_pixel_rmse"][-1], rtol=1e-4)
+
+
+def test_relu_trains_on_the_snapshots_themselves() -> None:
+    field = make_field()
+    prepared = prepare_with(field, levels=2, activation="relu")
+    assert len(prepared.training[0].samples) == 14 and (prepared.training[0].one == 1).all()
+    model = field.mrcae.fit(levels=2, activation="relu", tolerance=None, max_epochs=20, progress=False)
+    train = field.isel(time=(model.split == "training").values)
+    scale = float(model.fitted.standard.scale[0])
+    assert np.isclose(float(model.history["train_mse"][-1]) ** 0.5 * scale, model.score(train)["rmse"][-1], rtol=1e-4)
+    codes = model.encode(field)["level_1"]["encoding"]
+    assert float(codes.min()) >= 0
+
+
+def test_samples_use_their_leading_part_for_training() -> None:
+    data = prepare_with(make_field(), levels=1).training[0]
+    short = Samples.of(data, torch.device("cpu"), rank=3)
+    assert short.pixels.shape == (data.has_data.size, 3) and len(short.one) == 3
+    assert np.isclose(float(short.weights.sum()), 1)
+
+
+@pytest.mark.slow
+def test_the_authors_recipe_reaches_their_losses_on_two_modes() -> None:
+    model = xmrcae.datasets.two_modes().mrcae.fit(progress=False, **xmrcae.recipes["two_modes"])
+    assert float(model.history["validation_loss"][-1]) < 0.00015
+    assert model.n_parameters <= 237
