@@ -42,8 +42,8 @@ def test_a_constant_field_is_reproduced(constant: float, options: dict[str, Any]
     field = make_field() * 0 + np.float32(constant)
     model = field.mrcae.fit(levels=2, tolerance=0.01, **options, **QUICK)
     np.testing.assert_allclose(model.reconstruct(field), field, atol=1e-5)
-    np.testing.assert_allclose(model.decode(model.encode(field), level=0).stack(p=("lat", "lon")).dropna("p", how="all"),
-                               constant, atol=1e-5)  # fmt: skip
+    coarse = model.decode(model.encode(field), level=0).values
+    np.testing.assert_allclose(coarse[np.isfinite(coarse)], constant, atol=1e-5)
 
 
 def test_several_variables_keep_their_own_land_and_units() -> None:

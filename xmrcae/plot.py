@@ -16,7 +16,7 @@ from .grid.coordinates import Grid, Labelled, is_geographic
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.collections import QuadMesh
-    from matplotlib.figure import Figure, SubFigure
+    from matplotlib.figure import Figure
 
     from .model import MrCAE
 
@@ -24,18 +24,12 @@ LAND = "0.8"
 
 
 class ModelPlots:
-    """What ``model.plot`` offers. Every method returns the figure that it drew into; it shows and closes none.
-
-    Parameters
-    ----------
-    model : MrCAE
-        A fitted model.
-    """
+    """What ``model.plot`` offers. Every method returns the figure that it drew into; it shows and closes none."""
 
     def __init__(self, model: MrCAE) -> None:
         self._model = model
 
-    def refinement(self, *, level: int | None = None, cmap: Any = None, fig: Any = None) -> Figure | SubFigure:
+    def refinement(self, *, level: int | None = None, cmap: Any = None, fig: Any = None) -> Figure:
         """Where filters act: their number in each cell of every level's encoding, the paper's heat map.
 
         Parameters
@@ -49,7 +43,7 @@ class ModelPlots:
 
         Returns
         -------
-        matplotlib.figure.Figure or SubFigure
+        matplotlib.figure.Figure
             Cells that are never stored, because nothing under them is to be described, are grey. The share in a title
             is that of `score`: active cells of all groups over cells that can act.
         """
@@ -57,22 +51,17 @@ class ModelPlots:
         chosen = None if level is None else model._level(level)
         masks = [model.refinement_map(level=k) for k in range(model.levels)]
         counts = [self._stored(model.refinement_count(level=k), k) for k in range(model.levels)]
-        titles = []
-        for k, groups in enumerate(masks):
-            n = len(groups)
-            share = float(self._stored(groups, k).mean()) if n else 0.0
-            titles.append(f"level {k}: {n} group{'s' * (n > 1)}, {share:.0%} active" if n else f"level {k}: no group")
         single = [] if chosen is None else [self._stored(group, chosen) for group in masks[chosen]]
-        titles += [f"level {chosen}, group {int(mask['group'])}: {float(mask.mean()):.0%} active" for mask in single]
+        titles = [f"level {k}: {_share(self._stored(groups, k))}" for k, groups in enumerate(masks)]
+        titles += [f"level {chosen}, group {int(mask['group'])}: {_share(mask)}" for mask in single]
         levels = [*range(len(counts)), *([chosen or 0] * len(single))]
         fields = [self._cropped(field, k) for field, k in zip([*counts, *single], levels, strict=True)]
 
         places = [_placed(field, self._grid) for field in fields]
-        shape = _aspect(*(places[0][0][name] for name in places[0][1:]))[1]
+        aspect, shape = _aspect(places[len(counts) - 1])
         columns = _columns(max(len(counts), len(single), 2 if single else 1), shape)
         spots = [divmod(i, columns) for i in range(len(counts))]
-        below = spots[-1][0] + 1
-        spots += [(below + i // columns, i % columns) for i in range(len(single))]
+        spots += [(spots[-1][0] + 1 + i // columns, i % columns) for i in range(len(single))]
         fig, axes, bars = _board(fig, spots, shape, bars=2 if single else 1)
         most = max(int(count.max()) for count in counts)
         for i, (ax, place, title) in enumerate(zip(axes, places, titles, strict=True)):
@@ -84,11 +73,10 @@ class ModelPlots:
             elif i == len(counts):
                 bar = ax.figure.colorbar(mesh, cax=bars[1], orientation="horizontal", label="group of filters")
                 bar.set_ticks([0, 1], labels=["idle", "active"])
+        self._finish(axes, aspect)
         return fig
 
-    def reconstruction(
-        self, snapshot: Labelled, *, variable: Any = None, cmap: Any = None, fig: Any = None
-    ) -> Figure | SubFigure:
+    def reconstruction(self, snapshot: Labelled, *, variable: Any = None, cmap: Any = None, fig: Any = None) -> Figure:
         """One snapshot as every level reconstructs it, beside the data and the finest level's error.
 
         Parameters
@@ -104,7 +92,7 @@ class ModelPlots:
 
         Returns
         -------
-        matplotlib.figure.Figure or SubFigure
+        matplotlib.figure.Figure
             Land, and pixels missing in the data, are grey.
 
         Raises
@@ -120,7 +108,7 @@ class ModelPlots:
         titles += [f"error of level {len(fields) - 1}, rms {rms:.2g}" + f" {units}" * (units != "1")]
 
         places = [_placed(field, self._grid) for field in (*fields, data, error)]
-        shape = _aspect(*(places[-1][0][name] for name in places[-1][1:]))[1]
+        aspect, shape = _aspect(places[-1])
         columns = _columns(len(places), shape)
         spots = [divmod(i, columns) for i in range(len(fields))]
         spots += [((len(places) - 1) // columns, columns - i) for i in (2, 1)]
@@ -133,9 +121,10 @@ class ModelPlots:
         fig.colorbar(mesh, cax=bars[0], orientation="horizontal", label=_label(data), extend=extend)
         mesh = _draw(axes[-1], places[-1], titles[-1], cmap=_with_land("RdBu_r"), vmin=-most, vmax=most)
         fig.colorbar(mesh, cax=bars[1], orientation="horizontal", label=_label(error, "reconstruction − data"))
+        self._finish(axes, aspect)
         return fig
 
-    def history(self, *, ax: Any = None) -> Figure | SubFigure:
+    def history(self, *, ax: Any = None) -> Figure:
         """Losses against epoch, with a band a level and a line where each stage begins.
 
         Parameters
@@ -145,7 +134,7 @@ class ModelPlots:
 
         Returns
         -------
-        matplotlib.figure.Figure or SubFigure
+        matplotlib.figure.Figure
             Stages too short for a label have only their line.
 
         Raises
@@ -164,6 +153,7 @@ class ModelPlots:
         known = history["validation_global_loss"].dropna("epoch")
         ax.plot(known["epoch"], known, ".", color="black", markersize=4, label="validation, finest level (3.4)")
         ax.set(yscale="log", xlabel="epoch", xlim=(epoch[0] - 0.5, epoch[-1] + 0.5))
+        ax.xaxis.get_major_locator().set_params(integer=True)
         ax.set_ylabel(_label(history["train_loss"].assign_attrs(history.attrs), "loss"))
         _mark_stages(ax, history)
         ax.legend(fontsize="small", framealpha=0.9)
@@ -172,6 +162,16 @@ class ModelPlots:
     @property
     def _grid(self) -> Grid:
         return self._model.fitted.inference.pyramid.grid
+
+    def _finish(self, axes: list[Axes], aspect: float) -> None:
+        """Show all of every panel, to scale and with north up."""
+        for ax in axes:
+            ax.set_aspect(aspect)
+        axes[0].autoscale()  # which all share
+        latitude = _curved(self._grid.coords.coords, "latitude")
+        if latitude is not None and axes[0].get_ylabel().endswith("(position)"):
+            northwards = self._grid.coords[latitude].transpose(self._grid.y, self._grid.x).diff(self._grid.y)
+            axes[0].yaxis.set_inverted(bool(northwards.mean() < 0))
 
     def _stored(self, field: xr.DataArray, level: int) -> xr.DataArray:
         """A field on a level's encoding grid, NaN in the cells that are never stored."""
@@ -186,7 +186,7 @@ class ModelPlots:
         if all(coord.ndim < 2 for name, coord in field.coords.items() if name != "inside"):  # 2-D ones are NaN outside
             keep = keep | field.notnull()
         positions = [axis.positions(level - 1) for axis in (pyramid.y, pyramid.x)]
-        field = _with_positions(field.drop_vars("inside"), dims, positions)
+        field = field.drop_vars("inside").assign_coords(_positions(dims, positions))
         return field.isel({d: np.flatnonzero(keep.any([o for o in dims if o != d])) for d in dims})
 
     def _levels_and_data(self, snapshot: Labelled, variable: Any) -> list[xr.DataArray]:
@@ -197,8 +197,7 @@ class ModelPlots:
         if variable not in fitted.variables:
             raise ValueError(f"variable={variable!r}: the model was fitted to {', '.join(map(str, fitted.variables))}")
         snapshot = fitted.variables_of(snapshot)
-        first = snapshot if isinstance(snapshot, xr.DataArray) else snapshot[fitted.variables[0]]
-        others = {dim: n for dim, n in first.sizes.items() if dim not in dims}
+        others = {dim: n for dim, n in snapshot.sizes.items() if dim not in dims}
         if any(n != 1 for n in others.values()):
             got = ", ".join(f"{dim}: {n}" for dim, n in others.items())
             raise ValueError(f"one snapshot is drawn; got {got}: select one, such as .isel({next(iter(others))}=0)")
@@ -212,20 +211,18 @@ class ModelPlots:
         panels[-1].attrs = fitted.attrs[fitted.variables.index(variable)] | panels[-1].attrs
         for i, level in enumerate([*range(self._model.levels), self._model.levels - 1]):
             positions = [axis.positions(level)[axis.inside(level)] for axis in (pyramid.y, pyramid.x)]
-            panels[i] = _with_positions(panels[i].assign_coords(pyramid.coordinates(level).coords), dims, positions)
+            coords = pyramid.coordinates(level).assign_coords(_positions(dims, positions))
+            panels[i] = panels[i].assign_coords(coords.coords)
         return panels
 
 
-def _with_positions(field: xr.DataArray, dims: Sequence[str], positions: Sequence[np.ndarray]) -> xr.DataArray:
-    """A field with the place of its rows and columns counted along the data, for grids without coordinates."""
-    return field.assign_coords({f"{d} (position)": (d, p) for d, p in zip(dims, positions, strict=True)})
+def _positions(dims: Sequence[str], positions: Sequence[np.ndarray]) -> dict[str, Any]:
+    """Coordinates of a grid that has none: where rows and columns lie, counted along the data."""
+    return {f"{dim} (position)": (dim, values) for dim, values in zip(dims, positions, strict=True)}
 
 
 def _placed(field: xr.DataArray, grid: Grid) -> tuple[xr.DataArray, str, str]:
-    """A field and the names of what it is drawn along: 1-D coordinates; else 2-D ones that do not fold; else positions.
-
-    Longitudes are made to ascend beyond 360 degrees where they pass from 359 to 0.
-    """
+    """A field and the names of what it is drawn along: 1-D coordinates; else 2-D that do not fold; else positions."""
     names: list[Any] = []
     for dim, kind in ((grid.y, "latitude"), (grid.x, "longitude")):
         flat = {name: c for name, c in field.coords.items() if c.dims == (dim,) and c.dtype.kind in "iuf"}
@@ -235,7 +232,7 @@ def _placed(field: xr.DataArray, grid: Grid) -> tuple[xr.DataArray, str, str]:
         if all(_is_smooth(grid.coords[name].values) for name in curved):
             names = curved
     y, x = (name or f"{dim} (position)" for name, dim in zip(names, (grid.y, grid.x), strict=True))
-    if is_geographic(field[x], "longitude"):
+    if is_geographic(field[x], "longitude"):  # from 359 to 360, not to 0
         axis = field[x].get_axis_num(grid.x)
         field = field.assign_coords({x: field[x].copy(data=np.unwrap(field[x].values, period=360, axis=axis))})
     return field, y, x
@@ -252,11 +249,9 @@ def _is_smooth(values: np.ndarray) -> bool:
     return max(step.max() for step in steps) <= 10 * max(float(np.median(step)) for step in steps)
 
 
-def _aspect(y: xr.DataArray, x: xr.DataArray) -> tuple[float, float]:
-    """How long a unit of y is drawn, in units of x, and the height over the width of the map.
-
-    True to scale at mid-latitude or in like units, where that gives a handy shape.
-    """
+def _aspect(place: tuple[xr.DataArray, str, str]) -> tuple[float, float]:
+    """How long a unit of y is drawn, in units of x, to scale where that is handy; and the map's height over width."""
+    y, x = (place[0][name] for name in place[1:])
     ratio = float(np.ptp(y.values) or 1) / float(np.ptp(x.values) or 1)
     aspect = 1.0
     if is_geographic(y, "latitude"):
@@ -268,14 +263,9 @@ def _aspect(y: xr.DataArray, x: xr.DataArray) -> tuple[float, float]:
 
 
 def _draw(ax: Axes, place: tuple[xr.DataArray, str, str], title: str, **style: Any) -> QuadMesh:
-    """Draw a field, north or what else ascends up, with what is missing in the colour of land."""
     field, y, x = place
     mesh = field.plot.pcolormesh(y=y, x=x, ax=ax, add_colorbar=False, rasterized=True, **style)
     ax.set_title(title, fontsize="medium")
-    ax.set_aspect(_aspect(field[y], field[x])[0])
-    latitude = _curved(field.coords, "latitude")
-    if latitude is not None and y.endswith("(position)"):
-        ax.yaxis.set_inverted(bool(np.nanmean(np.diff(field[latitude].transpose(*field.dims).values, axis=0)) < 0))
     return mesh
 
 
@@ -290,6 +280,10 @@ def _when(snapshot: Labelled, sample: Sequence[str]) -> str:
     values = [(dim, snapshot[dim].squeeze()) for dim in sample if dim in snapshot.coords]
     texts = [f"{d} {v.item():.4g}" if v.dtype.kind in "iuf" else str(v.values)[:16] for d, v in values]
     return "".join(f", {text.replace('T00:00', '').removesuffix(' 00:00')}" for text in texts)
+
+
+def _share(mask: xr.DataArray) -> str:
+    return f"{float(mask.mean()):.0%} active" if mask.size else "no group"
 
 
 def _with_land(cmap: Any, n: int | None = None) -> Any:
@@ -313,9 +307,7 @@ def _columns(n: int, shape: float) -> int:
     return n if n <= (3 if shape < 0.65 else 5) else -(-n // 2)
 
 
-def _board(
-    fig: Any, spots: Sequence[tuple[int, int]], shape: float, *, bars: int
-) -> tuple[Any, list[Axes], list[Axes]]:
+def _board(fig: Any, spots: Sequence[Any], shape: float, *, bars: int) -> tuple[Any, list[Axes], list[Axes]]:
     """Panels at (row, column) that share their axes, and below them a colour bar; a second is under the last column."""
     rows, columns = (max(spot[i] for spot in spots) + 1 for i in (0, 1))
     width = {1: 6.0, 2: 4.6, 3: 3.7}.get(columns, 3.0)
@@ -346,12 +338,8 @@ def _mark_stages(ax: Axes, history: xr.Dataset) -> None:
         k, j = level[starts[i]], group[starts[i]]
         ax.axvline(begin[i], color="0.5", linewidth=0.8, linestyle=":" if j else "-", zorder=0)
         if not j and k % 2:
-            ax.axvspan(
-                begin[i],
-                next((b for b, at in zip(begin, starts, strict=True) if level[at] > k), end),
-                color="0.93",
-                zorder=-1,
-            )
+            later = begin[level[starts] > k]
+            ax.axvspan(begin[i], later[0] if len(later) else end, color="0.93", zorder=-1)
         if all(abs(begin[i] - other) >= room for other in labelled):
             labelled.append(begin[i])
             ax.annotate(

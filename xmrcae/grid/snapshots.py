@@ -269,7 +269,7 @@ def compress(
 def plain(
     array: da.Array, samples: np.ndarray, season: np.ndarray, standard: Standard
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """The snapshots themselves, centred and scaled, in the form of `compress`: what a network with activations needs."""
+    """The snapshots themselves, centred and scaled, in the form of `compress`, for a network with activations."""
     values = array[samples].compute()
     values = standard.apply(standard.stand_in(values, season[samples]), season[samples])
     return values.astype(np.float32), np.ones(len(samples)), len(samples)
