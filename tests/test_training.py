@@ -147,6 +147,30 @@ def test_a_resolved_level_gets_no_group() -> None:
     assert loose.refinement_map(level=1).sizes["group"] == 4
 
 
+@pytest.mark.parametrize("size", [100, 333, 100_000])
+def test_an_encoding_of_given_size(size: int) -> None:
+    field = make_field()
+    model = field.mrcae.fit(levels=2, encoding_size=size, max_epochs=10, progress=False)
+    found = int(model.encoding_sizes[-1])
+    everything = field.mrcae.fit(levels=2, tolerance=None, max_epochs=0, progress=False)
+    assert 0.9 * min(size, int(everything.encoding_sizes[-1])) <= found <= size
+    with pytest.raises(ValueError, match="bottleneck alone"):
+        field.mrcae.fit(levels=2, encoding_size=3, progress=False)
+    with pytest.raises(ValueError, match="encoding_size and tolerance"):
+        xmrcae.MrCAE(encoding_size=size, tolerance=0.1)
+
+
+def test_an_encoding_of_given_size_holds_the_worst_cells() -> None:
+    trainer = trainer_of(make_field(), encoding_size=150, channels=[[1]])
+    trainer.network.deepen(noise=0.0, generator=trainer.generator)
+    mask, resolved = trainer._refinement_mask(0)
+    errors, _ = trainer._errors("train", 0, metric=False)
+    means = losses.cell_errors(errors.reshape(trainer.counts[0].shape), trainer.counts[0])[0]
+    storable = trainer.network.storable[0][0]
+    assert not resolved and int(mask.sum()) == trainer.cells[0] < int(storable.sum())
+    assert means[mask].min() >= means[storable & ~mask].max()
+
+
 def test_epochs_are_limited() -> None:
     model = make_field().mrcae.fit(levels=1, max_epochs=7, tolerance=None, progress=False)
     assert model.history.sizes["epoch"] == 5 * 7

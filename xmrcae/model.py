@@ -40,6 +40,7 @@ class MrCAE:
     channels       [[1, 1, 1, 1]]      filters of each group after the deepening, one list a level or one for all
     tolerance      0.1 rms             rms error over time, in the data's units, that counts as resolved: one number,
                                        one a level, or a mapping from variables; None: all groups act everywhere
+    encoding_size  None                instead of a tolerance: the most numbers per snapshot over all levels
     widening       "residual"          or "parallel" (2.2)
     restriction    "full_weighting"    or "injection"
     dilation       1                   cells by which a refinement mask is widened

@@ -52,6 +52,7 @@ class Options:
     levels: int | None = None
     channels: Sequence[Any] = dataclasses.field(default_factory=default_channels)
     tolerance: Any = "default"
+    encoding_size: int | None = None
     widening: str = "residual"
     restriction: str = "full_weighting"
     dilation: int = 1
@@ -158,6 +159,10 @@ class Options:
             self.channels_of(self.levels)
 
     def _check_tolerance(self) -> None:
+        if self.encoding_size is not None:
+            _whole("encoding_size", self.encoding_size, least=1)
+            if not _is_text(self.tolerance, "default"):
+                raise ValueError("encoding_size and tolerance both say how far to go; give one of them")
         if self.tolerance is None or _is_text(self.tolerance, "default"):
             return
         each = list(self.tolerance.values()) if isinstance(self.tolerance, Mapping) else [self.tolerance]
@@ -197,7 +202,7 @@ class Options:
         rms, scale : numpy.ndarray, shape (variable,)
             Each variable's rms about its centre, and what it is divided by, in its units.
         """
-        if self.tolerance is None:
+        if self.tolerance is None or self.encoding_size is not None:
             return None
         if isinstance(self.tolerance, Mapping):
             if set(self.tolerance) != set(variables):

@@ -227,7 +227,7 @@ def _placed(field: xr.DataArray, grid: Grid) -> tuple[xr.DataArray, str, str]:
     for dim, kind in ((grid.y, "latitude"), (grid.x, "longitude")):
         flat = {name: c for name, c in field.coords.items() if c.dims == (dim,) and c.dtype.kind in "iuf"}
         names += [dim if dim in flat else next((name for name, c in flat.items() if is_geographic(c, kind)), None)]
-    curved = [_curved(grid.coords, kind) for kind in ("latitude", "longitude")]
+    curved = [_curved(grid.coords.coords, kind) for kind in ("latitude", "longitude")]
     if None in names and None not in curved and min(field.shape) > 1:
         if all(_is_smooth(grid.coords[name].values) for name in curved):
             names = curved
@@ -323,7 +323,7 @@ def _board(fig: Any, spots: Sequence[Any], shape: float, *, bars: int) -> tuple[
         ax.tick_params(labelbottom=(row + 1, column) not in spots, labelleft=(row, column - 1) not in spots)
         axes.append(ax)
     parts = [cells[-1, :]] if bars == 1 else [cells[-1, :-1], cells[-1, -1]]
-    return fig, axes, [fig.add_subplot(part) for part in parts]
+    return fig, axes, [fig.add_subplot(part, label="<colorbar>") for part in parts]  # as matplotlib names its own
 
 
 def _mark_stages(ax: Axes, history: xr.Dataset) -> None:

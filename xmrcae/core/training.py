@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from . import losses, solvers
+from .allocation import cells_per_group
 from .matrices import Prolongation
 from .network import Group, Network
 
@@ -116,6 +117,12 @@ class Trainer:
             activation=options.activation,
         )  # fmt: skip
         self.prolongations = [Prolongation(coarse, fine, self.network.dtype) for coarse, fine in pairwise(has_data)]
+        self.cells: list[int] | None = None
+        if options.encoding_size is not None:
+            storable = self.network.storable
+            self.cells = cells_per_group(
+                options.encoding_size, int(storable[0].sum()), [int(s.any(0).sum()) for s in storable], channels
+            )
         self.generator = torch.Generator().manual_seed(options.seed)
         self.history: list[dict[str, float]] = []
         self.started = time.perf_counter()
@@ -259,15 +266,16 @@ class Trainer:
 
     def _refinement_mask(self, level: int, errors: Tensor | None = None) -> tuple[Tensor, bool]:
         """Where a new group of the level would act, and whether none is needed (3.8)."""
-        storable = self.network.storable[level]
-        if self.epsilons is None:
+        storable, counts = self.network.storable[level], self.counts[level]
+        if self.epsilons is None and self.cells is None:
             return storable.any(0), False
         if errors is None:
             errors, _ = self._errors("train", level, metric=False)
-        return losses.refinement_mask(
-            errors.reshape(self.counts[level].shape), self.counts[level], self.epsilons[level], storable,
-            dilation=self.options.dilation,
-        )  # fmt: skip
+        errors = errors.reshape(counts.shape)
+        if self.cells is not None:
+            return losses.worst_cells(errors, counts, storable, self.cells[level]), False
+        assert self.epsilons is not None
+        return losses.refinement_mask(errors, counts, self.epsilons[level], storable, dilation=self.options.dilation)
 
     def _start_from_residual(self, group: Group, level: int) -> None:
         """Let the encoder of a new group read what tells most of the residual."""
