@@ -9,8 +9,8 @@ from helpers import columns, full_network, make_field, make_land, prepare_with, 
 from torch.nn.functional import conv2d, conv_transpose2d, pad
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from xmrcae.core.matrices import Prolongation, StencilMatrix
-from xmrcae.core.network import Network, encoding_shape
+from xmrcae.core.matrices import Prolongation, StencilMatrix, encoding_shape
+from xmrcae.core.network import Network
 
 SHAPES = [(7, 11), (15, 23), (31, 47)]
 

@@ -154,9 +154,10 @@ def test_unseen_times_keep_their_own_coordinates(sst: xr.DataArray, fitted: xmrc
 @pytest.mark.parametrize("name", ["ersst", "mediterranean", "two_modes", "drifting_mode"])
 def test_coarse_levels_stay_good_by_default(real_file: Callable[[str], Path], name: str) -> None:
     if name == "ersst":
-        da, options = open_real(real_file, ERSST).sst, {"levels": 4, "tolerance": [0.4, 0.3, 0.2, 0.15]}
+        da = open_real(real_file, ERSST).sst
+        options: dict = {"levels": 4, "tolerance": [0.4, 0.3, 0.2, 0.15], "max_epochs": 50}
     elif name == "mediterranean":
-        da, options = open_real(real_file, AVISO).adt, {"gaps": "mask"}
+        da, options = open_real(real_file, AVISO).adt, {"gaps": "mask", "max_epochs": 50}
     else:
         recipe = xmrcae.recipes[name]
         da, options = getattr(xmrcae.datasets, name)(), {key: recipe[key] for key in ("levels", "tolerance")}

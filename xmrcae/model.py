@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import html
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -101,16 +99,16 @@ class MrCAE:
         KeyboardInterrupt
             Again, when interrupted; the model is then `partial` and usable.
         """
-        from .core.training import Trainer
+        from .core.training import Trainer, find_device
         from .grid.training_set import prepare
 
         options = self.options
-        device = _device(options.device)
+        device = find_device(options.device)
         prepared = prepare(obj, options)
         levels = prepared.pyramid.levels
         channels = options.channels_of(levels)
         epsilons = options.epsilons(levels, prepared.variables, prepared.rms, prepared.standard.scale)
-        with _progress_bar(options.progress) as bar:
+        with tqdm(desc="MrCAE", unit="epoch", disable=not options.progress) as bar:
             trainer = Trainer(
                 prepared.training, prepared.validation, options, channels=channels, epsilons=epsilons, device=device,
                 progress=bar,
@@ -411,22 +409,3 @@ class MrCAE:
         if self._fitted is None:
             return f"<pre>{html.escape(repr(self))}</pre>"
         return representation.as_html(self)
-
-
-def _device(name: str) -> Any:
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise ValueError(f'device={name!r} cannot be used here ({error}); choose "auto" or "cpu"') from None
-    return device
-
-
-@contextlib.contextmanager
-def _progress_bar(show: bool) -> Iterator[Any]:
-    with tqdm(desc="MrCAE", unit="epoch", disable=not show) as bar:
-        yield bar

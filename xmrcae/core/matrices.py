@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import warnings
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -142,6 +143,27 @@ def grid_matrix(shape: tuple[int, int], cells: Tensor, *, margin: int, factors: 
     size = (n_cells, variables * n_pixels)
     kept = None if factors is None else factors[keep]
     return StencilMatrix(source.expand(keep.shape)[keep], pixels, taps, size, variables * 9, kept)
+
+
+def encoding_shape(shape: tuple[int, int]) -> tuple[int, int]:
+    """Size of the encoding grid of a level of the given size: a 3x3 filter of stride 2 without padding."""
+    return (shape[0] - 1) // 2, (shape[1] - 1) // 2
+
+
+def coastal_shares(has_data: Tensor, stencil: np.ndarray) -> Tensor:
+    """What restriction makes of a filter's nine weights in each cell, (variable, cell, 9).
+
+    Where some of the nine pixels have data, the others are left out, and what is left is divided by its share of the
+    restriction's weights. Where none has, the filter reads what stands there.
+    """
+    variables, *shape = has_data.shape
+    rows, columns = encoding_shape((shape[0], shape[1]))
+    cells = torch.cartesian_prod(
+        torch.arange(rows, device=has_data.device), torch.arange(columns, device=has_data.device)
+    )
+    under = has_data.reshape(variables, -1)[:, stencil_entries(cells, (shape[0], shape[1]))].double()
+    share = under @ torch.as_tensor(stencil.ravel(), dtype=torch.float64, device=has_data.device)
+    return torch.where(share[..., None] > 0, under / share.clamp_min(1e-9)[..., None], 1.0)
 
 
 class Prolongation:

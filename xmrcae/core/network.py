@@ -14,12 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..stencils import BILINEAR, RESTRICTIONS
-from .matrices import StencilMatrix, grid_matrix, stencil_entries
-
-
-def encoding_shape(shape: tuple[int, int]) -> tuple[int, int]:
-    """Size of the encoding grid of a level of the given size: a 3x3 filter of stride 2 without padding."""
-    return (shape[0] - 1) // 2, (shape[1] - 1) // 2
+from .matrices import StencilMatrix, coastal_shares, grid_matrix, stencil_entries
 
 
 def _parameter(values: Tensor, noise: float, generator: torch.Generator) -> nn.Parameter:
@@ -31,22 +26,6 @@ def _parameter(values: Tensor, noise: float, generator: torch.Generator) -> nn.P
 def _accumulate(parameter: nn.Parameter, gradient: Tensor) -> None:
     gradient = gradient.reshape(parameter.shape)
     parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
-
-
-def _shares(has_data: Tensor, stencil: np.ndarray) -> Tensor:
-    """What restriction makes of a filter's nine weights in each cell, (variable, cell, 9).
-
-    Where some of the nine pixels have data, the others are left out, and what is left is divided by its share of the
-    restriction's weights. Where none has, the filter reads what stands there.
-    """
-    variables, *shape = has_data.shape
-    rows, columns = encoding_shape((shape[0], shape[1]))
-    cells = torch.cartesian_prod(
-        torch.arange(rows, device=has_data.device), torch.arange(columns, device=has_data.device)
-    )
-    under = has_data.reshape(variables, -1)[:, stencil_entries(cells, (shape[0], shape[1]))].double()
-    share = under @ torch.as_tensor(stencil.ravel(), dtype=torch.float64, device=has_data.device)
-    return torch.where(share[..., None] > 0, under / share.clamp_min(1e-9)[..., None], 1.0)
 
 
 class Deepening(nn.Module):
@@ -77,7 +56,7 @@ class Deepening(nn.Module):
         self.variable_of_cell = cells.nonzero()[:, 0]
         self.variable_of_pixel = torch.arange(variables, device=device).repeat_interleave(n_pixels)
         self.encoder_matrix = grid_matrix(
-            shape, cells, margin=0, factors=_shares(has_data, RESTRICTIONS[restriction]).to(dtype)
+            shape, cells, margin=0, factors=coastal_shares(has_data, RESTRICTIONS[restriction]).to(dtype)
         )
         self.decoder_matrix = grid_matrix(shape, cells, margin=1)
 

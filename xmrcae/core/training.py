@@ -73,6 +73,18 @@ class Losses:
         return {f"{prefix}_{name}": value for name, value in vars(self).items()}
 
 
+def find_device(name: str) -> torch.device:
+    """The device of that name; "auto" takes a GPU where there is one. An error if it cannot be used."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise ValueError(f'device={name!r} cannot be used here ({error}); choose "auto" or "cpu"') from None
+    return device
+
+
 class Trainer:
     """One run of Algorithm 3.1.
 
