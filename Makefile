@@ -10,7 +10,7 @@ demo: .venv/.installed  ## fit the example, or DATA=file.nc VAR=name, and write 
 	$(BIN)/python -m xmrcae demo --output demo-output $(if $(DATA),--data "$(DATA)") $(if $(VAR),--variable "$(VAR)")
 
 test: lint  ## lint, then run all tests with coverage
-	$(BIN)/python -m pytest -n 2 --cov=xmrcae --cov-fail-under=90
+	$(BIN)/python -m pytest -n 2 --dist worksteal --cov=xmrcae --cov-fail-under=90
 
 lint: .venv/.installed  ## check style and types
 	$(BIN)/ruff check .
