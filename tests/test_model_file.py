@@ -1,13 +1,23 @@
 """A model that is read back is the model that was written."""
 
+import dataclasses
+import json
 import os
+import pickle
+import shutil
+import warnings
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
+import cftime
+import fsspec
 import numpy as np
 import pytest
+import torch
 import xarray as xr
-from helpers import CYLINDER, HADGEM, NEMO, make_field, make_two_variables, open_real
+from helpers import CYLINDER, ERSST, HADGEM, NEMO, make_field, make_two_variables, open_real
 
 import xmrcae
 from xmrcae.io import model_file
@@ -25,20 +35,54 @@ def model(field: xr.DataArray) -> xmrcae.MrCAE:
     return field.mrcae.fit(levels=2, **QUICK)
 
 
+def details(ds: xr.Dataset) -> list[Any]:
+    """What `assert_identical` does not look at: order of the variables, data types, types of attributes."""
+    return [(name, v.dims, v.dtype, v.dtype.str, repr(list(v.attrs.items()))) for name, v in ds.variables.items()]
+
+
+def assert_same_labels(a: xmrcae.MrCAE, b: xmrcae.MrCAE) -> None:
+    """Split, history, grid and attributes are the same, down to data types and order."""
+    xr.testing.assert_identical(a.split, b.split)
+    xr.testing.assert_identical(a.history, b.history)
+    assert details(a.split.coords.to_dataset()) == details(b.split.coords.to_dataset())
+    assert details(a.history) == details(b.history)
+    assert details(a.fitted.inference.pyramid.grid.coords) == details(b.fitted.inference.pyramid.grid.coords)
+    assert repr(a.fitted.attrs) == repr(b.fitted.attrs)
+
+
+def read_back(model: xmrcae.MrCAE, path: str | Path) -> xmrcae.MrCAE:
+    """Save and open, without a warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.save(path)
+        return xmrcae.open_model(path)
+
+
 def assert_reads_back(model: xmrcae.MrCAE, data: xr.DataArray | xr.Dataset, path: str) -> None:
     """Every result of the file's model is that of `model`, to the bit, with the same labels and attributes."""
-    model.save(path)
-    other = xmrcae.open_model(path)
+    other = read_back(model, path)
     xr.testing.assert_identical(other.reconstruct(data), model.reconstruct(data))
     codes, again = model.encode(data), other.encode(data)
     for level in range(model.levels):
         xr.testing.assert_identical(again[f"level_{level}"].to_dataset(), codes[f"level_{level}"].to_dataset())
         xr.testing.assert_identical(other.refinement_map(level=level), model.refinement_map(level=level))
-    xr.testing.assert_identical(other.history, model.history)
-    xr.testing.assert_identical(other.split, model.split)
+    assert_same_labels(other, model)
     xr.testing.assert_identical(other.score(data), model.score(data))
+    for ours, theirs in zip(
+        model.fitted.inference.network.named_parameters(),
+        other.fitted.inference.network.named_parameters(),
+        strict=True,
+    ):
+        assert ours[0] == theirs[0] and torch.equal(ours[1], theirs[1]) and theirs[1].device.type == "cpu"
     assert repr(other) == repr(model)
     assert other.partial == model.partial
+
+
+def with_split(model: xmrcae.MrCAE, **coords: Any) -> xmrcae.MrCAE:
+    """The same model, fitted to snapshots with other coordinates."""
+    result = xmrcae.MrCAE(levels=2, **QUICK)
+    result._fitted = dataclasses.replace(model.fitted, split=model.split.assign_coords(coords))
+    return result
 
 
 @pytest.mark.parametrize("name", ["model.nc", "model.zarr"])
@@ -68,6 +112,11 @@ def test_options(field: xr.DataArray, tmp_path: Path, options: dict) -> None:
     assert_reads_back(field.mrcae.fit(levels=2, **options, **QUICK), field, str(tmp_path / "model.nc"))
 
 
+def test_options_come_back(field: xr.DataArray, tmp_path: Path) -> None:
+    model = field.mrcae.fit(levels=2, horizontal=("lat", "lon"), tolerance=[0.5, 0.25], device="cpu", **QUICK)
+    assert read_back(model, tmp_path / "model.nc").options == model.options
+
+
 def test_options_that_are_arrays(field: xr.DataArray, tmp_path: Path) -> None:
     valid = field.notnull().any("time")
     model = field.mrcae.fit(levels=2, valid=valid, weights=valid.astype(float) + 1, **QUICK)
@@ -94,10 +143,128 @@ def test_several_sample_dimensions(field: xr.DataArray, tmp_path: Path) -> None:
     assert_reads_back(model, members, str(tmp_path / "model.nc"))
 
 
-@pytest.mark.parametrize("name", [HADGEM, CYLINDER, NEMO])
+def test_samples_in_a_multiindex(field: xr.DataArray, tmp_path: Path) -> None:
+    members = xr.concat([field, field + 1], "member").assign_coords(member=["a", "b"])
+    members = members.stack(run=("time", "member"))
+    model = members.mrcae.fit(sample="run", levels=2, **QUICK)
+    assert_reads_back(model, members, str(tmp_path / "model.nc"))
+
+
+N = 20
+DATES = xr.date_range("2001-01-15", periods=N, freq="17h", use_cftime=False).values
+COORDINATES: dict[str, Any] = {
+    "nanoseconds": {"time": DATES.astype("datetime64[ns]") + np.arange(N).astype("timedelta64[ns]") * 7},
+    "seconds": {"time": DATES.astype("datetime64[s]")},
+    "not a time": {"published": ("time", np.where(np.arange(N) % 2, DATES, np.datetime64("NaT")))},
+    "lead time": {"time": np.arange(N).astype("timedelta64[h]").astype("timedelta64[ns]")},
+    "360 days": {"time": xr.date_range("2001-01-01", periods=N, freq="17h", calendar="360_day", use_cftime=True)},
+    "microseconds": {
+        "time": [
+            cftime.DatetimeNoLeap(2001, 1, 1, 3, 4, 5, 123457) + timedelta(30, microseconds=i * i) for i in range(N)
+        ]
+    },
+    "undecoded": {"time": ("time", np.arange(N, dtype="int32"), {"units": "days since 1900-01-01"})},
+    "text": {"time": np.array([f"run {i}" for i in range(N)])},
+    "text of any length": {"time": np.array([f"é{'x' * i}" for i in range(N)], dtype=object)},
+    "bytes": {"written": ("time", np.array([b"01/02/03"] * N))},
+    "flags and gaps": {
+        "flag": ("time", np.arange(N) % 2 == 0),
+        "gap": ("time", np.where(np.arange(N) % 2, np.nan, 1).astype("float32")),
+        "half": ("time", np.arange(N).astype("float16")),
+    },
+    "scalars": {"depth": np.float32(0.5), "ok": True, "run": "hist", "day": cftime.Datetime360Day(2001, 2, 30)},
+    "names": {"a/b": ("time", np.arange(N)), "é ü": 1.5, "split.part": 2, "part": 3},
+    "attributes": {
+        "z": ("time", np.arange(N), {"_FillValue": 3, "flag": True, "none": None, "map": {"a": 1}, "coordinates": "x"})
+    },
+}
+
+
+@pytest.mark.parametrize("name", ["model.nc", "model.zarr"])
+@pytest.mark.parametrize("coords", COORDINATES.values(), ids=COORDINATES.keys())
+def test_coordinates_of_the_split(model: xmrcae.MrCAE, tmp_path: Path, coords: dict, name: str) -> None:
+    labelled = with_split(model, **coords)
+    assert_same_labels(read_back(labelled, tmp_path / name), labelled)
+
+
+def test_a_coordinate_that_no_file_holds_costs_a_warning_not_the_model(model: xmrcae.MrCAE, tmp_path: Path) -> None:
+    labelled = with_split(model, odd=("time", np.array([{}] * N)))
+    with pytest.warns(UserWarning, match="'odd'"):
+        labelled.save(tmp_path / "model.nc")
+    xr.testing.assert_identical(xmrcae.open_model(tmp_path / "model.nc").split, model.split)
+
+
+@pytest.mark.parametrize("name", ["model.nc", "model.zarr"])
+def test_coordinates_of_the_grid(field: xr.DataArray, tmp_path: Path, name: str) -> None:
+    rng = np.random.default_rng(0)
+    shape = field.shape[1:]
+    field = field.isel(lat=slice(None, None, -1)).assign_coords(
+        lat=field.lat[::-1].astype("float32"),
+        row=("lat", np.arange(shape[0])),
+        nav_lat=(("lat", "lon"), rng.random(shape).astype("float32"), {"units": "degrees_north"}),
+        area=(("lon", "lat"), np.where(rng.random(shape[::-1]) > 0.5, np.nan, 1.0)),
+        zone=("lat", [f"zone {i}" for i in range(shape[0])]),
+        depth=5.0,
+    )
+    field.row.encoding = {"dtype": "int8", "scale_factor": 2.0}  # as read from a packed file
+    field.lat.encoding = {"dtype": "int16", "scale_factor": 0.5, "_FillValue": -9}
+    assert_reads_back(field.mrcae.fit(levels=2, **QUICK), field, str(tmp_path / name))
+
+
+def test_a_grid_without_coordinates(field: xr.DataArray, tmp_path: Path) -> None:
+    bare = field.drop_vars(["time", "lat", "lon"]).rename(None)
+    assert_reads_back(bare.mrcae.fit(levels=2, **QUICK), bare, str(tmp_path / "model.nc"))
+
+
+def test_attributes_of_all_types(model: xmrcae.MrCAE, tmp_path: Path) -> None:
+    attrs = {
+        "range": np.array([-2, 40], "float32"), "big_endian": np.zeros((2, 2), ">f4"), "number": np.int16(3),
+        "flag": np.bool_(True), "python": True, "none": None, "nan": np.nan, "infinite": np.float32(np.inf),
+        "list": [np.float32(1), 2, "x"], "map": {"a": {"b": np.uint8(1)}}, "dates": np.array(["2001", "NaT"], "M8[D]"),
+        "texts": np.array(["a", "bb"]), "empty": np.array([]), "history": "x" * 100_000,
+    }  # fmt: skip
+    model = with_split(model)
+    model._fitted = dataclasses.replace(model.fitted, attrs=[attrs])
+    back = read_back(model, tmp_path / "model.nc").fitted.attrs[0]
+    assert repr(back) == repr(attrs)
+    for name in ("range", "big_endian", "dates", "texts", "empty"):
+        assert back[name].dtype.str == attrs[name].dtype.str
+
+
+@pytest.mark.parametrize("stages", [0, 2])
+def test_an_interrupted_model(
+    field: xr.DataArray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stages: int
+) -> None:
+    from xmrcae.core.training import Trainer
+
+    stage, left = Trainer._stage, iter(range(stages))
+
+    def interrupted(self: Trainer, level: int, group: int) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        stage(self, level, group)
+
+    monkeypatch.setattr(Trainer, "_stage", interrupted)
+    model = xmrcae.MrCAE(levels=2, **QUICK)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(field)
+    assert model.partial
+    assert_reads_back(model, field, str(tmp_path / "model.nc"))
+
+
+def test_a_model_that_was_read_is_written_again(model: xmrcae.MrCAE, field: xr.DataArray, tmp_path: Path) -> None:
+    first = read_back(model, tmp_path / "first.nc")
+    second = read_back(first, tmp_path / "second.zarr")
+    assert_reads_back(second, field, str(tmp_path / "third.nc"))
+    assert_same_labels(second, model)
+
+
+@pytest.mark.parametrize("name", [ERSST, HADGEM, CYLINDER, NEMO])
 def test_real_files(real_file: Callable[[str], Path], tmp_path: Path, name: str) -> None:
     ds = open_real(real_file, name)
-    if name == HADGEM:
+    if name == ERSST:
+        data = ds.sst.isel(time=slice(0, 24))
+    elif name == HADGEM:
         data = ds.air_temperature
     elif name == CYLINDER:
         data = ds[["u", "v"]].isel(time=slice(30, 60))
@@ -150,6 +317,66 @@ def test_a_failed_write_leaves_what_was_there(
     assert xmrcae.open_model(tmp_path / name).n_parameters == model.n_parameters
 
 
+@pytest.mark.parametrize("place", ["local", "memory"])
+def test_a_failed_replacement_puts_the_old_file_back(
+    model: xmrcae.MrCAE, tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = str(tmp_path) if place == "local" else f"memory://{os.urandom(4).hex()}"
+    filesystem, root = fsspec.core.url_to_fs(folder)
+    model.save(f"{folder}/model.zarr")
+    owner, name = (os, "rename") if place == "local" else (type(filesystem), "mv")
+    move = getattr(owner, name)
+
+    def fail(*args: Any, **kwargs: Any) -> Any:
+        if any(str(arg).endswith(".part") for arg in args):
+            raise OSError("connection lost")
+        return move(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, fail)
+        with pytest.raises(OSError, match="connection lost"):
+            with_split(model, run="new").save(f"{folder}/model.zarr", overwrite=True)
+    assert [os.path.basename(found) for found in filesystem.ls(root, detail=False)] == ["model.zarr"]
+    assert_same_labels(xmrcae.open_model(f"{folder}/model.zarr"), model)
+    with_split(model, run="new").save(f"{folder}/model.zarr", overwrite=True)
+    assert xmrcae.open_model(f"{folder}/model.zarr").split.run == "new"
+
+
+@pytest.mark.parametrize("name", ["results", "results.zarr"])
+def test_overwriting_never_deletes_a_folder_of_other_files(model: xmrcae.MrCAE, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "thesis.tex").write_text("mine")
+    with pytest.raises(ValueError, match="no Zarr store"):
+        model.save(tmp_path / name, overwrite=True)
+    assert (tmp_path / name / "thesis.tex").read_text() == "mine"
+
+
+def test_a_folder_replaces_a_file_and_the_reverse(model: xmrcae.MrCAE, tmp_path: Path) -> None:
+    (tmp_path / "model.zarr").write_text("mine")
+    model.save(tmp_path / "model.zarr", overwrite=True)
+    (tmp_path / "model.zarr").rename(tmp_path / "model.nc")
+    model.save(tmp_path / "model.nc", overwrite=True)
+    assert (tmp_path / "model.nc").is_file() and os.listdir(tmp_path) == ["model.nc"]
+    assert_same_labels(xmrcae.open_model(tmp_path / "model.nc"), model)
+
+
+@pytest.mark.parametrize("name", ["model.nc", "model.zarr"])
+def test_a_link_stays_a_link(model: xmrcae.MrCAE, tmp_path: Path, name: str) -> None:
+    model.save(tmp_path / name)
+    link = tmp_path / f"latest.{name}"
+    link.symlink_to(tmp_path / name)
+    with_split(model, run="new").save(link, overwrite=True)
+    assert link.is_symlink() and xmrcae.open_model(tmp_path / name).split.run == "new"
+    assert sorted(os.listdir(tmp_path)) == sorted([name, link.name])
+
+
+@pytest.mark.parametrize("name", ["model.nc", "model.zarr"])
+def test_a_missing_folder_is_named_and_not_made(model: xmrcae.MrCAE, tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match=r"no folder .*nowhere"):
+        model.save(tmp_path / "nowhere" / name)
+    assert not os.listdir(tmp_path)
+
+
 def test_files_that_are_no_models(model: xmrcae.MrCAE, field: xr.DataArray, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no file"):
         xmrcae.open_model(tmp_path / "nowhere.nc")
@@ -162,6 +389,52 @@ def test_files_that_are_no_models(model: xmrcae.MrCAE, field: xr.DataArray, tmp_
     (tmp_path / "empty.zarr").mkdir()
     with pytest.raises(ValueError, match="no model"):
         xmrcae.open_model(tmp_path / "empty.zarr")
+
+
+def test_a_damaged_file_is_named(model: xmrcae.MrCAE, tmp_path: Path) -> None:
+    model.save(tmp_path / "model.nc")
+    content = (tmp_path / "model.nc").read_bytes()
+    for length in (0, 1000, len(content) // 2):
+        (tmp_path / "cut.nc").write_bytes(content[:length])
+        with pytest.raises(ValueError, match=r"cut\.nc is no model"):
+            xmrcae.open_model(tmp_path / "cut.nc")
+    model.save(tmp_path / "model.zarr")
+    shutil.rmtree(tmp_path / "model.zarr" / "level_1" / "group_1")
+    with pytest.raises(ValueError, match=r"model\.zarr is a damaged model.*group_1"):
+        xmrcae.open_model(tmp_path / "model.zarr")
+    xr.DataTree(xr.Dataset(attrs={"format": model_file.FORMAT})).to_netcdf(tmp_path / "empty.nc")
+    with pytest.raises(ValueError, match=r"empty\.nc is a damaged model"):
+        xmrcae.open_model(tmp_path / "empty.nc")
+
+
+class Code:
+    """What runs when it is unpickled."""
+
+    ran = False
+
+    @staticmethod
+    def run() -> str:
+        Code.ran = True
+        return "ran"
+
+    def __reduce__(self) -> tuple[Callable[[], str], tuple[()]]:
+        return Code.run, ()
+
+
+def test_no_code_in_a_file_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pickles = pytest.importorskip("numcodecs.pickles")
+    monkeypatch.setattr(pickles, "ALLOW_UNSAFE_PICKLE_DECODE", True, raising=False)  # as numcodecs long did
+    store = tmp_path / "model.zarr"
+    (store / "x").mkdir(parents=True)
+    (store / ".zgroup").write_text('{"zarr_format": 2}')
+    array = {"zarr_format": 2, "shape": [2], "chunks": [2], "dtype": "|O", "compressor": None, "fill_value": None,
+             "order": "C", "filters": [{"id": "vlen-utf8"}, {"id": "pickle", "protocol": 4}]}  # fmt: skip
+    (store / "x" / ".zarray").write_text(json.dumps(array).replace("pickle", "\\u0070ickle"))
+    (store / "x" / ".zattrs").write_text('{"_ARRAY_DIMENSIONS": ["x"]}')
+    (store / "x" / "0").write_bytes(pickle.dumps(Code(), protocol=4))
+    with pytest.raises(ValueError, match="execute code"):
+        xmrcae.open_model(store)
+    assert not Code.ran
 
 
 def test_a_newer_format_is_refused(model: xmrcae.MrCAE, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,7 +56,9 @@ class Fitted:
         from .inference import Inference
 
         model_id = str(uuid.uuid4())
-        table = pd.DataFrame(history, columns=history_columns()).astype({"level": "int64", "group": "int64"})
+        table = pd.DataFrame(history, columns=history_columns(), dtype="float64").astype(
+            {"level": "int64", "group": "int64"}
+        )
         table.index = pd.RangeIndex(1, len(table) + 1, name="epoch")
         return cls(
             inference=Inference(network, prepared.pyramid, prepared.standard, model_id),

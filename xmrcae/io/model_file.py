@@ -5,9 +5,10 @@ Nothing is pickled and nothing is executed on reading: options and attributes ar
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
 import os
-import shutil
 import tempfile
 import uuid
 from collections.abc import Mapping
@@ -21,6 +22,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 from .._version import __version__
 from ..grid.snapshots import PARTS
+from ..options import Options
+from .labels import attributes_from_json, attributes_to_json, coordinates_from_plain, coordinates_to_plain
 
 if TYPE_CHECKING:
     from ..model import MrCAE
@@ -29,6 +32,18 @@ FORMAT, FORMAT_VERSION = "xmrcae-model", 1
 
 #: What a snapshot served for, by the number in the file; the last is one that three indexers left out.
 LABELS = (*PARTS, "")
+
+#: Files of which each Zarr store has one.
+ZARR_ROOTS = ("zarr.json", ".zgroup", ".zarray")
+
+#: Name of the variable over the snapshots, none that a coordinate could have.
+PART = "split.part"
+
+#: Dimensions of the parameters in the file.
+DEEPENING = {"encoder_weight": ["tap"], "encoder_bias": ["variable"],
+             "decoder_weight": ["tap"], "decoder_bias": ["variable"]}  # fmt: skip
+GROUP = {"encoder_weight": ["filter", "tap"], "encoder_bias": ["filter"],
+         "decoder_weight": ["filter", "tap"], "decoder_bias": ["variable"]}  # fmt: skip
 
 
 def save_model(model: MrCAE, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
@@ -41,12 +56,12 @@ def save_model(model: MrCAE, path: str | os.PathLike[str], *, overwrite: bool = 
     path : str or os.PathLike
         File or, ending in ``.zarr``, folder; or any URL that fsspec knows.
     overwrite : bool
-        Replace what is there, once the new file is complete.
+        Replace what is there, once the new file is complete. A folder is replaced only if it is a Zarr store.
 
     Raises
     ------
     ValueError
-        If the model is not fitted, or the path exists and `overwrite` is not set.
+        If the model is not fitted, the path exists and `overwrite` is not set, or the path's folder does not exist.
 
     Examples
     --------
@@ -61,21 +76,29 @@ def save_model(model: MrCAE, path: str | os.PathLike[str], *, overwrite: bool = 
     tree = _to_tree(model)
     filesystem, target = fsspec.core.url_to_fs(os.fspath(path))
     target = target.rstrip("/")
-    if filesystem.exists(target) and not overwrite:
-        raise ValueError(f"{os.fspath(path)} exists already: choose another path, or pass overwrite=True to replace it")
+    zarr, is_local = target.endswith(".zarr"), isinstance(filesystem, LocalFileSystem)
+    target = os.path.realpath(target) if is_local else target
+    if filesystem.exists(target):
+        if not overwrite:
+            raise ValueError(
+                f"{os.fspath(path)} exists already: choose another path, or pass overwrite=True to replace it"
+            )
+        if filesystem.isdir(target) and not any(filesystem.exists(f"{target}/{name}") for name in ZARR_ROOTS):
+            raise ValueError(
+                f"{os.fspath(path)} is a folder and no Zarr store, so it is not replaced: give a file in it"
+            )
+    elif is_local and not os.path.isdir(os.path.dirname(target)):
+        raise ValueError(f"no folder {os.path.dirname(target)} to write {os.path.basename(target)} to: create it first")
     part = f"{target}.{uuid.uuid4().hex}.part"
     try:
-        if isinstance(filesystem, LocalFileSystem):
-            _write(tree, part, zarr=target.endswith(".zarr"))
-            _replace(part, target)
+        if is_local:
+            _write(tree, part, zarr=zarr)
         else:
             with tempfile.TemporaryDirectory() as folder:
                 local = os.path.join(folder, "model")
-                _write(tree, local, zarr=target.endswith(".zarr"))
-                filesystem.put(local, part, recursive=os.path.isdir(local))
-            if filesystem.exists(target):
-                filesystem.rm(target, recursive=True)
-            filesystem.mv(part, target, recursive=True)
+                _write(tree, local, zarr=zarr)
+                filesystem.put(local, part, recursive=zarr)
+        _replace(filesystem, part, target)
     finally:
         if filesystem.exists(part):
             filesystem.rm(part, recursive=True)
@@ -115,22 +138,48 @@ def open_model(path: str | os.PathLike[str]) -> MrCAE:
             local = os.path.join(folder, "model.zarr" if target.rstrip("/").endswith(".zarr") else "model.nc")
             filesystem.get(target, local, recursive=filesystem.isdir(target))
         try:
-            engine = {"engine": "zarr", "consolidated": False} if os.path.isdir(local) else {"engine": "netcdf4"}
-            with xr.open_datatree(local, mask_and_scale=False, **engine) as tree:
-                tree = tree.load()
-        except (OSError, ValueError, KeyError, FileNotFoundError) as error:
+            tree = _read(local)
+        except Exception as error:  # whatever the libraries make of a file that is something else, or cut short
             raise ValueError(
                 f"{os.fspath(path)} is no model: it cannot be read as netCDF-4 or Zarr ({error})"
-            ) from None
+            ) from error
     found = tree.attrs.get("format")
     if found != FORMAT:
         raise ValueError(f"{os.fspath(path)} is no model: its attribute 'format' is {found!r}, not {FORMAT!r}")
-    if int(tree.attrs["format_version"]) > FORMAT_VERSION:
+    if int(tree.attrs.get("format_version", 0)) > FORMAT_VERSION:
         raise ValueError(
-            f"{os.fspath(path)} was written by a newer xmrcae ({tree.attrs['xmrcae_version']}): this is {__version__}; "
-            "update it to read the file"
+            f"{os.fspath(path)} was written by a newer xmrcae ({tree.attrs.get('xmrcae_version')}): "
+            f"this is {__version__}; update it to read the file"
         )
-    return _from_tree(tree)
+    try:
+        return _from_tree(tree)
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise ValueError(f"{os.fspath(path)} is a damaged model: {type(error).__name__}: {error}") from error
+
+
+def _read(path: str) -> xr.DataTree:
+    """A local file or Zarr folder, in memory; nothing is decoded."""
+    options: dict[str, Any] = dict.fromkeys(
+        ("mask_and_scale", "decode_times", "decode_timedelta", "decode_coords"), False
+    )
+    if os.path.isdir(path):
+        _refuse_pickles(path)
+        options |= {"engine": "zarr", "consolidated": False}
+    else:
+        options |= {"engine": "netcdf4"}
+    with xr.open_datatree(path, **options) as tree:
+        return tree.load()
+
+
+def _refuse_pickles(folder: str) -> None:
+    """Raise a ValueError if reading a Zarr folder could execute code, as numcodecs' pickle filter long did."""
+    for root, _, names in os.walk(folder, followlinks=True):
+        for name in {"zarr.json", ".zarray"}.intersection(names):
+            with open(os.path.join(root, name), encoding="utf-8") as file:
+                metadata = json.load(file)
+            codecs = json.dumps([metadata.get(key) for key in ("codecs", "filters", "compressor")])
+            if "pickle" in codecs.lower():
+                raise ValueError(f"{os.path.join(root, name)} names the codec pickle, which could execute code")
 
 
 def _write(tree: xr.DataTree, path: str, *, zarr: bool) -> None:
@@ -144,19 +193,26 @@ def _write(tree: xr.DataTree, path: str, *, zarr: bool) -> None:
         tree.to_netcdf(path, encoding=encoding, engine="netcdf4", format="NETCDF4")
 
 
-def _replace(part: str, target: str) -> None:
-    """Put a complete file or folder in the place of another."""
-    if os.path.isdir(target):
-        old = f"{target}.{uuid.uuid4().hex}.old"
-        os.rename(target, old)
-        try:
-            os.rename(part, target)
-        except OSError:
-            os.rename(old, target)
-            raise
-        shutil.rmtree(old)
-    else:
+def _replace(filesystem: Any, part: str, target: str) -> None:
+    """Put a complete file or folder in the place of another, which stays if that fails."""
+    is_local = isinstance(filesystem, LocalFileSystem)
+    if is_local and not (os.path.isdir(part) or os.path.isdir(target)):
         os.replace(part, target)
+        return
+    move = os.rename if is_local else functools.partial(filesystem.mv, recursive=True)
+    if not filesystem.exists(target):
+        move(part, target)
+        return
+    old = f"{target}.{uuid.uuid4().hex}.old"
+    move(target, old)
+    try:
+        move(part, target)
+    except BaseException:
+        if filesystem.exists(target):
+            filesystem.rm(target, recursive=True)
+        move(old, target)
+        raise
+    filesystem.rm(old, recursive=True)
 
 
 def _to_tree(model: MrCAE) -> xr.DataTree:
@@ -165,13 +221,18 @@ def _to_tree(model: MrCAE) -> xr.DataTree:
     fitted = model.fitted
     pyramid, network = fitted.inference.pyramid, fitted.inference.network
     grid, standard = pyramid.grid, fitted.standard
+    on_grid, grid_record = coordinates_to_plain(grid.coords, ())
+    on_samples, split_record = coordinates_to_plain(fitted.split.coords.to_dataset(), fitted.sample)
+    part = np.select([fitted.split.values == label for label in LABELS], range(len(LABELS))).astype("int8")
     about = {
-        "variables": fitted.variables, "attrs": [_tagged(attrs) for attrs in fitted.attrs],
+        "variables": fitted.variables, "attrs": [attributes_to_json(attrs) for attrs in fitted.attrs],
         "is_dataset": fitted.is_dataset, "dims": fitted.dims, "sample": fitted.sample, "dtype": fitted.dtype.name,
         "grid": {"y": grid.y, "x": grid.x, "sizes": grid.sizes, "descending": [bool(d) for d in grid.descending],
                  "periodic": bool(grid.periodic)},
         "levels": pyramid.levels, "restriction": pyramid.restriction, "widening": network.widening,
         "activation": network.activation, "monthly": standard.monthly, "fill": standard.fill,
+        "groups": [len(level.groups) for level in network.levels], "history": list(fitted.history.data_vars),
+        "grid_coordinates": grid_record, "split_coordinates": split_record,
     }  # fmt: skip
     attrs = {
         "format": FORMAT, "format_version": FORMAT_VERSION, "xmrcae_version": __version__, "xmrcae_model": fitted.id,
@@ -179,39 +240,32 @@ def _to_tree(model: MrCAE) -> xr.DataTree:
         "versions": json.dumps({"torch": torch.__version__, "xarray": xr.__version__, "numpy": np.__version__}),
     }  # fmt: skip
     pixels = ("variable", "row", "column")
-    coords = grid.coords.reset_index(list(grid.coords.indexes)).reset_coords()
     nodes = {
         "/": xr.Dataset(attrs=attrs),
-        "/grid": coords,
+        "/grid": xr.Dataset(on_grid),
         "/standard": xr.Dataset({
             "centre": (("season", *pixels), standard.centre), "scale": ("variable", standard.scale),
             "mean": (pixels, standard.mean), "valid": (pixels, standard.valid.astype("int8")),
         }),
-        "/history": fitted.history,
-        "/split": _part_numbers(fitted.split).to_dataset(name="part"),
+        "/history": fitted.history.drop_encoding(),
+        "/split": xr.Dataset(on_samples | {PART: ([split_record["dims"][dim] for dim in fitted.split.dims], part)}),
     }  # fmt: skip
     for k, (level, has_data) in enumerate(zip(network.levels, network.has_data, strict=True)):
         bottleneck = level.deepening.cells.cpu().numpy().astype("int8")
         has = has_data.cpu().numpy().astype("int8")
-        nodes[f"/level_{k}/deepening"] = _weights(level.deepening).assign(
+        nodes[f"/level_{k}/deepening"] = _weights(level.deepening, DEEPENING).assign(
             cells=(("variable", "y", "x"), bottleneck), has_data=(pixels, has)
         )
         for j, group in enumerate(level.groups, start=1):
             mask = group.mask.cpu().numpy().astype("int8")
-            nodes[f"/level_{k}/group_{j}"] = _weights(group).assign(mask=(("y", "x"), mask))
+            nodes[f"/level_{k}/group_{j}"] = _weights(group, GROUP).assign(mask=(("y", "x"), mask))
     return xr.DataTree.from_dict(nodes)
 
 
-def _part_numbers(split: xr.DataArray) -> xr.DataArray:
-    """Which of LABELS each snapshot belongs to."""
-    return split.copy(data=np.select([split.values == part for part in LABELS], range(len(LABELS))).astype("int8"))
-
-
-def _weights(module: Any) -> xr.Dataset:
+def _weights(module: Any, dims: Mapping[str, list[str]]) -> xr.Dataset:
     """The parameters of a deepening or a group, by name."""
     return xr.Dataset({
-        name: ([f"{name}_{axis}" for axis in range(parameter.ndim)], parameter.detach().cpu().numpy().copy())
-        for name, parameter in module.named_parameters()
+        name: (dims[name], parameter.detach().cpu().numpy().copy()) for name, parameter in module.named_parameters()
     })  # fmt: skip
 
 
@@ -227,11 +281,8 @@ def _from_tree(tree: xr.DataTree) -> MrCAE:
     from ..model import MrCAE
 
     about, stored = json.loads(tree.attrs["about"]), json.loads(tree.attrs["xmrcae_options"])
-    coords = tree["grid"].to_dataset()
-    coords = coords.set_coords(list(coords.variables))
     on_grid = about["grid"]
-    coords = coords.set_xindex(on_grid["y"]) if on_grid["y"] in coords.variables else coords
-    coords = coords.set_xindex(on_grid["x"]) if on_grid["x"] in coords.variables else coords
+    coords = coordinates_from_plain(tree["grid"].to_dataset(), about["grid_coordinates"])
     grid = Grid(
         on_grid["y"], on_grid["x"], tuple(on_grid["sizes"]), coords, tuple(on_grid["descending"]), on_grid["periodic"]
     )
@@ -254,21 +305,24 @@ def _from_tree(tree: xr.DataTree) -> MrCAE:
     for k, level in enumerate(levels):
         network.deepen(noise=0.0, generator=generator)
         _set_weights(network.levels[k].deepening, level.children["deepening"].to_dataset())
-        for j in range(1, len(level.children)):
+        for j in range(1, about["groups"][k] + 1):
             stored_group = level.children[f"group_{j}"].to_dataset()
             mask = torch.as_tensor(stored_group["mask"].values.astype(bool))
             channels = stored_group["encoder_weight"].shape[0]
             _set_weights(network.widen(k, mask, channels, noise=0.0, generator=generator), stored_group)
-    split = xr.decode_cf(tree["split"].to_dataset(), mask_and_scale=False)["part"]
-    split = split.copy(data=np.array(LABELS)[split.values]).rename("split")
+    stored_split = tree["split"].to_dataset()
+    split = xr.DataArray(
+        np.array(LABELS)[stored_split[PART].values], dims=about["sample"], name="split",
+        coords=coordinates_from_plain(stored_split, about["split_coordinates"]).coords,
+    )  # fmt: skip
     model = MrCAE(**_options(stored))
     model.partial = bool(tree.attrs["partial"])
     model._fitted = Fitted(
         inference=Inference(network, pyramid, standard, tree.attrs["xmrcae_model"]), standard=standard,
-        history=tree["history"].to_dataset(), split=split, variables=about["variables"],
-        attrs=[_untagged(attrs) for attrs in about["attrs"]], is_dataset=about["is_dataset"], dims=tuple(about["dims"]),
-        sample=tuple(about["sample"]), dtype=np.dtype(about["dtype"]), id=tree.attrs["xmrcae_model"],
-        options_json=tree.attrs["xmrcae_options"],
+        history=tree["history"].to_dataset()[about["history"]], split=split, variables=about["variables"],
+        attrs=[attributes_from_json(attrs) for attrs in about["attrs"]], is_dataset=about["is_dataset"],
+        dims=tuple(about["dims"]), sample=tuple(about["sample"]), dtype=np.dtype(about["dtype"]),
+        id=tree.attrs["xmrcae_model"], options_json=tree.attrs["xmrcae_options"],
     )  # fmt: skip
     return model
 
@@ -276,27 +330,12 @@ def _from_tree(tree: xr.DataTree) -> MrCAE:
 def _set_weights(module: Any, stored: xr.Dataset) -> None:
     import torch
 
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            parameter.copy_(torch.as_tensor(stored[name].values))
+    module.load_state_dict({name: torch.as_tensor(stored[name].values) for name in module.state_dict()})
 
 
 def _options(stored: Mapping[str, Any]) -> dict[str, Any]:
     """Options as they were; those that were arrays, which a fitted model no longer reads, at their defaults."""
-    return {name: value for name, value in stored.items() if '"<' not in json.dumps(value)}
-
-
-def _tagged(attrs: Mapping[str, Any]) -> dict[str, Any]:
-    """Attributes as JSON: numpy values as [dtype, values]."""
-    return {
-        str(name): {"dtype": value.dtype.str, "value": value.tolist()} if isinstance(value, np.ndarray | np.generic)
-        else value if isinstance(value, str | int | float | bool | list) else str(value)
-        for name, value in attrs.items()
-    }  # fmt: skip
-
-
-def _untagged(attrs: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: np.asarray(value["value"], dtype=value["dtype"])[()] if isinstance(value, dict) else value
-        for name, value in attrs.items()
-    }
+    known = {field.name for field in dataclasses.fields(Options)}
+    options = {name: value for name, value in stored.items() if name in known and '"<' not in json.dumps(value)}
+    pairs = {name: tuple(options[name]) for name in ("split", "horizontal") if isinstance(options.get(name), list)}
+    return options | pairs
