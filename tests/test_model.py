@@ -101,9 +101,10 @@ def test_everything_is_lazy_on_lazy_input(field: xr.DataArray, no_compute: Calla
         codes = model.encode(ds)
         model.unstack(model.stack(codes))
         model.decode(codes, level=0)
-        model.reconstruct(ds, keep_gaps=True)
+        again = model.reconstruct(ds, keep_gaps=True)
         ds.mrcae.pyramid(["sst", "ssh"], levels=2)
         repr(model), model._repr_html_(), repr(codes), model.encoding_sizes, model.refinement_map(level=1)
+    assert again["sst"].chunks and codes["level_1"]["encoding"].chunks
 
 
 def test_dimension_order_of_codes(field: xr.DataArray, model: xmrcae.MrCAE) -> None:
