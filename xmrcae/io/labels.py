@@ -104,8 +104,6 @@ def _to_plain(values: np.ndarray) -> tuple[np.ndarray | None, dict[str, Any]]:
 
 def _from_plain(stored: xr.Variable, dtype: str) -> np.ndarray:
     values, kind = stored.values, dtype[1]
-    if kind in "mM":
-        return np.asarray(values, dtype="int64").view(dtype)
     if kind == "S":
         return np.char.encode(values.astype(object).astype(str), "latin-1").astype(dtype)
     if kind == "O" and "calendar" in stored.attrs:

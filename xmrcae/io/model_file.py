@@ -247,7 +247,7 @@ def _to_tree(model: MrCAE) -> xr.DataTree:
             "centre": (("season", *pixels), standard.centre), "scale": ("variable", standard.scale),
             "mean": (pixels, standard.mean), "valid": (pixels, standard.valid.astype("int8")),
         }),
-        "/history": fitted.history.drop_encoding(),
+        "/history": fitted.history,
         "/split": xr.Dataset(on_samples | {PART: ([split_record["dims"][dim] for dim in fitted.split.dims], part)}),
     }  # fmt: skip
     for k, (level, has_data) in enumerate(zip(network.levels, network.has_data, strict=True)):
