@@ -126,3 +126,8 @@ def full_network(shape: tuple[int, int], *, levels: int, variables: int = 1, **k
 def columns(samples: np.ndarray, dtype: torch.dtype = torch.float64) -> torch.Tensor:
     """Samples (sample, variable, y, x) as the network reads them, (variable * pixel, sample)."""
     return torch.as_tensor(np.ascontiguousarray(samples.reshape(len(samples), -1).T), dtype=dtype)
+
+
+def pixel_errors(residual: torch.Tensor, one: torch.Tensor) -> torch.Tensor:
+    """The time-mean squared error of each pixel from its residual in every sample."""
+    return residual.square().sum(1) / one.square().sum()

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from helpers import make_land
+from helpers import make_land, pixel_errors
 
 from xmrcae.core import losses
 from xmrcae.core.matrices import Prolongation
@@ -34,7 +34,7 @@ def looped_errors(field, data):
 def errors_of(field, data):
     """The same by the package."""
     residual = torch.as_tensor((field - data).reshape(len(field), -1).T.copy())
-    return losses.pixel_errors(residual, torch.ones(len(field), dtype=torch.float64))
+    return pixel_errors(residual, torch.ones(len(field), dtype=torch.float64))
 
 
 def looped_prolongation(coarse):
@@ -104,7 +104,7 @@ def test_pixel_errors_of_a_compressed_set():
     u, s, _ = np.linalg.svd(residual - mean, full_matrices=False)
     compressed = torch.as_tensor(np.concatenate([np.sqrt(7) * mean, u * s], axis=1))
     one = torch.tensor([7**0.5] + [0.0] * 7, dtype=torch.float64)
-    np.testing.assert_allclose(losses.pixel_errors(compressed, one), (residual**2).mean(1), rtol=1e-13)
+    np.testing.assert_allclose(pixel_errors(compressed, one), (residual**2).mean(1), rtol=1e-13)
 
 
 def test_mean_error_is_the_mean_over_counted_pixels():
@@ -147,9 +147,7 @@ def test_global_metric_is_that_of_the_prolonged_field():
     shapes = [(1, 2, 5), (1, 5, 11), (1, 11, 23)]
     for a, b in itertools.pairwise(shapes):
         field = Prolongation(torch.ones(a, dtype=torch.bool), torch.ones(b, dtype=torch.bool), torch.float64)(field)
-    found = losses.pixel_errors(
-        field - torch.as_tensor(fine.reshape(3, -1).T.copy()), torch.ones(3, dtype=torch.float64)
-    )
+    found = pixel_errors(field - torch.as_tensor(fine.reshape(3, -1).T.copy()), torch.ones(3, dtype=torch.float64))
     weights, counts = torch.full_like(found, 1 / len(found)), torch.ones_like(found, dtype=torch.bool)
     metric = losses.combined(losses.mean_error(found, weights), losses.max_error(found, counts), 0.5)
     assert float(metric) == pytest.approx(0.5 * errors.mean() + 0.5 * errors.max(), rel=1e-13)

@@ -221,16 +221,15 @@ def test_progress_is_silent_when_asked(field: xr.DataArray, capfd: pytest.Captur
 
 
 def test_an_interrupted_fit_is_partial_and_usable(field: xr.DataArray, monkeypatch: pytest.MonkeyPatch) -> None:
-    steps, lbfgs = [], solvers.lbfgs
+    steps, step = [], solvers.LBFGS.step
 
-    def interrupted(*args: Any, **kwargs: Any) -> Any:
-        for step in lbfgs(*args, **kwargs):
-            steps.append(step)
-            if len(steps) == 8:
-                raise KeyboardInterrupt
-            yield step
+    def interrupted(self: solvers.LBFGS) -> solvers.Evaluated:
+        steps.append(step(self))
+        if len(steps) == 8:
+            raise KeyboardInterrupt
+        return steps[-1]
 
-    monkeypatch.setattr(solvers, "lbfgs", interrupted)
+    monkeypatch.setattr(solvers.LBFGS, "step", interrupted)
     model = xmrcae.MrCAE(levels=3, **QUICK)
     with pytest.raises(KeyboardInterrupt):
         model.fit(field)

@@ -240,10 +240,10 @@ def test_an_interrupted_model(
 
     stage, left = Trainer._stage, iter(range(stages))
 
-    def interrupted(self: Trainer, level: int, group: int) -> None:
+    def interrupted(self: Trainer, *args: Any) -> None:
         if next(left, None) is None:
             raise KeyboardInterrupt
-        stage(self, level, group)
+        stage(self, *args)
 
     monkeypatch.setattr(Trainer, "_stage", interrupted)
     model = xmrcae.MrCAE(levels=2, **QUICK)

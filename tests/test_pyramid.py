@@ -70,13 +70,13 @@ def test_padded_size_is_the_least_that_holds_the_data(levels, periodic):
         least = next(
             n for q in range(1, 300) if (n := 2**levels * q - 1) >= size and (n - size) // 2 >= (3 if periodic else 0)
         )
-        assert Axis(size, levels, periodic).padded == least
+        assert Axis.of(size, levels, periodic).padded == least
 
 
 @pytest.mark.parametrize("periodic", [False, True])
 def test_padding_is_half_on_each_side_with_the_odd_one_last(periodic):
     for size in range(8, 80):
-        axis = Axis(size, 3, periodic)
+        axis = Axis.of(size, 3, periodic)
         inside = axis.inside(2)
         before, after = inside.start, axis.padded - inside.stop
         assert inside.stop - inside.start == size
@@ -85,7 +85,7 @@ def test_padding_is_half_on_each_side_with_the_odd_one_last(periodic):
 
 @pytest.mark.parametrize("periodic", [False, True])
 def test_level_sits_on_every_second_point_of_the_next_finer(periodic):
-    axis = Axis(45, 3, periodic)
+    axis = Axis.of(45, 3, periodic)
     for level in range(3):
         np.testing.assert_array_equal(axis.positions(level - 1), axis.positions(level)[1::2])
 
@@ -93,7 +93,7 @@ def test_level_sits_on_every_second_point_of_the_next_finer(periodic):
 @pytest.mark.parametrize("level", [0, 1, 2])
 def test_inside_is_what_lies_on_the_data(level):
     for size in range(8, 80):
-        axis = Axis(size, 3, False)
+        axis = Axis.of(size, 3, False)
         positions = axis.positions(level)
         expected = np.flatnonzero((positions >= 0) & (positions < size))
         np.testing.assert_array_equal(np.arange(axis.length(level))[axis.inside(level)], expected)
@@ -124,8 +124,8 @@ def test_default_levels_are_the_most_with_four_bottleneck_cells():
     for size in range(8, 140):
         grid = Grid("y", "x", (size, 160), xr.Dataset(), (False, False), False)
         levels = Pyramid.of(grid, levels=None, restriction="injection").levels
-        assert levels in (1, 4) or Axis(size, levels, False).length(-1) >= 4
-        assert levels == 4 or Axis(size, levels + 1, False).length(-1) < 4
+        assert levels in (1, 4) or Axis.of(size, levels, False).length(-1) >= 4
+        assert levels == 4 or Axis.of(size, levels + 1, False).length(-1) < 4
 
 
 def test_too_small_a_grid_is_an_error_that_says_what_fits():

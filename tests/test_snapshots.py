@@ -11,12 +11,13 @@ from helpers import (
     make_land,
     make_two_variables,
     open_real,
+    pixel_errors,
     prepare_with,
     random_network,
 )
 
-from xmrcae.core import losses
-from xmrcae.grid import snapshots
+from xmrcae.grid import blocks
+from xmrcae.grid.compression import Compressed, level_data
 from xmrcae.grid.coordinates import find_dimensions
 from xmrcae.grid.layout import Layout
 from xmrcae.grid.snapshots import split_samples
@@ -33,9 +34,8 @@ def plain_levels(obj, found, *, dtype=np.float64):
     standard = found.standard.astype(np.float64)
     fields = standard.apply(standard.stand_in(array.astype(np.float64), season), season).astype(dtype)
     share = np.where(standard.valid, np.isfinite(array).mean(0), 0)
-    return snapshots.level_data(
-        fields, np.ones(len(fields)), len(fields), found.pyramid, found.standard, grid_weights("area", grid), share
-    )
+    plain = Compressed(fields, np.ones(len(fields)), len(fields), np.zeros(share.shape))
+    return level_data(plain, found.pyramid, found.standard, grid_weights("area", grid), share)
 
 
 def found_seasons(obj, found):
@@ -54,7 +54,7 @@ def exactly_compressed(plain, found):
     one = np.concatenate([[np.sqrt(len(finest))], np.zeros(len(sizes))])
     ones = np.ones(found.standard.valid.shape)
     weights = grid_weights(None, found.pyramid.grid)
-    return snapshots.level_data(z, one, len(z), found.pyramid, found.standard, weights, ones)
+    return level_data(Compressed(z, one, len(z), 0 * ones), found.pyramid, found.standard, weights, ones)
 
 
 def network_for(levels, **kwargs):
@@ -67,7 +67,7 @@ def errors_of(network, levels):
     one = torch.as_tensor(levels[0].one, dtype=network.dtype)
     outputs = network(columns(levels[-1].samples, network.dtype), one).outputs
     pairs = zip(outputs, levels, strict=True)
-    return [losses.pixel_errors(field - columns(data.samples, network.dtype), one) for field, data in pairs]
+    return [pixel_errors(field - columns(data.samples, network.dtype), one) for field, data in pairs]
 
 
 def assert_same_errors(network, one_set, other_set, *, tolerance):
@@ -361,12 +361,16 @@ def test_without_tolerance_nothing_is_left_out():
     assert data.rank == len(data.samples)
 
 
-@pytest.mark.filterwarnings("ignore:memory")  # that of the validation snapshots
+@pytest.mark.filterwarnings("ignore:.*singular vector")  # those of the other parts
 def test_memory_bounds_the_rank_and_warns_of_the_variance_lost():
     field = make_field(n_times=40)
-    with pytest.warns(UserWarning, match=r"room for 5 of the 27 modes .* leaves out 0\.\d+"):
-        found = prepare_with(field, levels=2, memory=32 * 21 * 30 * 5)
-    assert len(found.training[-1].samples) == 6
+    shape = prepare_with(field, levels=2).pyramid.shape(1)
+    half = (
+        2 * 4 * (4 / 3 * shape[0] * shape[1] + 21 * 30) * (28 + 8 + 4) / 2
+    )  # room for half of the three parts' samples
+    with pytest.warns(UserWarning, match=r"^13 singular vectors .* 28 training .* leaves out 0\.\d+ .* memory="):
+        found = prepare_with(field, levels=2, memory=half)
+    assert [len(levels[-1].samples) for levels in found.data.values()] == [14, 4, 2]
 
 
 def test_enough_memory_warns_of_nothing(recwarn):
@@ -428,7 +432,7 @@ def test_coarse_weights_are_those_of_their_own_points():
 @pytest.fixture
 def several_bands(monkeypatch):
     """Let the decomposition run over several bands of rows."""
-    monkeypatch.setattr(snapshots, "PIXEL_BLOCK_BYTES", 8 * 20 * 2 * 30 * 4)
+    monkeypatch.setattr(blocks, "PIXEL_BLOCK_BYTES", 8 * 20 * 2 * 30 * 4)
 
 
 VARIANTS = {
@@ -443,11 +447,11 @@ VARIANTS = {
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_chunks_order_and_orientation_change_no_bit(variant, several_bands):
     ds = make_two_variables(n_times=20)
-    assert len(snapshots.pixel_blocks((20, 2, 21, 30))) > 4
+    assert len(blocks.pixel_blocks((20, 2, 21, 30))) > 4
     assert_same_bits(prepare_with(ds, levels=2), prepare_with(VARIANTS[variant](ds), levels=2))
 
 
-@pytest.mark.filterwarnings("ignore:memory")
+@pytest.mark.filterwarnings("ignore:.*singular vector")
 def test_data_larger_than_memory_change_no_bit(several_bands):
     ds = make_two_variables(n_times=20)
     memory = 4 * 2 * 21 * 30 * 20  # bytes of the data: they are read through dask

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from helpers import make_field, prepare_with
+from helpers import make_field, pixel_errors, prepare_with
 
 import xmrcae
 from xmrcae.core import losses
-from xmrcae.core.training import Samples, Trainer
+from xmrcae.core.samples import Losses, Samples
+from xmrcae.core.training import Trainer
 from xmrcae.options import make_options
 
 
@@ -30,7 +31,7 @@ def trainer_of(field: xr.DataArray, **options: Any) -> Trainer:
     prepared = prepare_with(field, **{"levels": 2, **options})
     levels = prepared.pyramid.levels
     return Trainer(
-        prepared.training, prepared.validation, chosen, channels=chosen.channels_of(levels),
+        prepared.data, chosen, channels=chosen.channels_of(levels),
         epsilons=chosen.epsilons(levels, prepared.variables, prepared.rms, prepared.standard.scale),
         device=torch.device("cpu"), progress=Silent(),
     )  # fmt: skip
@@ -63,10 +64,10 @@ def test_a_stage_never_ends_above_its_start(options: dict[str, Any]) -> None:
     starts = []
     stage = trainer._stage
 
-    def watched(level: int, group: int) -> None:
-        errors, _ = trainer._errors("train", level, metric=False)
-        starts.append(trainer._losses("train", level, errors).loss)
-        stage(level, group)
+    def watched(level: int, group: int, resumed: Any) -> None:
+        errors, _ = trainer._errors(trainer.training, level)
+        starts.append(Losses.of(errors, trainer.training[level], trainer.options.omega).loss)
+        stage(level, group, resumed)
 
     trainer._stage = watched  # type: ignore[method-assign]
     trainer.run()
@@ -108,9 +109,9 @@ def test_the_last_row_of_a_stage_belongs_to_the_kept_weights() -> None:
     trainer = trainer_of(field, tolerance=None, channels=[[1]])
     trainer.run()
     last = trainer.history[-1]
-    for part, data in (("train", trainer.training), ("validation", trainer.validation)):
+    for part, data in (("train", trainer.training), ("validation", trainer.data["validation"])):
         output = trainer.network(data[1].pixels, data[1].one).outputs[1]
-        errors = data[1].errors(output)
+        errors = pixel_errors(output - data[1].pixels, data[1].one)
         assert np.isclose(last[f"{part}_mse"], float(losses.mean_error(errors, data[1].weights)), rtol=1e-5)
         assert np.isclose(last[f"{part}_max"], float(losses.max_error(errors, data[1].counts)), rtol=1e-5)
     assert np.isclose(last["train_global_loss"], last["train_loss"], rtol=1e-5)
@@ -164,7 +165,7 @@ def test_an_encoding_of_given_size_holds_the_worst_cells() -> None:
     trainer = trainer_of(make_field(), encoding_size=150, channels=[[1]])
     trainer.network.deepen(noise=0.0, generator=trainer.generator)
     mask, resolved = trainer._refinement_mask(0)
-    errors, _ = trainer._errors("train", 0, metric=False)
+    errors, _ = trainer._errors(trainer.training, 0)
     means = losses.cell_errors(errors.reshape(trainer.counts[0].shape), trainer.counts[0])[0]
     storable = trainer.network.storable[0][0]
     assert not resolved and int(mask.sum()) == trainer.cells[0] < int(storable.sum())
@@ -204,7 +205,7 @@ def test_history_is_what_score_measures(widening: str) -> None:
     field = make_field()
     model = field.mrcae.fit(levels=2, widening=widening, max_epochs=20, progress=False)
     scale = float(model.fitted.standard.scale[0])
-    for part, name in (("training", "train"), ("validation", "validation")):
+    for part, name in (("training", "train"), ("validation", "validation"), ("test", "test")):
         score = model.score(field.isel(time=(model.split == part).values))
         assert np.isclose(float(model.history[f"{name}_mse"][-1]) ** 0.5 * scale, score["rmse"][-1], rtol=1e-4)
         worst = float(model.history[f"{name}_max"][-1]) ** 0.5 * scale
@@ -223,11 +224,11 @@ def test_relu_trains_on_the_snapshots_themselves() -> None:
     assert float(codes.min()) >= 0
 
 
-def test_samples_use_their_leading_part_for_training() -> None:
-    data = prepare_with(make_field(), levels=1).training[0]
-    short = Samples.of(data, torch.device("cpu"), rank=3)
-    assert short.pixels.shape == (data.has_data.size, 3) and len(short.one) == 3
-    assert np.isclose(float(short.weights.sum()), 1)
+def test_samples_are_not_copied() -> None:
+    data = prepare_with(make_field(), levels=2).training[1]
+    samples = Samples.of(data, torch.device("cpu"))
+    assert np.shares_memory(samples.pixels.numpy(), data.samples)
+    assert np.isclose(float(samples.weights.sum()), 1)
 
 
 @pytest.mark.slow

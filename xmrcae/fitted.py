@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -51,11 +50,13 @@ class Fitted:
     id: str
 
     @classmethod
-    def of(cls, prepared: TrainingSet, network: Any, history: list[dict[str, float]], options_json: str) -> Fitted:
+    def of(
+        cls, prepared: TrainingSet, network: Any, history: list[dict[str, float]], options_json: str, model_id: str, *,
+        report: dict[str, Any],
+    ) -> Fitted:  # fmt: skip
         """That of a training set and the network trained on it."""
         from .inference import Inference
 
-        model_id = str(uuid.uuid4())
         table = pd.DataFrame(history, columns=history_columns(), dtype="float64").astype(
             {"level": "int64", "group": "int64"}
         )
@@ -63,7 +64,7 @@ class Fitted:
         return cls(
             inference=Inference(network, prepared.pyramid, prepared.standard, model_id),
             standard=prepared.standard, options_json=options_json,
-            history=xr.Dataset.from_dataframe(table).assign_attrs(units="scaled units squared"),
+            history=xr.Dataset.from_dataframe(table).assign_attrs({"units": "scaled units squared"} | report),
             split=prepared.split, variables=prepared.variables, attrs=prepared.attrs, is_dataset=prepared.is_dataset,
             dims=prepared.dims, sample=prepared.sample, dtype=np.dtype(prepared.dtype), id=model_id,
         )  # fmt: skip
@@ -107,7 +108,7 @@ class Fitted:
 def history_columns() -> list[str]:
     """The variables of a model's history."""
     names = ["level", "group", "seconds"]
-    for part in ("train", "validation"):
+    for part in ("train", "validation", "test"):
         for kind in ("", "_global"):
             names += [f"{part}{kind}_{term}" for term in ("mse", "max", "loss")]
     return names

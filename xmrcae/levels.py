@@ -25,6 +25,8 @@ class LevelData:
         Weights of the means (3.2) and (3.5).
     rank : int
         Number of leading samples that training uses.
+    spread : numpy.ndarray, shape (variable, y, x)
+        Standard deviation over the T snapshots of what the samples leave out: 0, but for memory that is too small.
     """
 
     samples: np.ndarray
@@ -33,3 +35,4 @@ class LevelData:
     counts: np.ndarray
     weights: np.ndarray
     rank: int
+    spread: np.ndarray

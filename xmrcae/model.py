@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
-from tqdm.auto import tqdm
 
 from . import representation
 from ._version import __version__
@@ -58,9 +57,12 @@ class MrCAE:
     sample         None                name of the dimension(s) that snapshots lie along
     split          (0.7, 0.2, 0.1)     training, validation, test; "blocks"; or three indexers
     energy         0.01                variance, as share of the smallest tolerance squared, that training may leave out
-    memory         half of what is free  bytes
+    sketch         None                train on that many leading singular vectors, and as many random combinations of
+                                       the others, drawn anew for each stage
+    memory         half of what is free  bytes that a fit may use, beside what the libraries themselves take
     device, seed   "auto", 0           where to train; of split and start values
     progress       True                show a progress bar
+    checkpoint     None                folder to keep the state in: the same call goes on where a fit was stopped
     ============== =================== ====================================================================
 
     Examples
@@ -78,7 +80,7 @@ class MrCAE:
         self.partial = False
         self._fitted: Fitted | None = None
 
-    def fit(self, obj: Labelled) -> MrCAE:
+    def fit(self, obj: Labelled, *, start: MrCAE | None = None) -> MrCAE:
         """Learn levels, filters and refinement maps from an archive (Algorithm 3.1).
 
         Parameters
@@ -86,6 +88,10 @@ class MrCAE:
         obj : xarray.DataArray or xarray.Dataset
             With a sample dimension and two horizontal ones, in any order; NaN on land. The variables of a Dataset are
             input channels. Lazy data are read through dask.
+        start : MrCAE, optional
+            A fitted model to go on from, on the same grid or on one of its coarser levels. Its weights and groups are
+            taken over; its last level is trained again, for more epochs, and a level whose error is still high gets
+            what `channels` has in further groups. That model stays as it is.
 
         Returns
         -------
@@ -99,30 +105,50 @@ class MrCAE:
         KeyboardInterrupt
             Again, when interrupted; the model is then `partial` and usable.
         """
-        from .core.training import Trainer, find_device
-        from .grid.training_set import prepare
+        from .fitting import Fit
 
-        options = self.options
-        device = find_device(options.device)
-        prepared = prepare(obj, options)
-        levels = prepared.pyramid.levels
-        channels = options.channels_of(levels)
-        epsilons = options.epsilons(levels, prepared.variables, prepared.rms, prepared.standard.scale)
-        with tqdm(desc="MrCAE", unit="epoch", disable=not options.progress) as bar:
-            trainer = Trainer(
-                prepared.training, prepared.validation, options, channels=channels, epsilons=epsilons, device=device,
-                progress=bar,
-            )  # fmt: skip
-            try:
-                trainer.run()
-                self.partial = False
-            except KeyboardInterrupt:
-                self.partial = True
-                raise
-            finally:
-                trainer.finish()
-                self._fitted = Fitted.of(prepared, trainer.network, trainer.history, options.to_json())
+        fit = Fit(obj, self.options, start=None if start is None else start.fitted)
+        try:
+            fit.run()
+            self.partial = False
+        except KeyboardInterrupt:
+            self.partial = True
+            raise
+        finally:
+            self._fitted = fit.result()
         return self
+
+    def refine(self, finer: Labelled, **options: Any) -> MrCAE:
+        """A model with one more level, fitted to data of twice the resolution; it starts from what this one knows.
+
+        Parameters
+        ----------
+        finer : xarray.DataArray or xarray.Dataset
+            Data whose every second point, in both directions, lies on the fitted grid: this model's data are a level
+            of ``finer.mrcae.pyramid()``.
+        **options
+            Those of :class:`xmrcae.MrCAE` that are to change. Options that hold one value a level repeat the last.
+
+        Returns
+        -------
+        MrCAE
+            The new model; this one stays as it is.
+
+        Raises
+        ------
+        ValueError
+            If the grids do not fit.
+
+        Examples
+        --------
+        >>> import xmrcae
+        >>> field = xmrcae.datasets.drifting_mode(n_times=40, size=31)
+        >>> coarse = field.isel(x=slice(1, None, 2), y=slice(1, None, 2))
+        >>> model = coarse.mrcae.fit(levels=2, tolerance=0.02, max_epochs=20, progress=False)
+        >>> model.refine(field).levels
+        3
+        """
+        return MrCAE(**self.options.with_level(self.levels) | options).fit(finer, start=self)
 
     @property
     def fitted(self) -> Fitted:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
@@ -78,10 +79,12 @@ class Options:
     sample: Any = None
     split: Any = (0.7, 0.2, 0.1)
     energy: float | None = None
+    sketch: int | None = None
     memory: float | None = None
     device: str = "auto"
     seed: int = 0
     progress: bool = True
+    checkpoint: Any = None
 
     def __post_init__(self) -> None:
         for name, allowed in CHOICES.items():
@@ -95,6 +98,12 @@ class Options:
             _whole("levels", self.levels, least=1)
         for name in ("dilation", "max_epochs", "seed"):
             _whole(name, getattr(self, name), least=0)
+        if self.sketch is not None:
+            _whole("sketch", self.sketch, least=1)
+            if self.activation is not None:
+                raise ValueError("sketch combines snapshots, which a network with activation cannot use: leave one out")
+        if not (self.checkpoint is None or isinstance(self.checkpoint, str | os.PathLike)):
+            raise TypeError(f"checkpoint={self.checkpoint!r}: the path of a folder")
         for name in ("omega", "min_decrease"):
             _number(name, getattr(self, name), 0, 1)
         for name in ("anchor", "noise", "weight_decay", "learning_rate", "adam_eps"):
@@ -163,6 +172,8 @@ class Options:
             _whole("encoding_size", self.encoding_size, least=1)
             if not _is_text(self.tolerance, "default"):
                 raise ValueError("encoding_size and tolerance both say how far to go; give one of them")
+        if isinstance(self.tolerance, np.ndarray):
+            object.__setattr__(self, "tolerance", self.tolerance.tolist())
         if self.tolerance is None or _is_text(self.tolerance, "default"):
             return
         each = list(self.tolerance.values()) if isinstance(self.tolerance, Mapping) else [self.tolerance]
@@ -220,9 +231,27 @@ class Options:
             columns.append(np.broadcast_to(column, (levels,)))
         return list((np.stack(columns, 1) / scale) ** 2)
 
+    def with_level(self, levels: int) -> dict[str, Any]:
+        """The options for one level more than `levels`; arrays on the grid and a checkpoint are left out."""
+        options = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        for name in ("valid", "weights"):
+            if isinstance(options[name], xr.DataArray):
+                del options[name]
+        if len(self.channels) > 1:
+            options["channels"] = [*self.channels, self.channels[-1]]
+
+        def longer(value: Any) -> Any:
+            return [*value, value[-1]] if _is_list(value) and len(value) > 1 else value
+
+        tolerance = self.tolerance
+        is_table = isinstance(tolerance, Mapping)
+        options["tolerance"] = {k: longer(v) for k, v in tolerance.items()} if is_table else longer(tolerance)
+        return options | {"levels": levels + 1, "checkpoint": None}
+
     def to_json(self) -> str:
-        """The options as one JSON string; arrays among them by what they are, not by value."""
-        return json.dumps({f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)})
+        """The options as one JSON string, but for the checkpoint; arrays by what they are, not by value."""
+        names = [field.name for field in dataclasses.fields(self) if field.name != "checkpoint"]
+        return json.dumps({name: _plain(getattr(self, name)) for name in names})
 
 
 def make_options(options: Mapping[str, Any]) -> Options:
@@ -241,6 +270,8 @@ def _plain(value: Any) -> Any:
         return f"<{type(value).__name__} {value.shape}>"
     if isinstance(value, np.generic):
         return value.item()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     if isinstance(value, slice):
         return f"<{value}>"
     if isinstance(value, Mapping):

@@ -10,11 +10,6 @@ import torch
 from torch import Tensor
 
 
-def pixel_errors(residual: Tensor, one: Tensor) -> Tensor:
-    """The time-mean squared error of each pixel; the number of snapshots is <one, one>."""
-    return torch.linalg.vecdot(residual, residual) / torch.dot(one, one)
-
-
 def mean_error(errors: Tensor, weights: Tensor) -> Tensor:
     """L_mse (3.2) and, of the finest data, (3.5)."""
     return torch.dot(errors, weights)
@@ -23,6 +18,13 @@ def mean_error(errors: Tensor, weights: Tensor) -> Tensor:
 def max_error(errors: Tensor, counts: Tensor) -> Tensor:
     """L_max (3.3) and, of the finest data, (3.6): the largest over counted pixels and variables."""
     return errors.masked_fill(~counts, 0).max()
+
+
+def hard_max(errors: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """L_max (3.3) and its gradient: one at the pixel with the largest error."""
+    errors = errors.masked_fill(~counts, 0)
+    largest, pixel = errors.max(0, keepdim=True)
+    return largest[0], torch.zeros_like(errors).scatter_(0, pixel, 1.0)
 
 
 def combined(mean: Tensor, largest: Tensor, omega: float) -> Tensor:

@@ -7,6 +7,7 @@ the grid of the level below it; level 0's is the bottleneck's.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -158,7 +159,7 @@ class Group(nn.Module):
         return pixels.index_select(0, self.footprint)
 
     @torch.no_grad()
-    def start_from(self, read: Tensor, residual: Tensor) -> None:
+    def start_from(self, blocks: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Let the encoder read what tells most, linearly, of the residual around each active cell.
 
         These are the leading directions of the regression of 3x3 patches of the residual on patches of what the
@@ -167,23 +168,25 @@ class Group(nn.Module):
 
         Parameters
         ----------
-        read, residual : Tensor, shape (footprint, sample)
-            What the filters read, and what the level has not yet reconstructed.
+        blocks : iterable of pairs of Tensor, shape (footprint, sample)
+            What the filters read, and what the level has not yet reconstructed, for some samples each.
         """
-        taps = torch.eye(self.encoder_matrix.n_taps, dtype=read.dtype, device=read.device)
-        variance, covariance = torch.zeros(2, len(taps), len(taps), dtype=torch.float64, device=read.device)
-        for blocks in zip(read.split(8, dim=1), residual.split(8, dim=1), strict=True):
-            patches, targets = (
-                torch.stack([self.encoder_matrix.gather(tap, block).reshape(-1) for tap in taps]) for block in blocks
-            )
-            variance += (patches @ patches.T).double()
-            covariance += (targets @ patches.T).double()
+        weight = self.encoder_weight
+        taps = torch.eye(self.encoder_matrix.n_taps, dtype=weight.dtype, device=weight.device)
+        variance, covariance = torch.zeros(2, len(taps), len(taps), dtype=torch.float64, device=weight.device)
+        for read, residual in blocks:
+            for pair in zip(read.split(8, dim=1), residual.split(8, dim=1), strict=True):
+                patches, targets = (
+                    torch.stack([self.encoder_matrix.gather(tap, part).reshape(-1) for tap in taps]) for part in pair
+                )
+                variance += (patches @ patches.T).double()
+                covariance += (targets @ patches.T).double()
         values, vectors = torch.linalg.eigh(variance)
         whitening = vectors / values.clamp_min(values[-1] * 1e-6 + 1e-30).sqrt()
         directions = torch.linalg.svd(covariance @ whitening)[2][: self.channels] @ whitening.T
         directions /= directions.norm(dim=1, keepdim=True).clamp_min(1e-30)
         directions *= torch.sign(directions.gather(1, directions.abs().argmax(1, keepdim=True)))
-        self.encoder_weight[: len(directions)] = directions.to(read.dtype)
+        weight[: len(directions)] = directions.to(weight.dtype)
 
     def encode(self, footprint: Tensor, one: Tensor) -> Tensor:
         """M C: (footprint, sample) to (channel, cell, sample)."""
@@ -295,6 +298,14 @@ class Network(nn.Module):
         """Number of weights and biases."""
         return sum(parameter.numel() for parameter in self.parameters())
 
+    def bytes_per_sample(self, level: int) -> int:
+        """About what a sample takes on its way through the levels up to one, and back."""
+        values = 0
+        for k, each in enumerate(self.levels[: level + 1]):
+            values += 6 * self.has_data[k].numel()
+            values += 2 * sum(len(group.footprint) + group.channels * group.n_cells for group in each.groups)
+        return 4 * values
+
     def deepen(self, *, noise: float, generator: torch.Generator) -> None:
         """Add a level (2.1)."""
         level = len(self.levels)
@@ -313,7 +324,7 @@ class Network(nn.Module):
         return group
 
     @torch.no_grad()
-    def forward(self, pixels: Tensor, one: Tensor) -> Pass:
+    def forward(self, pixels: Tensor, one: Tensor, *, upper_bound: bool = False) -> Pass:
         """Codes and reconstructions of every level up to that of the input.
 
         Parameters
@@ -322,6 +333,9 @@ class Network(nn.Module):
             Samples of the last level so far, or of a coarser one.
         one : Tensor, shape (sample,)
             What biases are multiplied with.
+        upper_bound : bool
+            Let residual groups read the sum of input and reconstruction, not their difference: with weights by their
+            absolute values, what comes out bounds a sum of absolute values.
         """
         level = next(k for k in range(len(self.levels)) if self.has_data[k].numel() == len(pixels))
         inputs = [pixels]
@@ -336,7 +350,7 @@ class Network(nn.Module):
             for group in self.levels[k].groups:
                 footprint = group.read(inputs[k])
                 if self.widening == "residual":
-                    footprint -= group.read(field)
+                    footprint.add_(group.read(field), alpha=1 if upper_bound else -1)
                 code = group.encode(footprint, one)
                 field.index_add_(0, group.footprint, group.decode(code, one))
                 result.footprints[k].append(footprint)

@@ -1,100 +1,150 @@
-"""Descent on a stage's objective: one accepted step an epoch."""
+"""Descent on a stage's objective: one accepted step an epoch.
+
+Solvers see the parameters as one vector on the CPU, since there are some hundred of them: a GPU then hands over value
+and gradient together, once an evaluation. A solver's state can be stored and restored to the bit.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 #: Powers of the p-norm that stands in for the maximum, each started where the last one ended.
 POWERS = (8.0, 32.0, 128.0)
 
 
-class Objective(Protocol):
-    """The objective of a stage: sets the parameters' gradients; returns its value and the errors of each pixel."""
-
-    def __call__(self, power: float | None) -> tuple[float, Tensor]:
-        """At the parameters as they are, with the maximum or, if there is a power, with its p-norm."""
-
-
-class Step(NamedTuple):
-    """An accepted step."""
+class Evaluated(NamedTuple):
+    """The objective at a point."""
 
     value: float
+    gradient: Tensor
+    """On the CPU."""
     errors: Tensor
-    harder: Callable[[], bool]
-    """Go on to the next power; False if there is none."""
+    """Of each pixel of the level, on the device."""
 
 
-class _Remembered:
-    """The objective with a memory of its last points, since a line search ends at a point that it has seen."""
-
-    def __init__(self, parameters: Sequence[nn.Parameter], evaluate: Callable[[], tuple[float, Tensor]]) -> None:
-        self.parameters, self.evaluate = parameters, evaluate
-        self.seen: list[tuple[Tensor, float, Tensor, list[Tensor | None]]] = []
-
-    def __call__(self) -> float:
-        return self.recall()[0]
-
-    def recall(self) -> tuple[float, Tensor]:
-        """Value and errors at the parameters as they are; sets their gradients."""
-        point = nn.utils.parameters_to_vector(self.parameters).detach()
-        known = next((entry for entry in self.seen if torch.equal(entry[0], point)), None)
-        if known is None:
-            for parameter in self.parameters:
-                parameter.grad = None
-            known = (point, *self.evaluate(), [parameter.grad for parameter in self.parameters])
-            self.seen = [known, *self.seen[:9]]
-        _, value, errors, gradients = known
-        for parameter, gradient in zip(self.parameters, gradients, strict=True):
-            parameter.grad = gradient
-        return value, errors
+#: The objective at a point, with the maximum or, if there is a power, with its p-norm.
+Objective = Callable[[Tensor, float | None], Evaluated]
 
 
-def lbfgs(
-    parameters: Sequence[nn.Parameter], objective: Objective, *, learning_rate: float, weight_decay: float
-) -> Iterator[Step]:
-    """L-BFGS on the loss with its maximum replaced by a p-norm whose power rises."""
-    powers = list(POWERS)
-    remembered: _Remembered
-    optimizer: torch.optim.LBFGS
+class LBFGS:
+    """L-BFGS on the loss with its maximum replaced by a p-norm whose power rises.
 
-    def start() -> None:
-        nonlocal remembered, optimizer
+    Parameters
+    ----------
+    point : Tensor, shape (parameter,)
+        Where to start.
+    objective : Objective
+        What to minimise.
+    learning_rate, weight_decay : float
+        Length of the first trial step; weight of half the squared norm of the parameters.
+    """
 
-        def evaluate() -> tuple[float, Tensor]:
-            value, errors = objective(powers[0])
-            for parameter in parameters if weight_decay else ():
-                value += 0.5 * weight_decay * float(parameter.detach().square().sum())
-                parameter.grad.add_(parameter.detach(), alpha=weight_decay)  # type: ignore[union-attr]
-            return value, errors
+    def __init__(self, point: Tensor, objective: Objective, *, learning_rate: float, weight_decay: float) -> None:
+        self._parameter = torch.nn.Parameter(point.clone())
+        self._objective, self._learning_rate, self._weight_decay = objective, learning_rate, weight_decay
+        self._start(POWERS)
 
-        remembered = _Remembered(parameters, evaluate)
-        optimizer = torch.optim.LBFGS(
-            parameters, lr=learning_rate, max_iter=1, max_eval=25, history_size=50,
+    def _start(self, powers: tuple[float, ...]) -> None:
+        self._powers = powers
+        self._seen: list[tuple[Tensor, Evaluated]] = []
+        self._optimizer = torch.optim.LBFGS(
+            [self._parameter], lr=self._learning_rate, max_iter=1, max_eval=25, history_size=50,
             tolerance_grad=0.0, tolerance_change=0.0, line_search_fn="strong_wolfe",
         )  # fmt: skip
 
-    def harder() -> bool:
-        powers.pop(0)
-        if powers:
-            start()
-        return bool(powers)
+    @property
+    def point(self) -> Tensor:
+        """Where the solver is."""
+        return self._parameter.detach()
 
-    start()
-    while powers:
-        optimizer.step(remembered)
-        yield Step(*remembered.recall(), harder)
+    def step(self) -> Evaluated:
+        """One iteration with its line search; the objective where it ends."""
+
+        def closure() -> float:
+            found = self._evaluate()
+            self._parameter.grad = found.gradient.clone()
+            return found.value
+
+        self._optimizer.step(closure)
+        return self._evaluate()
+
+    def harder(self) -> bool:
+        """Go on to the next power; False if there is none."""
+        if len(self._powers) > 1:
+            self._start(self._powers[1:])
+            return True
+        return False
+
+    def _evaluate(self) -> Evaluated:
+        """The objective here, from memory if it was one of the last points, as where a line search ends."""
+        for point, found in self._seen:
+            if torch.equal(point, self.point):
+                return found
+        point = self.point.clone()
+        value, gradient, errors = self._objective(point, self._powers[0])
+        if self._weight_decay:
+            value += 0.5 * self._weight_decay * float(point.square().sum())
+            gradient = gradient + self._weight_decay * point
+        self._seen = [(point, Evaluated(value, gradient, errors)), *self._seen[:9]]
+        return self._seen[0][1]
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs, of tensors, numbers, lists and dicts."""
+        return {"point": self.point.clone(), "powers": list(self._powers), "optimizer": self._optimizer.state_dict()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where a solver was whose state is given."""
+        self._parameter.data.copy_(state["point"])
+        self._start(tuple(state["powers"]))
+        self._optimizer.load_state_dict(state["optimizer"])
 
 
-def adam(
-    parameters: Sequence[nn.Parameter], objective: Objective, *, learning_rate: float, weight_decay: float, eps: float
-) -> Iterator[Step]:
-    """The authors' optimizer on the loss as it stands, all samples in one batch; yields as `lbfgs` does."""
-    optimizer = torch.optim.Adam(parameters, lr=learning_rate, eps=eps, weight_decay=weight_decay)
-    while True:
-        optimizer.zero_grad(set_to_none=True)
-        yield Step(*objective(None), lambda: False)
-        optimizer.step()
+class Adam:
+    """The authors' optimizer on the loss as it stands, all samples in one batch.
+
+    Parameters
+    ----------
+    point, objective, learning_rate, weight_decay
+        As for `LBFGS`; the weight decay is part of the gradient alone.
+    eps : float
+        Added to the root of the second moment.
+    """
+
+    def __init__(
+        self, point: Tensor, objective: Objective, *, learning_rate: float, weight_decay: float, eps: float
+    ) -> None:
+        self._parameter, self._objective = torch.nn.Parameter(point.clone()), objective
+        self._optimizer = torch.optim.Adam([self._parameter], lr=learning_rate, eps=eps, weight_decay=weight_decay)
+
+    @property
+    def point(self) -> Tensor:
+        """Where the solver is."""
+        return self._parameter.detach()
+
+    def step(self) -> Evaluated:
+        """One step, but for the first call; the objective where it ends."""
+        if self._parameter.grad is not None:
+            self._optimizer.step()
+        found = self._objective(self.point, None)
+        self._parameter.grad = found.gradient
+        return found
+
+    def harder(self) -> bool:
+        """There is nothing to go on to."""
+        return False
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs, of tensors, numbers, lists and dicts."""
+        return {
+            "point": self.point.clone(), "gradient": self._parameter.grad, "optimizer": self._optimizer.state_dict()
+        }  # fmt: skip
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where a solver was whose state is given."""
+        self._parameter.data.copy_(state["point"])
+        self._parameter.grad = state["gradient"]
+        self._optimizer.load_state_dict(state["optimizer"])

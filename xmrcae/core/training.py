@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -14,63 +14,17 @@ from torch import Tensor
 
 from . import losses, solvers
 from .allocation import cells_per_group
+from .evaluation import Evaluation
 from .matrices import Prolongation
 from .network import Group, Network
+from .samples import Losses, Samples, sketched
 
 if TYPE_CHECKING:
     from ..levels import LevelData
     from ..options import Options
 
-#: Epochs over which a decrease is measured, and after which the global metric is recorded again.
+#: Epochs over which a decrease is measured, and after which the global metric is recorded and the state saved.
 WINDOW = 10
-
-
-@dataclass(frozen=True)
-class Samples:
-    """The samples of one level as tensors: fields along the first axis, samples along the second."""
-
-    pixels: Tensor
-    one: Tensor
-    counts: Tensor
-    weights: Tensor
-
-    @classmethod
-    def of(cls, data: LevelData, device: torch.device, *, rank: int | None = None) -> Samples:
-        """Those of `data`, or its leading `rank` samples."""
-        samples = data.samples[: None if rank is None else rank]
-        fields = np.ascontiguousarray(samples.reshape(len(samples), -1).T)
-        weights = (data.weights * data.counts).ravel()
-        dtype = torch.float32
-        return cls(
-            pixels=torch.as_tensor(fields, dtype=dtype, device=device),
-            one=torch.as_tensor(data.one[: len(samples)], dtype=dtype, device=device),
-            counts=torch.as_tensor(data.counts.ravel(), device=device),
-            weights=torch.as_tensor(weights / weights.sum(), dtype=dtype, device=device),
-        )
-
-    def errors(self, field: Tensor) -> Tensor:
-        """Time-mean squared error of each pixel."""
-        return losses.pixel_errors(field - self.pixels, self.one)
-
-
-@dataclass(frozen=True)
-class Losses:
-    """The terms of (3.1) or (3.4), in scaled units squared."""
-
-    mse: float
-    max: float
-    loss: float
-
-    @classmethod
-    def of(cls, errors: Tensor, samples: Samples, omega: float) -> Losses:
-        """Those of the given errors."""
-        mean = losses.mean_error(errors, samples.weights)
-        largest = losses.max_error(errors, samples.counts)
-        return cls(*torch.stack([mean, largest, losses.combined(mean, largest, omega)]).tolist())
-
-    def record(self, prefix: str) -> dict[str, float]:
-        """As entries of a row of the history."""
-        return {f"{prefix}_{name}": value for name, value in vars(self).items()}
 
 
 def find_device(name: str) -> torch.device:
@@ -90,8 +44,8 @@ class Trainer:
 
     Parameters
     ----------
-    training, validation : list of LevelData
-        One a level, coarsest first.
+    data : mapping of str to list of LevelData
+        "training", "validation" and perhaps "test": one a level, coarsest first.
     options : Options
         How to train.
     channels : list of list of int
@@ -102,6 +56,13 @@ class Trainer:
         Where to train.
     progress : object with ``update``, ``set_postfix``
         A progress bar.
+    room : float
+        Bytes that a block of samples may take on its way through the network.
+    start : Network, optional
+        One whose levels, groups and weights to take over. Its last level is trained again, and every level that gets
+        a further group, with those above it.
+    save : callable, optional
+        Called with the state after every stage and every tenth epoch.
 
     Attributes
     ----------
@@ -112,22 +73,24 @@ class Trainer:
     """
 
     def __init__(
-        self, training: Sequence[LevelData], validation: Sequence[LevelData], options: Options, *,
-        channels: list[list[int]], epsilons: list[np.ndarray] | None, device: torch.device, progress: Any,
+        self, data: Mapping[str, Sequence[LevelData]], options: Options, *, channels: list[list[int]],
+        epsilons: list[np.ndarray] | None, device: torch.device, progress: Any, room: float = math.inf,
+        start: Network | None = None, save: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:  # fmt: skip
         self.options, self.channels, self.device, self.progress = options, channels, device, progress
-        self.training = [Samples.of(data, device, rank=data.rank) for data in training]
-        self.validation = [Samples.of(data, device, rank=data.rank) for data in validation]
-        self.complete = {"train": training, "validation": validation}
+        self.start, self.save = start, save
+        self.data = {part: [Samples.of(each, device) for each in levels] for part, levels in data.items()}
+        self.training = self.data["training"]
         self.epsilons = None if epsilons is None else [
             torch.as_tensor(e, dtype=torch.float32, device=device) for e in epsilons
         ]  # fmt: skip
-        has_data = [torch.as_tensor(data.has_data, device=device) for data in training]
-        self.counts = [torch.as_tensor(data.counts, device=device) for data in training]
+        has_data = [torch.as_tensor(each.has_data, device=device) for each in data["training"]]
+        self.counts = [torch.as_tensor(each.counts, device=device) for each in data["training"]]
         self.network = Network(
             has_data, self.counts[-1], widening=options.widening, restriction=options.restriction,
             activation=options.activation,
         )  # fmt: skip
+        self.evaluation = Evaluation(self.network, room=room)
         self.prolongations = [Prolongation(coarse, fine, self.network.dtype) for coarse, fine in pairwise(has_data)]
         self.cells: list[int] | None = None
         if options.encoding_size is not None:
@@ -137,144 +100,156 @@ class Trainer:
             )
         self.generator = torch.Generator().manual_seed(options.seed)
         self.history: list[dict[str, float]] = []
+        self.report: dict[str, Any] = {}
         self.started = time.perf_counter()
+        self._resumed: tuple[tuple[int, int], dict[str, Any] | None] = ((-1, 0), None)
 
     def run(self) -> None:
-        """Fit every level."""
-        for level, channels in enumerate(self.channels):
-            self.network.deepen(noise=self.options.noise, generator=self.generator)
-            self._stage(level, group=0)
-            for group, n_filters in enumerate(channels, start=1):
-                mask, resolved = self._refinement_mask(level)
-                if resolved or not bool(mask.any()):
-                    break
-                added = self.network.widen(level, mask, n_filters, noise=self.options.noise, generator=self.generator)
-                if not self.options.noise:
-                    self._start_from_residual(added, level)
-                self._stage(level, group)
+        """Fit every level; after `restore`, what is left of it."""
+        for level in range(len(self.channels)):
+            first = self._first_group(level)
+            for group in range(first, max(first, len(self.channels[level])) + 1):
+                position, stage = self._resumed
+                if (level, group) < position or ((level, group) == position and stage is None):
+                    continue
+                if (level, group) != position:
+                    if group > first:
+                        mask, resolved = self._refinement_mask(level)
+                        if resolved or not bool(mask.any()):
+                            break
+                        self._widen(level, mask, self.channels[level][group - 1])
+                    elif not self._deepen(level):
+                        continue
+                self._stage(level, group, stage if (level, group) == position else None)
+                if self.save is not None:
+                    self.save(self.state(level, group))
+        self.report = self._bounds()
 
     def finish(self) -> None:
         """Deepen, untrained, what an interrupted run has not reached, so that every level can be decoded."""
         while len(self.network.levels) < len(self.training):
-            self.network.deepen(noise=0.0, generator=self.generator)
+            self._deepen(len(self.network.levels), noise=0.0)
 
-    def _stage(self, level: int, group: int) -> None:
+    def _first_group(self, level: int) -> int:
+        """The last of the groups that a level begins with."""
+        adopted = self.start is not None and level < len(self.start.levels)
+        return len(self.start.levels[level].groups) if adopted and self.start is not None else 0
+
+    def _deepen(self, level: int, *, noise: float | None = None) -> bool:
+        """Add a level, with its groups if there is one to take over; whether it is to be trained as it is."""
+        self.network.deepen(noise=self.options.noise if noise is None else noise, generator=self.generator)
+        if self.start is None or level >= len(self.start.levels):
+            return True
+        given, added = self.start.levels[level], self.network.levels[level]
+        added.deepening.load_state_dict(given.deepening.state_dict())
+        for group in given.groups:
+            mask = group.mask.to(self.device)
+            adopted = self.network.widen(level, mask, group.channels, noise=0.0, generator=self.generator)
+            adopted.load_state_dict(group.state_dict())
+        return level == len(self.start.levels) - 1 or bool(self.history)
+
+    def _widen(self, level: int, mask: Tensor, n_filters: int) -> None:
+        added = self.network.widen(level, mask, n_filters, noise=self.options.noise, generator=self.generator)
+        if not self.options.noise:
+            self._start_from_residual(added, level)
+
+    def _stage(self, level: int, group: int, resumed: dict[str, Any] | None = None) -> None:
         """Train all parameters so far on one level's objective; keep the best weights on validation, by value.
 
         Weights are kept only if their training loss is no higher than at the start of the stage.
         """
-        options, parameters = self.options, list(self.network.parameters())
-        start, best = (
-            self._losses(part, level, self._errors(part, level, metric=False)[0]).loss
-            for part in ("train", "validation")
-        )
-        kept = [parameter.detach().clone() for parameter in parameters]
-        values: list[float] = []
+        options = self.options
+        active = self.training
+        if options.sketch:
+            active = sketched(self.training, options.sketch, (options.seed, level, group))
+        solver = self._solver(active, level)
+        if resumed is None:
+            start, best = (
+                Losses.of(self._errors(data, level)[0], data[level], options.omega).loss
+                for data in (active, self.data["validation"])
+            )
+            now: dict[str, Any] = {
+                "epoch": 0, "start": start, "best": best, "kept": solver.point.clone(), "values": []
+            }  # fmt: skip
+        else:
+            solver.restore(resumed["solver"])
+            now = {name: value for name, value in resumed.items() if name != "solver"}
         try:
-            for epoch, (value, errors, harder) in enumerate(self._steps(level), start=1):
-                if epoch % WINDOW == 0:
-                    self._record(level, group, metric=True)
-                else:
-                    self._record(level, group, train_errors=errors)
+            while now["epoch"] < options.max_epochs:
+                now["epoch"] += 1
+                value, _, errors = solver.step()
+                self._set_weights(solver.point)
+                self._record(level, group, {"train": active, "validation": self.data["validation"]},
+                             metric=now["epoch"] % WINDOW == 0, train_errors=errors)  # fmt: skip
                 row = self.history[-1]
                 self.progress.update()
                 self.progress.set_postfix(level=level, group=group, loss=f"{row['train_loss']:.3g}", refresh=False)
-                if row["validation_loss"] < best and row["train_loss"] <= start:
-                    best = row["validation_loss"]
-                    kept = [parameter.detach().clone() for parameter in parameters]
-                values.append(value)
-                if epoch >= options.max_epochs:
+                if row["validation_loss"] < now["best"] and row["train_loss"] <= now["start"]:
+                    now |= {"best": row["validation_loss"], "kept": solver.point.clone()}
+                values = now["values"] = [*now["values"][-WINDOW:], value]
+                if now["epoch"] % WINDOW == 0 and self._refinement_mask(level, errors)[1]:
                     break
-                if epoch % WINDOW == 0 and self._refinement_mask(level, errors)[1]:
-                    break
-                if len(values) > WINDOW and values[-1 - WINDOW] - value <= options.min_decrease * values[-1 - WINDOW]:
-                    values.clear()
-                    if not harder():
+                if len(values) > WINDOW and values[0] - value <= options.min_decrease * values[0]:
+                    now["values"] = []
+                    if not solver.harder():
                         break
+                if self.save is not None and now["epoch"] % WINDOW == 0:
+                    self.save(self.state(level, group, now | {"solver": solver.state()}))
         finally:
-            with torch.no_grad():
-                for parameter, weights in zip(parameters, kept, strict=True):
-                    parameter.copy_(weights)
-                    parameter.grad = None
-        self.history.pop()
-        self._record(level, group, metric=True, complete=True)
+            self._set_weights(now["kept"])
+        if now["epoch"]:
+            self.history.pop()
+        parts = {"train" if part == "training" else part: data for part, data in self.data.items()}
+        self._record(level, group, parts, metric=True, complete=True)
 
-    def _steps(self, level: int) -> Iterator[solvers.Step]:
-        options, parameters = self.options, list(self.network.parameters())
+    def _solver(self, data: Sequence[Samples], level: int) -> solvers.LBFGS | solvers.Adam:
+        options = self.options
 
-        def objective(power: float | None) -> tuple[float, Tensor]:
-            return self._objective(level, power)
+        def objective(point: Tensor, power: float | None) -> solvers.Evaluated:
+            self._set_weights(point)
+            value, errors = self.evaluation.objective(
+                data, level, power=power, omega=options.omega, anchor=options.anchor
+            )
+            gradients = [parameter.grad.flatten() for parameter in self.network.parameters()]  # type: ignore[union-attr]
+            together = torch.cat([value[None], *gradients]).cpu()
+            return solvers.Evaluated(float(together[0]), together[1:], errors)
 
+        point = torch.nn.utils.parameters_to_vector(self.network.parameters()).detach().cpu()
+        given = {"learning_rate": options.learning_rate, "weight_decay": options.weight_decay}
         if options.solver == "adam":
-            return solvers.adam(parameters, objective, learning_rate=options.learning_rate,
-                                weight_decay=options.weight_decay, eps=options.adam_eps)  # fmt: skip
-        return solvers.lbfgs(
-            parameters, objective, learning_rate=options.learning_rate, weight_decay=options.weight_decay
-        )
+            return solvers.Adam(point, objective, eps=options.adam_eps, **given)
+        return solvers.LBFGS(point, objective, **given)
 
-    def _objective(self, level: int, power: float | None) -> tuple[float, Tensor]:
-        """(3.1) of the level, its maximum smoothed, plus `anchor` times (3.2) of the coarser ones; with gradients."""
-        omega, anchor, one = self.options.omega, self.options.anchor, self.training[level].one
-        result = self.network(self.training[level].pixels, one)
-        value = torch.zeros((), device=self.device)
-        gradients: dict[int, Tensor] = {}
-        for k, (field, samples) in enumerate(zip(result.outputs, self.training, strict=False)):
-            if k < level and not anchor:
-                continue
-            residual = field - samples.pixels
-            errors = losses.pixel_errors(residual, one)
-            mean, by_error = losses.mean_error(errors, samples.weights), samples.weights
-            if k < level:
-                value, by_error = value + anchor * mean, anchor * by_error
-            else:
-                if power is None:
-                    largest, by_largest = losses.max_error(errors, samples.counts), torch.zeros_like(errors)
-                    by_largest[errors.masked_fill(~samples.counts, 0).argmax()] = 1
-                else:
-                    largest, by_largest = losses.smooth_max(errors, samples.counts, power)
-                value = value + losses.combined(mean, largest, omega)
-                by_error = losses.combined(by_error, by_largest, omega)
-            gradients[k] = residual.mul_((by_error * (2 / torch.dot(one, one)))[:, None])
-        self.network.backward(result, one, gradients)
-        return value.item(), errors
+    def _set_weights(self, point: Tensor) -> None:
+        parameters = list(self.network.parameters())
+        pieces = point.to(self.device).split([parameter.numel() for parameter in parameters])
+        with torch.no_grad():
+            for parameter, values in zip(parameters, pieces, strict=True):
+                parameter.copy_(values.view_as(parameter))
 
-    def _errors(self, part: str, level: int, *, metric: bool, complete: bool = False) -> tuple[Tensor, Tensor | None]:
+    def _errors(
+        self, data: Sequence[Samples], level: int, *, metric: bool = False, complete: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
         """Time-mean squared errors of the level, and of its reconstruction prolonged to the finest data (3.7)."""
-        data = self.training if part == "train" else self.validation
-        if complete and len(self.complete[part][-1].samples) > self.complete[part][-1].rank:
-            data = [Samples.of(levels, self.device) for levels in self.complete[part]]
-        field = self.network(data[level].pixels, data[level].one).outputs[level]
-        errors = data[level].errors(field)
-        if not metric:
-            return errors, None
-        for prolong in self.prolongations[level:]:
-            field = prolong(field)
-        return errors, data[-1].errors(field)
-
-    def _losses(self, part: str, level: int, errors: Tensor) -> Losses:
-        samples = (self.training if part == "train" else self.validation)[level]
-        return Losses.of(errors, samples, self.options.omega)
+        part = slice(0, None if complete else data[level].rank)
+        return self.evaluation.errors(data, level, part, prolongations=self.prolongations[level:] if metric else None)
 
     def _record(
-        self,
-        level: int,
-        group: int,
-        *,
-        metric: bool = False,
-        complete: bool = False,
-        train_errors: Tensor | None = None,
-    ) -> None:
+        self, level: int, group: int, parts: Mapping[str, Sequence[Samples]], *, metric: bool = False,
+        complete: bool = False, train_errors: Tensor | None = None,
+    ) -> None:  # fmt: skip
         """Append a row to the history."""
-        row: dict[str, float] = {"level": level, "group": group, "seconds": time.perf_counter() - self.started}
-        for part in ("train", "validation"):
-            if part == "train" and train_errors is not None:
+        omega = self.options.omega
+        row: dict[str, float] = {"level": level, "group": group}
+        for part, data in parts.items():
+            if part == "train" and train_errors is not None and not metric:
                 errors, finest = train_errors, None
             else:
-                errors, finest = self._errors(part, level, metric=metric, complete=complete)
-            row |= self._losses(part, level, errors).record(part)
+                errors, finest = self._errors(data, level, metric=metric, complete=complete)
+            row |= Losses.of(errors, data[level], omega).record(part)
             if finest is not None:
-                row |= self._losses(part, -1, finest).record(f"{part}_global")
-        self.history.append(row)
+                row |= Losses.of(finest, data[-1], omega).record(f"{part}_global")
+        self.history.append(row | {"seconds": time.perf_counter() - self.started})
 
     def _refinement_mask(self, level: int, errors: Tensor | None = None) -> tuple[Tensor, bool]:
         """Where a new group of the level would act, and whether none is needed (3.8)."""
@@ -282,7 +257,7 @@ class Trainer:
         if self.epsilons is None and self.cells is None:
             return storable.any(0), False
         if errors is None:
-            errors, _ = self._errors("train", level, metric=False)
+            errors, _ = self._errors(self.training, level)
         errors = errors.reshape(counts.shape)
         if self.cells is not None:
             return losses.worst_cells(errors, counts, storable, self.cells[level]), False
@@ -292,6 +267,68 @@ class Trainer:
     def _start_from_residual(self, group: Group, level: int) -> None:
         """Let the encoder of a new group read what tells most of the residual."""
         samples = self.training[level]
-        residual = samples.pixels - self.network(samples.pixels, samples.one).outputs[level]
-        footprint = group.read(residual)
-        group.start_from(footprint if self.options.widening == "residual" else group.read(samples.pixels), footprint)
+
+        def patches(block: slice) -> tuple[Tensor, Tensor]:
+            pixels, one = samples.block(block)
+            residual = group.read(pixels - self.network(pixels, one).outputs[level])
+            return residual if self.options.widening == "residual" else group.read(pixels), residual
+
+        group.start_from(map(patches, self.evaluation.blocks(level, slice(0, samples.rank))))
+
+    def _bounds(self) -> dict[str, Any]:
+        """How many samples there are, and the most that what they leave out can change in the last losses.
+
+        Lists hold a value a level. `..._bound`, of every recorded loss, if memory had no room for all. With `sketch`,
+        at most: `sketch_mse_std`, the standard deviation of the mean (3.2) in training under other random combinations,
+        and `sketch_max_bias`, the expectation of what they add to the maximum (3.3).
+        """
+        report: dict[str, Any] = {}
+        omega = self.options.omega
+        for part, data in self.data.items():
+            name = "train" if part == "training" else part
+            report |= {f"{name}_samples": len(data[0].one), f"{name}_samples_in_training": data[0].rank}
+            for level in range(len(data)) if bool(data[-1].spread.any()) else ():
+                errors = self._errors(data, level, metric=True, complete=True)
+                added = self.evaluation.bound(data, level, prolongations=self.prolongations[level:])
+                own = (data[level], data[-1])
+                for kind, error, more, samples in zip(("", "_global"), errors, added, own, strict=True):
+                    assert error is not None
+                    low, high = (vars(Losses.of(each, samples, omega)) for each in (error, error + more))
+                    for term in low:
+                        report.setdefault(f"{name}{kind}_{term}_bound", []).append(high[term] - low[term])
+        return report | (self._sketch_bounds(self.options.sketch) if self.options.sketch else {})
+
+    def _sketch_bounds(self, n: int) -> dict[str, list[float]]:
+        """Gaussian combinations: the variance of a sum of squares, and the largest of many chi-squared variables."""
+        deviation, bias = [], []
+        for level, samples in enumerate(self.training):
+            tail = torch.zeros_like(samples.weights)
+            if samples.rank > 1 + 2 * n:
+                tail = self.evaluation.errors(self.training, level, slice(1 + n, samples.rank))[0]
+            spread = math.log(int(samples.counts.sum()) + 1) / n
+            deviation.append(Losses.of(tail, samples, 1.0).mse * math.sqrt(2 / n))
+            bias.append(Losses.of(tail, samples, 0.0).max * 2 * (math.sqrt(spread) + spread))
+        return {"sketch_mse_std": deviation, "sketch_max_bias": bias}
+
+    def state(self, level: int | None = None, group: int = 0, stage: dict[str, Any] | None = None) -> dict[str, Any]:
+        """What `restore` needs, of tensors, numbers, lists and dicts; without a level, after all of them."""
+        return {
+            "level": len(self.channels) if level is None else level, "group": group, "stage": stage,
+            "history": self.history, "seconds": time.perf_counter() - self.started, "report": self.report,
+            "generator": self.generator.get_state(),
+            "masks": [[each.mask.cpu() for each in grown.groups] for grown in self.network.levels],
+            "channels": [[each.channels for each in grown.groups] for grown in self.network.levels],
+            "weights": torch.nn.utils.parameters_to_vector(self.network.parameters()).detach().cpu(),
+        }  # fmt: skip
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on, in `run`, where a trainer of the same data and options was whose state is given."""
+        for level, (masks, channels) in enumerate(zip(state["masks"], state["channels"], strict=True)):
+            self.network.deepen(noise=0.0, generator=self.generator)
+            for mask, n_filters in zip(masks, channels, strict=True):
+                self.network.widen(level, mask.to(self.device), n_filters, noise=0.0, generator=self.generator)
+        self._set_weights(state["weights"])
+        self.generator.set_state(state["generator"])
+        self.history, self.report = state["history"], state["report"]
+        self.started = time.perf_counter() - state["seconds"]
+        self._resumed = (state["level"], state["group"]), state["stage"]

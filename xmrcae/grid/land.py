@@ -41,6 +41,20 @@ def describe_pixels(pixels: np.ndarray) -> str:
     return f"{n} pixel{'' if n == 1 else 's'}"
 
 
+def describable(
+    given: np.ndarray | None, finite: np.ndarray, n_samples: int, *, is_land: np.ndarray | None, gaps: str | None
+) -> np.ndarray:
+    """Pixels that the data and the user leave to be described, if nothing is to be refused.
+
+    Parameters are those of `find_valid`; each pixel is judged by itself.
+    """
+    valid = finite > 0
+    valid &= True if given is None else given
+    if is_land is not None:
+        valid &= ~is_land
+    return valid if gaps == "mean" else valid & (finite == n_samples)
+
+
 def find_valid(
     given: np.ndarray | None, finite: np.ndarray, infinite: np.ndarray, n_samples: int, *, is_land: np.ndarray | None,
     gaps: str | None, missing: np.ndarray, variables: Sequence[str],

@@ -17,20 +17,42 @@ from .layout import Layout, map_samples, merge_samples
 
 @dataclass(frozen=True)
 class Axis:
-    """One horizontal dimension, padded to ``2**levels * q - 1``: half on each side, the odd one last.
+    """One horizontal dimension.
 
-    On a periodic axis q is the least that leaves 3 wrapped points on each side.
+    Attributes
+    ----------
+    size : int
+        Points of the data.
+    levels : int
+        Number of levels.
+    periodic : bool
+        Whether the padding wraps.
+    padded : int
+        Points of the finest level, padding included.
+    before : int
+        Points of padding before the data.
     """
 
     size: int
     levels: int
     periodic: bool
+    padded: int
+    before: int
 
-    @property
-    def padded(self) -> int:
-        """Size of the finest level, padding included."""
-        unit = 2**self.levels
-        return unit * math.ceil((self.size + 1 + 6 * self.periodic) / unit) - 1
+    @classmethod
+    def of(cls, size: int, levels: int, periodic: bool) -> Axis:
+        """Padded to ``2**levels * q - 1``: half on each side, the odd one last.
+
+        On a periodic axis q is the least that leaves 3 wrapped points on each side.
+        """
+        unit = 2**levels
+        padded = unit * math.ceil((size + 1 + 6 * periodic) / unit) - 1
+        return cls(size, levels, periodic, padded, (padded - size) // 2)
+
+    def refined(self, size: int, levels: int, first: int) -> Axis:
+        """The axis of finer data, whose point `first` is the first of this one's, so that this is a level of it."""
+        step = 2 ** (levels - self.levels)
+        return Axis(size, levels, self.periodic, (self.padded + 1) * step - 1, (self.before + 1) * step - 1 - first)
 
     def length(self, level: int) -> int:
         """Size of a level, padding included; -1 is the bottleneck."""
@@ -38,14 +60,13 @@ class Axis:
 
     def inside(self, level: int) -> slice:
         """The points of a level that lie within the data's extent."""
-        before = (self.padded - self.size) // 2
         step = 2 ** (self.levels - 1 - level)
-        return slice(before // step, (before + self.size) // step)
+        return slice(self.before // step, (self.before + self.size) // step)
 
     def positions(self, level: int) -> np.ndarray:
         """Where the points of a level lie, counted along the data; negative or beyond in the padding."""
         step = 2 ** (self.levels - 1 - level)
-        return (np.arange(self.length(level)) + 1) * step - 1 - (self.padded - self.size) // 2
+        return (np.arange(self.length(level)) + 1) * step - 1 - self.before
 
     def source(self) -> np.ndarray:
         """For each point of the finest level, the point of the data that it repeats."""
@@ -87,7 +108,7 @@ class Pyramid:
         if levels is None:
             levels = 1
             while levels < 4 and all(
-                Axis(size, levels + 1, wraps).length(-1) >= 4
+                Axis.of(size, levels + 1, wraps).length(-1) >= 4
                 for size, wraps in zip(grid.sizes, (False, grid.periodic), strict=True)
             ):
                 levels += 1
@@ -98,8 +119,36 @@ class Pyramid:
                 raise ValueError(
                     f"levels={levels} needs at least {2**levels} points; dimension {dim!r} has {size}: choose {ways}"
                 )
-        y, x = Axis(grid.sizes[0], levels, False), Axis(grid.sizes[1], levels, grid.periodic)
+        y, x = Axis.of(grid.sizes[0], levels, False), Axis.of(grid.sizes[1], levels, grid.periodic)
         return cls(grid, levels, y, x, restriction)
+
+    def refined(self, grid: Grid, *, levels: int | None) -> Pyramid:
+        """The pyramid over another grid of which this one's levels are the coarsest.
+
+        Raises
+        ------
+        ValueError
+            If its coordinates do not take in this one's.
+        """
+        levels = self.levels if levels is None else levels
+        step = 2 ** max(0, levels - self.levels)
+        axes = []
+        for dim, own, axis, size in zip(
+            (grid.y, grid.x), (self.grid.y, self.grid.x), (self.y, self.x), grid.sizes, strict=True
+        ):
+            fine, coarse = _points(grid, dim), _points(self.grid, own)
+            fits = [
+                first for first in range(step) if levels >= self.levels and grid.periodic == self.grid.periodic
+                and len(fine[first::step]) == len(coarse) and np.allclose(fine[first::step], coarse, rtol=1e-5)
+            ]  # fmt: skip
+            if not fits:
+                raise ValueError(
+                    f"start: level {self.levels - 1} of levels={levels} over these data is not the grid of the model "
+                    f"to start from: along {dim!r}, every {step}. coordinate has to be one of its {len(coarse)}, as in "
+                    "a level of data.mrcae.pyramid()"
+                )
+            axes.append(axis.refined(size, levels, fits[0]))
+        return Pyramid(grid, levels, axes[0], axes[1], self.restriction)
 
     def shape(self, level: int) -> tuple[int, int]:
         """Rows and columns of a level, padding included; -1 is the bottleneck."""
@@ -228,6 +277,16 @@ class Pyramid:
         tree = xr.DataTree.from_dict({f"/level_{level}": nodes[f"/level_{level}"] for level in range(self.levels)})
         tree.attrs.update(attrs)
         return tree
+
+
+def _points(grid: Grid, dim: str) -> np.ndarray:
+    """The coordinate along a dimension, or positions where there is none."""
+    values = (
+        grid.coords[dim].values
+        if dim in grid.coords.coords
+        else np.arange(dict(zip((grid.y, grid.x), grid.sizes, strict=True))[dim])
+    )
+    return values.astype(np.float64) if values.dtype.kind in "iuf" else np.arange(float(len(values)))
 
 
 def _continued(values: np.ndarray, positions: np.ndarray, *, period: float | None) -> np.ndarray:

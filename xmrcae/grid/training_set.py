@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import dask.array as da
@@ -13,10 +14,11 @@ import xarray as xr
 from .._version import __version__
 from ..levels import LevelData
 from ..options import Options
-from . import land, snapshots
+from . import compression, land, snapshots
 from .coordinates import Grid, Labelled, find_dimensions, fittable_variables
 from .layout import Layout
 from .pyramid import Pyramid
+from .survey import Rules, Survey, survey
 
 log = logging.getLogger("xmrcae")
 
@@ -27,8 +29,8 @@ class TrainingSet:
 
     Attributes
     ----------
-    training, validation : list of LevelData
-        One a level, coarsest first.
+    data : dict of str to list of LevelData
+        "training", "validation" and, if there is one, "test": one a level, coarsest first.
     pyramid : Pyramid
         Grid and levels.
     standard : Standard
@@ -49,10 +51,11 @@ class TrainingSet:
         float32 or float64.
     rms : numpy.ndarray, shape (variable,)
         Of the training snapshots about their centre.
+    room : float
+        Bytes that training may use beside the samples.
     """
 
-    training: list[LevelData]
-    validation: list[LevelData]
+    data: dict[str, list[LevelData]]
     pyramid: Pyramid
     standard: snapshots.Standard
     split: xr.DataArray
@@ -63,6 +66,17 @@ class TrainingSet:
     sample: tuple[str, ...]
     dtype: np.dtype[Any]
     rms: np.ndarray
+    room: float
+
+    @property
+    def training(self) -> list[LevelData]:
+        """Those of the training snapshots."""
+        return self.data["training"]
+
+    @property
+    def validation(self) -> list[LevelData]:
+        """Those of the validation snapshots."""
+        return self.data["validation"]
 
 
 def fitted_variables(obj: Labelled, options: Options) -> Labelled:
@@ -96,52 +110,152 @@ def _check_numeric(variable: xr.DataArray) -> None:
         )
 
 
-def prepare(obj: Labelled, options: Options) -> TrainingSet:
-    """Find the grid, look at the data, and compress them; everything that can be refused is refused before that."""
-    obj = fitted_variables(obj, options)
-    dims = find_dimensions(obj, horizontal=options.horizontal, sample=options.sample)
-    grid = Grid.of(obj, dims, periodic=options.periodic)
-    pyramid = Pyramid.of(grid, levels=options.levels, restriction=options.restriction)
-    options.channels_of(pyramid.levels)
-    layout = Layout.of(obj, dims, grid)
-    n_samples = int(np.prod(layout.sample_shape))
-    parts = snapshots.split_samples(n_samples, options.split, seed=options.seed)
-    season = snapshots.seasons(_time(layout, obj), n_samples, center=options.center)
-    is_dataset = isinstance(obj, xr.Dataset)
-    names: list[Any] = list(obj.data_vars) if isinstance(obj, xr.Dataset) else [obj.name]
-    options.epsilons(pyramid.levels, names, np.ones(len(names)), np.ones(len(names)))
-    given = _valid(obj, options.valid, grid)
-    weights = grid_weights(options.weights, grid)
+class Preparation:
+    """What has to be known of the data before they are compressed: all that can be refused is refused here.
 
-    array = layout.array(obj)
-    memory = options.memory or snapshots.free_memory() / 2
-    if isinstance(array, da.Array) and array.nbytes < memory / 4:
-        array = array.compute()
-    array = array if isinstance(array, da.Array) else da.from_array(array, chunks=-1, name=False)
-    found = snapshots.survey(array, parts["training"], season, center=options.center, land_value=options.land_value)
-    valid = land.find_valid(
-        given, found.finite, found.infinite, n_samples, is_land=None if options.land_value is None else found.is_land,
-        gaps=options.gaps, missing=found.finite_in_training == 0, variables=names,
-    )  # fmt: skip
-    standard, rms = _standard(found, valid, options)
-    standard = standard.astype(array.dtype)
-    epsilons = options.epsilons(pyramid.levels, names, rms, standard.scale)
-    energy = options.energy if options.energy is not None else 0.01
-    tail = None if epsilons is None and options.energy is None else _tail(epsilons, standard, rms, energy)
-    most = max(1, int(memory / 8 / (4 * valid.size)))
-    share = np.where(valid, found.finite_in_training / len(parts["training"]), 0)
-    levels = {}
-    for part in ("training", "validation"):
+    One pass over the archive; `compress` is the second.
+
+    Parameters
+    ----------
+    obj : xarray.DataArray or xarray.Dataset
+        The data.
+    options : Options
+        Of the fit.
+    memory : float, optional
+        Bytes to use; by default the options', else half of what is free.
+    products : bool
+        Whether the first pass prepares the second.
+    start : (Pyramid, Standard, list), optional
+        Of a model to go on from: its pyramid is to be the coarsest levels, its scale is kept, its variables are named.
+    """
+
+    def __init__(
+        self, obj: Labelled, options: Options, *, memory: float | None = None, products: bool = True,
+        start: tuple[Pyramid, snapshots.Standard, list[Any]] | None = None,
+    ) -> None:  # fmt: skip
+        self.options = options
+        self.obj = obj = fitted_variables(obj, options)
+        self.dims = find_dimensions(obj, horizontal=options.horizontal, sample=options.sample)
+        grid = Grid.of(obj, self.dims, periodic=options.periodic)
+        self.pyramid = (
+            Pyramid.of(grid, levels=options.levels, restriction=options.restriction)
+            if start is None
+            else start[0].refined(grid, levels=options.levels)
+        )
+        options.channels_of(self.pyramid.levels)
+        self.layout = Layout.of(obj, self.dims, grid)
+        n_samples = int(np.prod(self.layout.sample_shape))
+        parts = snapshots.split_samples(n_samples, options.split, seed=options.seed)
+        self.season = snapshots.seasons(_time(self.layout, obj), n_samples, center=options.center)
+        self.names: list[Any] = list(obj.data_vars) if isinstance(obj, xr.Dataset) else [obj.name]
+        if start is not None and self.names != start[2]:
+            raise ValueError(f"start: the model describes {start[2]}, the data hold {self.names}")
+        options.epsilons(self.pyramid.levels, self.names, np.ones(len(self.names)), np.ones(len(self.names)))
+        given = _valid(obj, options.valid, grid)
+        self.weights = grid_weights(options.weights, grid)
+        self.split = _split_labels(parts, self.layout, self.dims.sample)
+        self.parts = {part: positions for part, positions in parts.items() if len(positions)}
+
+        self.memory = float(memory or options.memory or snapshots.free_memory() / 2)
+        array = self.layout.array(obj)
+        if isinstance(array, da.Array) and array.nbytes < self.memory / 4:
+            array = array.compute()
+        self.array = array
+        decompose = products and not options.activation
+        rules = Rules(
+            self.parts if decompose else {}, parts["training"], self.season, options.center, options.land_value,
+            options.gaps,
+        )  # fmt: skip
+        self.found, self._products = survey(self.array, rules, given, memory=self.memory / 4)
+        found = self.found
+        valid = land.find_valid(
+            given, found.finite, found.infinite, n_samples,
+            is_land=None if options.land_value is None else found.is_land, gaps=options.gaps,
+            missing=found.finite_in_training == 0, variables=self.names,
+        )  # fmt: skip
+        standard, self.rms = _standard(found, valid, options)
+        if start is not None:
+            standard = replace(standard, scale=start[1].scale)
+        self.standard = standard.astype(self.array.dtype)
+
+    @property
+    def epsilons(self) -> list[np.ndarray] | None:
+        """The paper's epsilon for each level and variable."""
+        return self.options.epsilons(self.pyramid.levels, self.names, self.rms, self.standard.scale)
+
+    def fingerprint(self) -> dict[str, str]:
+        """By name, digests of what a fit depends on beside its options."""
+        grid, found, sample = self.pyramid.grid, self.found, self.layout.sample_coords
+        contents = {
+            "grid": [grid.coords[name].values for name in sorted(map(str, grid.coords.coords))],
+            "snapshots": [self.split.values, *(sample[name].values for name in sorted(map(str, sample.coords)))],
+            "variables": [np.array(list(map(str, self.names)))],
+            "valid pixels": [self.standard.valid],
+            "weights": [self.weights],
+            "data": [found.finite, found.centre, found.total, found.squares, found.least, found.most],
+        }
+        return {name: _digest(arrays) for name, arrays in contents.items()}
+
+    def compress(self) -> TrainingSet:
+        """The training set, by the second pass over the archive."""
+        options, standard, pyramid = self.options, self.standard, self.pyramid
+        energy = options.energy if options.energy is not None else 0.01
+        epsilons = self.epsilons
+        tail = None if epsilons is None and options.energy is None else _tail(epsilons, standard, self.rms, energy)
         if options.activation:
-            samples, one, rank = snapshots.plain(array, parts[part], season, standard)
+            wanted = {part: len(positions) for part, positions in self.parts.items()}
+            room = compression.room_for(wanted, pyramid, len(self.names), self.memory / 2)
+            if room != wanted:
+                raise ValueError(
+                    f"activation={options.activation!r} trains on the snapshots themselves; memory={self.memory:.3g} "
+                    f"bytes has room for {sum(room.values())} of {sum(wanted.values())}: allow more, or fit fewer"
+                )
+            compressed = compression.plain(self.array, self.parts, self.season, standard)
         else:
-            samples, one, rank = snapshots.compress(array, parts[part], season, standard, tail=tail, most=most)
-        levels[part] = snapshots.level_data(samples, one, rank, pyramid, standard, weights, share)
-    return TrainingSet(
-        **levels, pyramid=pyramid, standard=standard, split=_split_labels(parts, layout, dims.sample),
-        variables=names, attrs=[dict(each.attrs) for each in (obj.data_vars.values() if is_dataset else [obj])],
-        is_dataset=is_dataset, dims=layout.order, sample=dims.sample, dtype=array.dtype, rms=rms,
-    )  # fmt: skip
+            vectors = {part: compression.directions(p, standard.scale) for part, p in self._products.items()}
+            wanted = {part: 1 + len(each) for part, each in vectors.items()}
+            room = compression.room_for(wanted, pyramid, len(self.names), self.memory / 2)
+            compressed = compression.compress(
+                self.array, self.parts, self.season, standard,
+                {part: each[: room[part] - 1] for part, each in vectors.items()}, tail=tail, memory=self.memory / 4,
+            )  # fmt: skip
+            for part, each in compressed.items():
+                cut = room[part] < wanted[part]
+                compression.warn_of_loss(part, each, len(self.parts[part]), tail, cut=cut)
+        return self._training_set(compressed)
+
+    def outline(self) -> TrainingSet:
+        """The training set without any sample: what is known of the data after the first pass."""
+        size = self.standard.valid.shape
+        return self._training_set(
+            {"training": compression.Compressed(np.zeros((0, *size), np.float32), np.zeros(0), 0, np.zeros(size))}
+        )
+
+    def _training_set(self, compressed: dict[str, compression.Compressed]) -> TrainingSet:
+        share = np.where(self.standard.valid, self.found.finite_in_training / len(self.parts["training"]), 0)
+        data = {}
+        for part in list(compressed):  # one after the other, so that memory holds what is needed
+            data[part] = compression.level_data(compressed.pop(part), self.pyramid, self.standard, self.weights, share)
+        is_dataset = isinstance(self.obj, xr.Dataset)
+        variables = self.obj.data_vars.values() if isinstance(self.obj, xr.Dataset) else [self.obj]
+        return TrainingSet(
+            data=data, pyramid=self.pyramid, standard=self.standard, split=self.split, variables=self.names,
+            attrs=[dict(each.attrs) for each in variables], is_dataset=is_dataset, dims=self.layout.order,
+            sample=self.dims.sample, dtype=self.array.dtype, rms=self.rms, room=self.memory / 4,
+        )  # fmt: skip
+
+
+def prepare(obj: Labelled, options: Options) -> TrainingSet:
+    """Find the grid, look at the data, and compress them."""
+    return Preparation(obj, options).compress()
+
+
+def _digest(arrays: list[np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        plain = np.array(list(map(str, array.ravel()))) if array.dtype.kind in "OMm" else array
+        digest.update(f"{plain.dtype} {array.shape}".encode() + np.ascontiguousarray(plain).tobytes())
+    return digest.hexdigest()
 
 
 def _time(layout: Layout, obj: Labelled) -> xr.DataArray | None:
@@ -175,7 +289,7 @@ def grid_weights(weights: Any, grid: Grid) -> np.ndarray:
     return values
 
 
-def _standard(found: snapshots.Survey, valid: np.ndarray, options: Options) -> tuple[snapshots.Standard, np.ndarray]:
+def _standard(found: Survey, valid: np.ndarray, options: Options) -> tuple[snapshots.Standard, np.ndarray]:
     """Centring and scaling from training snapshots and valid pixels, and the rms about the centre."""
     n = found.finite_in_training
     rms = np.array([np.sqrt(s[v].sum() / c[v].sum()) for s, v, c in zip(found.squares, valid, n, strict=True)])

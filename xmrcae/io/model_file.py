@@ -229,6 +229,7 @@ def _to_tree(model: MrCAE) -> xr.DataTree:
         "is_dataset": fitted.is_dataset, "dims": fitted.dims, "sample": fitted.sample, "dtype": fitted.dtype.name,
         "grid": {"y": grid.y, "x": grid.x, "sizes": grid.sizes, "descending": [bool(d) for d in grid.descending],
                  "periodic": bool(grid.periodic)},
+        "axes": [[axis.padded, axis.before] for axis in (pyramid.y, pyramid.x)],
         "levels": pyramid.levels, "restriction": pyramid.restriction, "widening": network.widening,
         "activation": network.activation, "monthly": standard.monthly, "fill": standard.fill,
         "groups": [len(level.groups) for level in network.levels], "history": list(fitted.history.data_vars),
@@ -287,6 +288,11 @@ def _from_tree(tree: xr.DataTree) -> MrCAE:
         on_grid["y"], on_grid["x"], tuple(on_grid["sizes"]), coords, tuple(on_grid["descending"]), on_grid["periodic"]
     )
     pyramid = Pyramid.of(grid, levels=about["levels"], restriction=about["restriction"])
+    y, x = (
+        dataclasses.replace(axis, padded=padded, before=before)
+        for axis, (padded, before) in zip((pyramid.y, pyramid.x), about["axes"], strict=True)
+    )
+    pyramid = dataclasses.replace(pyramid, y=y, x=x)
     arrays = {name: v.values for name, v in tree["standard"].to_dataset().variables.items()}
     standard = Standard(
         arrays["centre"], arrays["scale"], arrays["mean"], arrays["valid"].astype(bool), about["monthly"], about["fill"]

@@ -1,0 +1,186 @@
+"""Fits that were stopped go on to the same end, to the bit."""
+
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from helpers import make_field
+
+import xmrcae
+from xmrcae.core.training import Trainer
+
+OPTIONS: dict[str, Any] = {"levels": 2, "channels": [[1, 2]], "max_epochs": 25, "progress": False}
+
+#: How often the killed fit is killed.
+KILLS = int(os.environ.get("XMRCAE_TEST_KILLS", "2"))
+
+
+def assert_same_fit(one: xmrcae.MrCAE, other: xmrcae.MrCAE) -> None:
+    """Compare weights, masks and history to the bit, but for the seconds."""
+    a, b = (model.fitted.inference.network for model in (one, other))
+    parameters = list(zip(a.parameters(), b.parameters(), strict=True))
+    assert parameters and all(np.array_equal(p.detach(), q.detach()) for p, q in parameters)
+    for level in range(one.levels):
+        assert one.refinement_map(level=level).equals(other.refinement_map(level=level))
+    assert one.history.drop_vars("seconds").identical(other.history.drop_vars("seconds"))
+
+
+def interrupted_after(monkeypatch: pytest.MonkeyPatch, n_saves: int, field: xr.DataArray, **options: Any) -> None:
+    """Fit until the state has been saved so many times."""
+    with monkeypatch.context() as patch:
+        init = Trainer.__init__
+
+        def counting(self: Trainer, *args: Any, save: Any, **kwargs: Any) -> None:
+            left = iter(range(n_saves - 1))
+
+            def counted(state: dict[str, Any]) -> None:
+                save(state)
+                if next(left, None) is None:
+                    raise KeyboardInterrupt
+
+            init(self, *args, save=counted, **kwargs)
+
+        patch.setattr(Trainer, "__init__", counting)
+        with pytest.raises(KeyboardInterrupt):
+            xmrcae.MrCAE(**OPTIONS | options).fit(field)
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"solver": "adam"}, {"sketch": 3}, {"widening": "parallel", "anchor": 0.0}, {"activation": "relu"},
+    {"encoding_size": 300}, {"weight_decay": 1e-4, "min_decrease": 0.2, "max_epochs": 60},
+], ids=str)  # fmt: skip
+@pytest.mark.parametrize("n_saves", [1, 3, 4])
+def test_an_interrupted_fit_goes_on_to_the_same_end(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, n_saves: int, options: dict[str, Any]
+) -> None:
+    field = make_field()
+    whole = xmrcae.MrCAE(**OPTIONS | options).fit(field)
+    interrupted_after(monkeypatch, n_saves, field, checkpoint=tmp_path / "state", **options)
+    resumed = xmrcae.MrCAE(**OPTIONS | options, checkpoint=tmp_path / "state").fit(field)
+    assert not resumed.partial
+    assert_same_fit(whole, resumed)
+    assert (resumed.history["seconds"].diff("epoch") >= 0).all()
+
+
+def test_a_checkpoint_changes_no_bit(tmp_path: Path) -> None:
+    field = make_field()
+    assert_same_fit(xmrcae.MrCAE(**OPTIONS).fit(field), xmrcae.MrCAE(**OPTIONS, checkpoint=tmp_path).fit(field))
+
+
+def test_a_finished_fit_is_returned_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    field = make_field()
+    first = xmrcae.MrCAE(**OPTIONS, checkpoint=tmp_path).fit(field)
+    content = (tmp_path / "checkpoint.pt").read_bytes()
+    monkeypatch.delattr("xmrcae.core.evaluation.Evaluation.objective")
+    monkeypatch.delattr("xmrcae.grid.compression.compress")
+    again = xmrcae.MrCAE(**OPTIONS, checkpoint=tmp_path).fit(field.chunk(time=5))
+    assert_same_fit(first, again)
+    assert again.fitted.id == first.fitted.id and again.history.identical(first.history)
+    assert again.reconstruct(field).identical(first.reconstruct(field))
+    assert (tmp_path / "checkpoint.pt").read_bytes() == content
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def altered(field: xr.DataArray) -> xr.DataArray:
+    """The field with one value changed in its last digits."""
+    result = field.copy(deep=True)
+    at = np.argwhere(np.isfinite(result.values))[100]
+    result.values[tuple(at)] += 1e-3
+    return result
+
+
+@pytest.mark.parametrize("change, options, message", [
+    (altered, {}, r"other data\)"),
+    (lambda field: field.assign_coords(lat=field["lat"] * 1.001), {}, "other grid"),
+    (lambda field: field.assign_coords(time=field["time"] + np.timedelta64(1, "D")), {}, "other snapshots"),
+    (lambda field: field.where(field["lat"] < field["lat"].max()), {}, "other valid pixels"),
+    (lambda field: field, {"omega": 0.25}, r"omega=0.5 there and 0.25 here\)"),
+    (lambda field: field, {"channels": [[1]], "seed": 3}, "channels=.* there and .* here; seed=0 there and 3 here"),
+    (lambda field: field, {"weights": "area"}, "weights=None there"),
+])  # fmt: skip
+def test_a_checkpoint_of_another_fit_is_refused_by_name(
+    tmp_path: Path, change: Any, options: dict[str, Any], message: str
+) -> None:
+    field = make_field()
+    xmrcae.MrCAE(**OPTIONS | {"max_epochs": 2}, checkpoint=tmp_path).fit(field)
+    content = (tmp_path / "checkpoint.pt").read_bytes()
+    with pytest.raises(ValueError, match=f"is that of another fit .*{message}"):
+        xmrcae.MrCAE(**OPTIONS | {"max_epochs": 2} | options, checkpoint=tmp_path).fit(change(field))
+    assert (tmp_path / "checkpoint.pt").read_bytes() == content
+
+
+def test_what_is_no_checkpoint_is_refused_and_stays(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.pt").write_bytes(b"something else")
+    with pytest.raises(ValueError, match="is no checkpoint"):
+        xmrcae.MrCAE(**OPTIONS, checkpoint=tmp_path).fit(make_field())
+    assert (tmp_path / "checkpoint.pt").read_bytes() == b"something else"
+    with pytest.raises(ValueError, match="is a file: give the path of a folder"):
+        xmrcae.MrCAE(**OPTIONS, checkpoint=tmp_path / "checkpoint.pt").fit(make_field())
+    with pytest.raises(TypeError, match="checkpoint=3"):
+        xmrcae.MrCAE(checkpoint=3)
+
+
+def test_a_state_half_written_is_left_aside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    field = make_field()
+    interrupted_after(monkeypatch, 2, field, checkpoint=tmp_path)
+    (tmp_path / "checkpoint.pt.part").write_bytes(b"the beginning of")
+    assert_same_fit(xmrcae.MrCAE(**OPTIONS).fit(field), xmrcae.MrCAE(**OPTIONS, checkpoint=tmp_path).fit(field))
+
+
+def test_the_folder_is_in_no_result(tmp_path: Path) -> None:
+    model = xmrcae.MrCAE(**OPTIONS | {"max_epochs": 1}, checkpoint=tmp_path).fit(make_field())
+    assert str(tmp_path) not in str(model.encode(make_field()).attrs) + str(model.reconstruct(make_field()).attrs)
+
+
+def test_a_checkpoint_in_memory_through_fsspec() -> None:
+    field = make_field()
+    options = OPTIONS | {"max_epochs": 3, "checkpoint": "memory://xmrcae-test/state"}
+    first = xmrcae.MrCAE(**options).fit(field)
+    assert xmrcae.MrCAE(**options).fit(field).fitted.id == first.fitted.id
+
+
+KILLED: dict[str, Any] = {
+    "levels": 2, "tolerance": 0.01, "channels": [[1, 1]], "max_epochs": 150, "min_decrease": 0.0, "progress": False,
+}  # fmt: skip
+
+PROGRAM = f"""
+import sys
+import xmrcae
+xmrcae.datasets.drifting_mode(n_times=60, size=47).mrcae.fit(checkpoint=sys.argv[1], **{KILLED})
+print("fitted")
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_fit_goes_on_to_the_same_end(tmp_path: Path) -> None:
+    program, state = tmp_path / "program.py", tmp_path / "state"
+    program.write_text(PROGRAM)
+    kills = 0
+    chance = random.Random(os.environ.get("PYTEST_XDIST_TESTRUNUID", "0"))
+    deadline = time.monotonic() + 500
+    while kills < KILLS and time.monotonic() < deadline:
+        before = (state / "checkpoint.pt").stat().st_mtime_ns if (state / "checkpoint.pt").exists() else 0
+        process = subprocess.Popen([sys.executable, program, state], stdout=subprocess.PIPE, text=True)
+        try:
+            while process.poll() is None:  # until it has got on, and then a random moment more
+                if (state / "checkpoint.pt").exists() and (state / "checkpoint.pt").stat().st_mtime_ns != before:
+                    break
+                time.sleep(0.005)
+            time.sleep(chance.uniform(0, 0.3))
+        finally:
+            process.kill()
+        output, _ = process.communicate()
+        if "fitted" in output:
+            break
+        assert process.returncode == -9
+        kills += 1
+    assert kills == KILLS, "the fit ended before it could be killed"
+    field = xmrcae.datasets.drifting_mode(n_times=60, size=47)
+    assert_same_fit(field.mrcae.fit(**KILLED), field.mrcae.fit(checkpoint=state, **KILLED))

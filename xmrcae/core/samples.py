@@ -1,0 +1,110 @@
+"""The samples of a level as tensors, and the losses of their errors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import losses
+
+if TYPE_CHECKING:
+    from ..levels import LevelData
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The samples of one level: fields along the first axis, samples along the second.
+
+    Attributes
+    ----------
+    pixels : Tensor, shape (variable * pixel, sample)
+        On the device if it has room for them, else on the host.
+    one : Tensor, shape (sample,)
+        What a bias is multiplied with.
+    counts, weights : Tensor, shape (variable * pixel,)
+        Valid pixels, and their weights in the means, of sum 1.
+    spread : Tensor, shape (variable * pixel, 1)
+        Standard deviation over time of what the samples leave out.
+    rank : int
+        Number of leading samples to train on.
+    """
+
+    pixels: Tensor
+    one: Tensor
+    counts: Tensor
+    weights: Tensor
+    spread: Tensor
+    rank: int
+
+    @classmethod
+    def of(cls, data: LevelData, device: torch.device) -> Samples:
+        """Those of `data`; fields that lie in memory with the sample last are not copied."""
+        fields = np.ascontiguousarray(data.samples.reshape(len(data.samples), data.counts.size).T)
+        weights = (data.weights * data.counts).ravel()
+        dtype = torch.float32
+        return cls(
+            pixels=torch.as_tensor(fields, dtype=dtype, device=device if has_room(device, fields.nbytes) else "cpu"),
+            one=torch.as_tensor(data.one, dtype=dtype, device=device),
+            counts=torch.as_tensor(data.counts.ravel(), device=device),
+            weights=torch.as_tensor(weights / weights.sum(), dtype=dtype, device=device),
+            spread=torch.as_tensor(data.spread.reshape(-1, 1), dtype=dtype, device=device),
+            rank=data.rank,
+        )
+
+    @property
+    def n_snapshots(self) -> Tensor:
+        """The number of snapshots that the samples stand for."""
+        return torch.dot(self.one, self.one)
+
+    def block(self, part: slice) -> tuple[Tensor, Tensor]:
+        """Some of the samples, on the device, and their `one`."""
+        return self.pixels[:, part].to(self.one.device), self.one[part]
+
+
+def has_room(device: torch.device, size: int) -> bool:
+    """Whether a device can hold that many bytes in half of what it has free."""
+    return device.type != "cuda" or size < torch.cuda.mem_get_info(device)[0] / 2
+
+
+def sketched(data: Sequence[Samples], n: int, seed: Sequence[int]) -> list[Samples]:
+    """The mean and `n` leading vectors of each level with `n` random combinations of the other ones.
+
+    The expectation of the combinations' sum of squares, at every pixel and after any linear map, is that of the
+    vectors that they stand for. The combinations are the same on all levels.
+    """
+    first = data[0]
+    if first.rank <= 1 + 2 * n:
+        return list(data)
+    normal = np.random.default_rng(seed).standard_normal((first.rank - 1 - n, n)) / np.sqrt(n)
+    result = []
+    for samples in data:
+        leading, tail = samples.pixels[:, : 1 + n], samples.pixels[:, 1 + n : samples.rank]
+        combinations = tail @ torch.as_tensor(normal, dtype=tail.dtype, device=tail.device)
+        pixels = torch.cat([leading, combinations], dim=1)
+        result.append(replace(samples, pixels=pixels, one=samples.one[: pixels.shape[1]], rank=pixels.shape[1]))
+    return result
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The terms of (3.1) or (3.4), in scaled units squared."""
+
+    mse: float
+    max: float
+    loss: float
+
+    @classmethod
+    def of(cls, errors: Tensor, samples: Samples, omega: float) -> Losses:
+        """Those of the given errors."""
+        mean = losses.mean_error(errors, samples.weights)
+        largest = losses.max_error(errors, samples.counts)
+        return cls(*torch.stack([mean, largest, losses.combined(mean, largest, omega)]).tolist())
+
+    def record(self, prefix: str) -> dict[str, float]:
+        """As entries of a row of the history."""
+        return {f"{prefix}_{name}": value for name, value in vars(self).items()}

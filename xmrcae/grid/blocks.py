@@ -1,0 +1,89 @@
+"""Walking an archive in blocks of pixels, with all their snapshots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import dask.array as da
+import numpy as np
+from dask.base import compute
+from dask.delayed import delayed
+
+#: Bytes, in float64, of the block of pixels, with all its snapshots, that one task looks at.
+PIXEL_BLOCK_BYTES = 2**25
+
+
+def pixel_blocks(shape: tuple[int, ...]) -> list[slice]:
+    """Bands of rows that depend on the sizes alone."""
+    rows = max(1, PIXEL_BLOCK_BYTES // max(1, 8 * shape[0] * shape[1] * shape[3]))
+    return [slice(i, min(i + rows, shape[2])) for i in range(0, shape[2], rows)]
+
+
+def batches(array: da.Array | np.ndarray, *, memory: float, result: int = 0) -> Iterator[list[slice]]:
+    """The bands in batches that one computation may work on.
+
+    Dask frees a chunk once all bands that it reaches into are done, so a chunk that covers few rows is read once. If
+    chunks cover so many rows that memory has no room for all chunks that reach into a band, a batch takes as many rows
+    as it has room for, and the archive is read once a batch.
+
+    Parameters
+    ----------
+    array : dask.array.Array or numpy.ndarray, shape (sample, variable, y, x)
+        The archive.
+    memory : float
+        Bytes that a batch may hold, of the archive, and again of its results.
+    result : int
+        Bytes that the results hold a row.
+    """
+    row = array.nbytes / array.shape[2]
+    reach = min(2 * max(array.chunks[2]), array.shape[2]) if isinstance(array, da.Array) else 0
+    rows = array.shape[2] if row * reach <= memory else memory // row
+    rows = max(1, min(rows, memory // max(result, 1)))
+    batch: list[slice] = []
+    for band in pixel_blocks(array.shape):
+        if batch and band.stop - batch[0].start > rows:
+            yield batch
+            batch = []
+        batch.append(band)
+    yield batch
+
+
+def over_batch(
+    function: Callable[..., Any], array: da.Array | np.ndarray, batch: Sequence[slice], *per_pixel: np.ndarray,
+    total: Any = None, **kwargs: Any,
+) -> tuple[list[Any], Any]:  # fmt: skip
+    """Apply a function to each band, all its snapshots: on the user's scheduler, or in threads to data in memory.
+
+    Parameters
+    ----------
+    function : callable
+        Of a band, (sample, variable, row, x), the rows of each of `per_pixel` and the keywords. Gives a pair: what is
+        kept of each band, and what is added up, a list of arrays.
+    array : dask.array.Array or numpy.ndarray
+        The archive.
+    batch : list of slice
+        The bands.
+    *per_pixel : numpy.ndarray, shape (..., y, x)
+        What else the function needs of the rows.
+    total : list of numpy.ndarray, optional
+        What earlier batches have added up. Sums run from band to band, whatever the batches.
+
+    Returns
+    -------
+    kept : list
+        One a band.
+    total : list of numpy.ndarray
+        The sums.
+    """
+    task, add = delayed(function, nout=2), delayed(_add)
+    kept = []
+    for band in batch:
+        each, more = task(array[:, :, band], *(p[..., band, :] for p in per_pixel), **kwargs)
+        kept.append(each)
+        total = more if total is None else add(total, more)
+    return compute(kept, total, **({} if isinstance(array, da.Array) else {"scheduler": "threads"}))
+
+
+def _add(total: list[np.ndarray], more: list[np.ndarray]) -> list[np.ndarray]:
+    return [a + b for a, b in zip(total, more, strict=True)]

@@ -1,0 +1,269 @@
+"""The compressed training set: few samples in place of many snapshots.
+
+The network is affine, so time-mean squared errors of T snapshots are exactly those of their mean, with bias, and of
+the left singular vectors times singular values of their departures from it, without. The first pass over the archive
+gives the Gram matrix of the snapshots, or the product of very many with random fields (Halko, Martinsson and Tropp,
+2011, as in `dask.array.linalg.svd_compressed`, in the same pass); either tells which combinations of snapshots to keep,
+and the second pass makes these. They are orthonormal, so what they leave out at a pixel is known: its variance less
+theirs. Every sum runs over blocks whose bounds depend on the sizes alone, so that chunks, order and orientation of the
+data change no bit.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import dask.array as da
+import numpy as np
+
+from ..levels import LevelData
+from .blocks import batches, over_batch
+from .pyramid import Pyramid, restrict_all
+from .snapshots import Standard, complete
+from .survey import GRAM_LIMIT, RANDOM_RANK
+
+#: Samples that are brought to all levels together.
+WIDTH = 16
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """Samples that stand for the snapshots of one part.
+
+    Attributes
+    ----------
+    samples : numpy.ndarray, shape (sample, variable, y, x)
+        sqrt(T) times the mean of T snapshots, centred and scaled, then the singular vectors times singular values of
+        their departures from it; or the snapshots themselves. The sample lies last in memory.
+    one : numpy.ndarray, shape (sample,)
+        sqrt(T), then zeros; or all ones.
+    rank : int
+        How many of the samples training needs.
+    lost : numpy.ndarray, shape (variable, y, x)
+        Variance over time that the samples leave out.
+    """
+
+    samples: np.ndarray
+    one: np.ndarray
+    rank: int
+    lost: np.ndarray
+
+
+def directions(product: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Orthonormal combinations of snapshots, the leading first.
+
+    Parameters
+    ----------
+    product : numpy.ndarray, shape (variable, n, m)
+        As `survey` gives it.
+    scale : numpy.ndarray, shape (variable,)
+        What each variable is divided by.
+
+    Returns
+    -------
+    numpy.ndarray, shape (mode, n)
+    """
+    n, m = product.shape[1:]
+    if n == m:
+        values, vectors = np.linalg.eigh(np.einsum("vij,v->ij", product, scale**-2.0))
+        return vectors.T[values > values[-1] * 1e-14][::-1]
+    return np.linalg.svd(np.einsum("vij,v->ij", product, scale**-1.0), full_matrices=False)[0].T
+
+
+def room_for(parts: Mapping[str, int], pyramid: Pyramid, variables: int, memory: float) -> dict[str, int]:
+    """How many samples of each part memory can hold, of those wanted.
+
+    Samples take their place on every level, and on the data's own grid while they are made. All parts give way alike.
+    """
+    pixels = 4 / 3 * np.prod(pyramid.shape(pyramid.levels - 1)) + np.prod(pyramid.grid.sizes)
+    share = min(1.0, memory / (4 * variables * pixels) / max(1, sum(parts.values())))
+    return {part: max(2, int(share * n)) if n else 0 for part, n in parts.items()}
+
+
+def compress(
+    array: da.Array | np.ndarray, parts: Mapping[str, np.ndarray], season: np.ndarray, standard: Standard,
+    vectors: Mapping[str, np.ndarray], *, tail: np.ndarray | None, memory: float,
+) -> dict[str, Compressed]:  # fmt: skip
+    """Mean and scaled left singular vectors of the snapshots of each part, by one pass over the archive.
+
+    Parameters
+    ----------
+    array : dask.array.Array or numpy.ndarray, shape (sample, variable, y, x)
+        All snapshots.
+    parts : mapping of str to numpy.ndarray
+        Positions of the snapshots of each part.
+    season : numpy.ndarray
+        The centre of each snapshot.
+    standard : Standard
+        Centring and scaling.
+    vectors : mapping of str to numpy.ndarray, shape (mode, n)
+        The combinations of the snapshots of each part that are kept, as `directions` gives them.
+    tail : numpy.ndarray, shape (variable,), or None
+        Training may leave out trailing vectors while their variance is under this at every pixel.
+    memory : float
+        Bytes that a batch may hold.
+    """
+    size = array.shape[1:]
+    heights = [1 + len(vectors[part]) for part in parts]
+    samples = [np.empty((*size, n), dtype=np.float32) for n in heights]
+    lost = [np.zeros(size) for _ in heights]
+    arguments = {
+        "parts": parts, "season": season, "vectors": vectors,
+        "fields": (standard.scale, standard.monthly, standard.fill),
+    }  # fmt: skip
+    per_pixel = (standard.centre, standard.mean, standard.valid)
+    row = 4 * sum(heights) * size[0] * size[2]
+    for batch in batches(array, memory=memory, result=row):
+        for band, results in zip(
+            batch, over_batch(_project_band, array, batch, *per_pixel, **arguments)[0], strict=True
+        ):
+            for i, (values, variance) in enumerate(results):
+                samples[i][:, band] = values
+                lost[i][:, band] = variance
+    result = {}
+    for part, values, variance in zip(parts, samples, lost, strict=True):
+        n = len(parts[part])
+        if n > GRAM_LIMIT:
+            _rotate(values[..., 1:])
+        one = np.zeros(values.shape[-1])
+        one[0] = np.sqrt(n)
+        rank = values.shape[-1]
+        if tail is not None:
+            behind = np.stack([_variance_behind(values[v, ..., 1:], variance[v], n) for v in range(size[0])])
+            rank = 1 + int((behind > tail[:, None]).any(0).sum())
+        result[part] = Compressed(np.moveaxis(values, -1, 0), one, rank, variance)
+    return result
+
+
+def _variance_behind(vectors: np.ndarray, lost: np.ndarray, n: int) -> np.ndarray:
+    """For each vector, the largest variance of any pixel that it, those behind it and what is lost hold."""
+    behind, total = np.zeros(vectors.shape[-1]), lost.astype(np.float64)
+    for j in range(vectors.shape[-1] - 1, -1, -1):
+        total = total + vectors[..., j].astype(np.float64) ** 2 / n
+        behind[j] = total.max()
+    return behind
+
+
+def _rotate(vectors: np.ndarray) -> None:
+    """Turn orthogonal combinations of snapshots, (variable, y, x, vector), into singular vectors times values."""
+    gram = np.zeros(2 * vectors.shape[-1:])
+    rows = [vectors[index] for index in np.ndindex(*vectors.shape[:2])]
+    for row in rows:
+        gram += row.astype(np.float64).T @ row.astype(np.float64)
+    turn = np.linalg.eigh(gram)[1][:, ::-1]
+    for row in rows:
+        row[:] = row.astype(np.float64) @ turn
+
+
+def _project_band(
+    band: np.ndarray, centre: np.ndarray, mean: np.ndarray, valid: np.ndarray, *, parts: Mapping[str, np.ndarray],
+    season: np.ndarray, vectors: Mapping[str, np.ndarray], fields: tuple[Any, ...],
+) -> tuple[list[tuple[np.ndarray, np.ndarray]], list[np.ndarray]]:  # fmt: skip
+    """The samples of each part on a band, the sample last, and the variance that they leave out."""
+    scale, monthly, how = fields
+    standard = Standard(centre, scale, mean, valid, monthly, how)
+    results = []
+    for part, positions in parts.items():
+        n = len(positions)
+        departure = _standardized(band, positions, season, standard)
+        average = departure.mean(0)
+        departure -= average
+        flat = np.ascontiguousarray(departure[:, valid])
+        projected = vectors[part] @ flat
+        values = np.zeros((*average.shape, 1 + len(projected)), dtype=np.float32)
+        values[..., 0] = average * np.sqrt(n)
+        values[valid, 1:] = projected.T
+        variance = np.zeros(average.shape)
+        total, captured = (flat**2).sum(0) / n, (projected**2).sum(0) / n
+        variance[valid] = np.where(total - captured > 1e-12 * total, total - captured, 0)
+        results.append((values, variance))
+    return results, []
+
+
+def _standardized(band: np.ndarray, positions: np.ndarray, season: np.ndarray, standard: Standard) -> np.ndarray:
+    values = np.ascontiguousarray(band[positions]).astype(np.float64)
+    return standard.apply(standard.stand_in(values, season[positions]), season[positions])
+
+
+def plain(
+    array: da.Array | np.ndarray, parts: Mapping[str, np.ndarray], season: np.ndarray, standard: Standard
+) -> dict[str, Compressed]:
+    """The snapshots of each part themselves, centred and scaled, for a network with activations."""
+    size = array.shape[1:]
+    result = {}
+    for part, positions in parts.items():
+        values = np.empty((*size, len(positions)), dtype=np.float32)
+        for start in range(0, len(positions), WIDTH):
+            some = positions[start : start + WIDTH]
+            block = standard.apply(standard.stand_in(np.asarray(array[some]), season[some]), season[some])
+            values[..., start : start + WIDTH] = np.moveaxis(block, 0, -1)
+        one = np.ones(len(positions))
+        result[part] = Compressed(np.moveaxis(values, -1, 0), one, len(positions), np.zeros(size))
+    return result
+
+
+def level_data(
+    compressed: Compressed, pyramid: Pyramid, standard: Standard, weights: np.ndarray, share: np.ndarray
+) -> list[LevelData]:
+    """The samples on every level: padded, restricted, filled.
+
+    Parameters
+    ----------
+    compressed : Compressed
+        The samples of one part.
+    pyramid : Pyramid
+        The levels.
+    standard : Standard
+        Whose valid pixels and fill to use.
+    weights : numpy.ndarray, shape (y, x)
+        Weight of each pixel in the means; coarse levels take that of their own points.
+    share : numpy.ndarray, shape (variable, y, x)
+        Share of training times at which each pixel holds a value.
+    """
+    finest = pyramid.levels - 1
+    has_data = pyramid.pad(standard.valid) & pyramid.may_have_data(finest)
+    n, variables = compressed.samples.shape[:2]
+    dtype = compressed.samples.dtype
+    fields = [np.empty((variables, *pyramid.shape(level), n), dtype) for level in range(pyramid.levels)]
+    for start in range(0, n, WIDTH):
+        part = slice(start, start + WIDTH)
+        for level, completed in enumerate(_on_levels(compressed.samples[part], has_data, pyramid, standard)):
+            fields[level][..., part] = np.moveaxis(completed, 0, -1)
+    spreads = _on_levels(np.sqrt(compressed.lost)[None], has_data, pyramid, standard)
+    shares = restrict_all(pyramid, pyramid.pad(share), has_data)
+    result = []
+    for level, (values, (shared, has), spread) in enumerate(zip(fields, shares, spreads, strict=True)):
+        counts = np.zeros_like(has)
+        counts[pyramid.cut(level)] = has[pyramid.cut(level)]
+        weight = np.zeros(has.shape)
+        weight[pyramid.cut(level)] = weights[
+            pyramid.y.positions(level)[pyramid.y.inside(level)][:, None],
+            pyramid.x.positions(level)[pyramid.x.inside(level)],
+        ]
+        samples = np.moveaxis(values, -1, 0)
+        result.append(LevelData(samples, compressed.one, has, counts, weight * shared, compressed.rank, spread[0]))
+    return result
+
+
+def _on_levels(values: np.ndarray, has_data: np.ndarray, pyramid: Pyramid, standard: Standard) -> list[np.ndarray]:
+    """Fields on the data's grid, (..., y, x), on every level, coarsest first."""
+    restricted = restrict_all(pyramid, pyramid.pad(np.ascontiguousarray(values)), has_data)
+    return [complete(each, has, pyramid, level, standard.fill) for level, (each, has) in enumerate(restricted)]
+
+
+def warn_of_loss(part: str, compressed: Compressed, n_snapshots: int, tail: np.ndarray | None, *, cut: bool) -> None:
+    """Warn if what the samples leave out is more than training may leave out."""
+    lost = compressed.lost
+    if not (lost.max((1, 2)) > (0 if tail is None else tail)).any():
+        return
+    kept = sum(float(np.square(vector, dtype=np.float64).sum()) for vector in compressed.samples[1:]) / n_snapshots
+    way_out = "allow more with memory=" if cut else f"more than {GRAM_LIMIT} are decomposed into {RANDOM_RANK} at most"
+    n_vectors = len(compressed.one) - 1
+    warnings.warn(
+        f"{n_vectors} singular vector{'s' * (n_vectors != 1)} stand for the {n_snapshots} {part} snapshots, which leaves out "
+        f"{lost.sum() / (lost.sum() + kept):.2g} of their variance: {way_out}",
+        stacklevel=2,
+    )

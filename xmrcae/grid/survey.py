@@ -1,0 +1,139 @@
+"""The first pass over the archive: what holds values where, centre and spread, and the products of snapshots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import dask.array as da
+import numpy as np
+
+from .blocks import batches, over_batch
+from .land import describable
+
+#: Snapshots of a part up to which the decomposition is exact, by their Gram matrix.
+GRAM_LIMIT = 4000
+
+#: Random fields that a part of more snapshots is multiplied with: the most singular vectors that it then has.
+RANDOM_RANK = 512
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What one look at the archive tells of each pixel; arrays are (variable, y, x) but for `centre`."""
+
+    finite: np.ndarray
+    infinite: np.ndarray
+    finite_in_training: np.ndarray
+    is_land: np.ndarray
+    centre: np.ndarray
+    total: np.ndarray
+    squares: np.ndarray
+    least: np.ndarray
+    most: np.ndarray
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the first pass has to know of the options.
+
+    Attributes
+    ----------
+    parts : mapping of str to numpy.ndarray
+        Positions of the snapshots of each part that is to be decomposed.
+    training : numpy.ndarray
+        Positions of the training snapshots.
+    season : numpy.ndarray
+        For each snapshot, which of the centres it departs from.
+    center, land_value, gaps
+        The options.
+    """
+
+    parts: Mapping[str, np.ndarray]
+    training: np.ndarray
+    season: np.ndarray
+    center: Any
+    land_value: float | None
+    gaps: str | None
+
+
+def survey(
+    array: da.Array | np.ndarray, rules: Rules, given: np.ndarray | None, *, memory: float
+) -> tuple[Survey, dict[str, np.ndarray]]:
+    """Look at every pixel once.
+
+    Parameters
+    ----------
+    array : dask.array.Array or numpy.ndarray, shape (sample, variable, y, x)
+        The archive.
+    rules : Rules
+        What to look for.
+    given : numpy.ndarray of bool, shape (y, x), or None
+        Where the user says that pixels are to be described.
+    memory : float
+        Bytes that a batch may hold.
+
+    Returns
+    -------
+    found : Survey
+        Missing and infinite values, centre and spread over the training snapshots.
+    products : dict of str to numpy.ndarray, shape (variable, n, m)
+        For each part of n snapshots, and each variable, the products of their departures from their mean over time:
+        with each other, the Gram matrix (m = n), or, of many snapshots, with `RANDOM_RANK` random fields.
+    """
+    given = np.ones(array.shape[2:], bool) if given is None else given
+    number = np.arange(np.prod(array.shape[1:])).reshape(array.shape[1:])
+    kept: list[tuple[np.ndarray, ...]] = []
+    total = None
+    for batch in batches(array, memory=memory):
+        bands, total = over_batch(_survey_band, array, batch, given, number, total=total, rules=rules)
+        kept += bands
+    found = Survey(*(np.concatenate(arrays, axis=-2) for arrays in zip(*kept, strict=True)))
+    return found, dict(zip(rules.parts, total or [], strict=True))
+
+
+def _survey_band(
+    band: np.ndarray, given: np.ndarray, number: np.ndarray, *, rules: Rules
+) -> tuple[tuple[np.ndarray, ...], list[np.ndarray]]:
+    band = np.ascontiguousarray(band)
+    finite = np.isfinite(band)
+    infinite = np.isinf(band).sum(0)
+    is_land = np.zeros(band.shape[1:], bool)
+    if rules.land_value is not None:
+        is_land = ((band == rules.land_value) | np.isnan(band)).all(0)
+    trained, known = band[rules.training].astype(np.float64), finite[rules.training]
+    trained[~known] = 0
+    seasons = rules.season[rules.training]
+    centre = np.zeros((int(rules.season.max()) + 1, *band.shape[1:]))
+    mean = trained.sum(0) / np.maximum(known.sum(0), 1)
+    if rules.center is not False:
+        for index in range(len(centre)):
+            at = seasons == index
+            n = known[at].sum(0)
+            centre[index] = np.where(n > 0, trained[at].sum(0) / np.maximum(n, 1), mean)
+    departure = np.where(known, trained - centre[seasons], 0)
+    found = Survey(
+        finite.sum(0), infinite, known.sum(0), is_land, centre, trained.sum(0), (departure**2).sum(0),
+        np.where(known, trained, np.inf).min(0), np.where(known, trained, -np.inf).max(0),
+    )  # fmt: skip
+    valid = describable(given, found.finite, len(band), is_land=is_land, gaps=rules.gaps)
+    products = []
+    for positions in rules.parts.values():
+        season = rules.season[positions]
+        centres = centre.astype(band.dtype)
+        stand_in = centres[season] if rules.center == "month" else mean.astype(band.dtype)
+        values = np.where(finite[positions], band[positions], stand_in).astype(np.float64) - centres[season]
+        values -= values.mean(0)
+        products.append(np.stack([_product(values[:, v, at], number[v, at]) for v, at in enumerate(valid)]))
+    return tuple(getattr(found, field.name) for field in fields(found)), products
+
+
+def _product(departures: np.ndarray, number: np.ndarray) -> np.ndarray:
+    """Departures (snapshot, pixel) times their transpose, or times random fields that the pixels' numbers seed."""
+    flat = np.ascontiguousarray(departures)
+    if len(flat) <= GRAM_LIMIT:
+        return flat @ flat.T
+    if not len(number):
+        return np.zeros((len(flat), RANDOM_RANK))
+    return flat @ np.random.default_rng(int(number[0])).standard_normal((len(number), RANDOM_RANK))
