@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: demo test lint clean help
+.PHONY: demo test lint bench clean help
 
 BIN := .venv/bin
 
@@ -16,6 +16,9 @@ lint: .venv/.installed  ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy xmrcae
+
+bench: .venv/.installed  ## measure everything, or SECTION=name, or QUICK=1, and write docs/benchmarks.md
+	$(BIN)/python tests/benchmarks $(SECTION) $(if $(QUICK),--quick)
 
 clean:  ## remove what the other targets wrote, but not .venv
 	rm -rf demo-output build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -127,8 +127,8 @@ class Evaluation:
         return self._in_blocks(add, level, slice(0, data[level].rank))
 
     def bound(
-        self, data: Sequence[Samples], level: int, *, prolongations: Sequence[Prolongation]
-    ) -> tuple[Tensor, Tensor]:
+        self, data: Sequence[Samples], level: int, *, prolongations: Sequence[Prolongation] | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """The most that what the samples leave out can add to the errors that `errors` gives.
 
         The standard deviation of a linear combination is at most the sum of standard deviations, each times the
@@ -147,6 +147,8 @@ class Evaluation:
                 for parameter, value in zip(parameters, values, strict=True):
                     parameter.copy_(value)
         local = (field + data[level].spread)[:, 0].square()
+        if prolongations is None:
+            return local, None
         for prolong in prolongations:
             field = prolong(field)
         return local, (field + data[-1].spread)[:, 0].square()

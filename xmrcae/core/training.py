@@ -292,7 +292,7 @@ class Trainer:
                 added = self.evaluation.bound(data, level, prolongations=self.prolongations[level:])
                 own = (data[level], data[-1])
                 for kind, error, more, samples in zip(("", "_global"), errors, added, own, strict=True):
-                    assert error is not None
+                    assert error is not None and more is not None
                     low, high = (vars(Losses.of(each, samples, omega)) for each in (error, error + more))
                     for term in low:
                         report.setdefault(f"{name}{kind}_{term}_bound", []).append(high[term] - low[term])

@@ -262,8 +262,9 @@ def warn_of_loss(part: str, compressed: Compressed, n_snapshots: int, tail: np.n
     kept = sum(float(np.square(vector, dtype=np.float64).sum()) for vector in compressed.samples[1:]) / n_snapshots
     way_out = "allow more with memory=" if cut else f"more than {GRAM_LIMIT} are decomposed into {RANDOM_RANK} at most"
     n_vectors = len(compressed.one) - 1
+    vectors = f"{n_vectors} singular vector{'s' * (n_vectors != 1)}"
     warnings.warn(
-        f"{n_vectors} singular vector{'s' * (n_vectors != 1)} stand for the {n_snapshots} {part} snapshots, which leaves out "
+        f"{vectors} stand for the {n_snapshots} {part} snapshots, which leaves out "
         f"{lost.sum() / (lost.sum() + kept):.2g} of their variance: {way_out}",
         stacklevel=2,
     )

@@ -1,0 +1,148 @@
+"""What the sections share: a timed fit, peak memory, the real data. All that they need of the package's inside is here.
+
+Nothing here imports torch before it has to, so that the process that starts the measurements stays small.
+"""
+
+import dataclasses
+import math
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn
+from unittest import mock
+
+import numpy as np
+import xarray as xr
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+ERSST = Path(os.environ.get("XMRCAE_TEST_DATA") or REPOSITORY.parent / "shared" / "data") / "ersst_v5_2010-2020.nc"
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+THREADS = [n for n in (1, 2) if n <= CORES]
+
+
+class TimeIsUp(KeyboardInterrupt):
+    """Ends a fit as a user would."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """A fitted model, and what fitting it took.
+
+    Attributes
+    ----------
+    model : MrCAE
+        As the fit has left it.
+    seconds, passes : float
+        Seconds of the whole fit, and of the passes over the data.
+    before : float
+        Seconds of the fit that are none of its history, almost all of them before training.
+    rank : int
+        Number of samples that training used.
+    start_gib, peak_gib : float
+        Memory of this process before the fit, and the most until its end.
+    """
+
+    model: Any
+    seconds: float
+    passes: float
+    before: float
+    rank: int
+    start_gib: float
+    peak_gib: float
+
+
+def timed_fit(
+    obj: Any, options: Mapping[str, Any], *, snapshots_themselves: bool = False, limit: float | None = None
+) -> Fit:
+    """Fit, with a clock that starts when a tiny fit has loaded all libraries.
+
+    Parameters
+    ----------
+    obj : xarray.DataArray
+        The data.
+    options : mapping
+        Of `MrCAE`.
+    snapshots_themselves : bool
+        Train on all snapshots in place of the compressed set: prepare the data as for a network with activations, and
+        train the one without.
+    limit : float, optional
+        Seconds of training, after which the fit is interrupted; a small decrease ends no stage then.
+    """
+    import xmrcae
+    from xmrcae.grid import training_set
+
+    tiny = {name: options[name] for name in ("solver", "device") if name in options}
+    xmrcae.MrCAE(levels=1, max_epochs=1, progress=False, **tiny).fit(xmrcae.datasets.two_modes(n_times=10, size=7))
+    ranks, read = [], []
+
+    class Preparation(training_set.Preparation):
+        def __init__(self, obj: Any, options: Any, **kwargs: Any) -> None:
+            chosen = dataclasses.replace(options, activation="relu") if snapshots_themselves else options
+            super().__init__(obj, chosen, **kwargs)
+
+        def compress(self) -> Any:
+            result = super().compress()
+            ranks.append(int(result.training[0].rank))
+            read.append(time.perf_counter())
+            signal.setitimer(signal.ITIMER_REAL, limit or 0)
+            return result
+
+    def stop(*_: Any) -> NoReturn:
+        raise TimeIsUp
+
+    handler = signal.signal(signal.SIGALRM, stop)
+    model = xmrcae.MrCAE(progress=False, **options)
+    if limit is not None:  # it may use all of its time: no stop for a small decrease, which options do not offer
+        object.__setattr__(model.options, "min_decrease", -math.inf)
+    start_gib, start = peak_memory(), time.perf_counter()
+    try:
+        with mock.patch.object(training_set, "Preparation", Preparation), suppress(TimeIsUp):
+            model.fit(obj)
+        seconds = time.perf_counter() - start
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+    before = seconds - float(model.history["seconds"][-1])
+    return Fit(model, seconds, read[0] - start, before, ranks[0], start_gib, peak_memory())
+
+
+def peak_memory() -> float:
+    """The most memory that this process has taken so far, in GiB."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+def open_archive(name: str, *, quick: bool) -> xr.DataArray:
+    """An example of the paper, or ERSST, in memory; small if quick."""
+    import xmrcae
+
+    if name == "ERSST":
+        with xr.open_dataset(ERSST) as dataset:
+            return dataset["sst"].load()
+    size = {"n_times": 40, "size": 31} if quick else {}
+    return getattr(xmrcae.datasets, name)(**size)
+
+
+def archives() -> list[str]:
+    """Names of those that are there."""
+    return ["two_modes", "drifting_mode", *(["ERSST"] if ERSST.is_file() else [])]
+
+
+def recipe(name: str) -> dict[str, Any]:
+    """Options of the experiment on an archive, as the engine takes them."""
+    import xmrcae
+
+    if name != "ERSST":
+        return dict(xmrcae.recipes[name])
+    channels = [[1, 1], [2, 2], [2, 3, 3, 3], [4, 5, 5, 5]]
+    return {"levels": 4, "channels": channels, "tolerance": [0.4, 0.3, 0.2, 0.15], "omega": 0.5}
+
+
+def departure_rms(field: xr.DataArray) -> float:
+    """Root mean square of the departures from the time mean, over time and all pixels that have data."""
+    return float(np.sqrt((field - field.mean("time")).astype("float64").var()))

@@ -1,0 +1,12 @@
+"""The sections, in the order of the page.
+
+Each is a module with TITLE, TEXT, COLUMNS (key of a row -> heading), `cases`, which gives the rows' first columns, and
+`measure`, which gives the others, in a process of its own.
+"""
+
+import pixels
+import snapshots
+import throughput
+import time_to_loss
+
+SECTIONS = {module.__name__: module for module in (time_to_loss, snapshots, pixels, throughput)}

@@ -1,0 +1,238 @@
+"""Blocks of samples, sketches, and bounds of what is left out."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+import xarray as xr
+from helpers import AVISO, ERSST, make_field, make_two_variables, open_real, pixel_errors, prepare_with, random_network
+
+from xmrcae.core.evaluation import Evaluation
+from xmrcae.core.losses import smooth_max
+from xmrcae.core.network import Network
+from xmrcae.core.samples import Samples, sketched
+
+CPU = torch.device("cpu")
+
+
+def prepared(obj: xr.DataArray | xr.Dataset, **options: Any) -> tuple[Network, list[Samples]]:
+    """A random network on the grid of the data, and the samples of all levels."""
+    data = prepare_with(obj, levels=2, **options).training
+    network = random_network([each.has_data for each in data], data[-1].counts, dtype=torch.float32)
+    return network, [Samples.of(each, CPU) for each in data]
+
+
+def gradients(network: Network) -> torch.Tensor:
+    return torch.cat([parameter.grad.flatten() for parameter in network.parameters()])
+
+
+def room(network: Network, n: int) -> float:
+    """Bytes that `n` samples take on the finest level."""
+    return n * network.bytes_per_sample(len(network.levels) - 1)
+
+
+# Blocks
+
+
+@pytest.mark.parametrize("power", [None, 8.0, 128.0])
+@pytest.mark.parametrize("anchor", [0.0, 0.5])
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_blocks_change_neither_objective_nor_gradient(n: int, anchor: float, power: float | None) -> None:
+    network, data = prepared(make_two_variables(n_times=30), weights="area")
+    whole = Evaluation(network, room=math.inf)
+    value, errors = whole.objective(data, 1, power=power, omega=0.3, anchor=anchor)
+    expected = gradients(network)
+    blocks = Evaluation(network, room=room(network, n))
+    assert len(blocks.blocks(1, slice(0, data[1].rank))) == math.ceil(data[1].rank / 2 ** int(math.log2(n)))
+    again, other = blocks.objective(data, 1, power=power, omega=0.3, anchor=anchor)
+    torch.testing.assert_close(again, value, rtol=1e-5, atol=0)
+    torch.testing.assert_close(other, errors, rtol=1e-4, atol=1e-6 * float(errors.max()))
+    torch.testing.assert_close(gradients(network), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("n", [1, 4, 1000])
+def test_errors_add_up_over_blocks(n: int) -> None:
+    network, data = prepared(make_field(n_times=30))
+    outputs = network(data[-1].pixels, data[-1].one).outputs
+    evaluation = Evaluation(network, room=room(network, n))
+    for level in range(2):
+        expected = pixel_errors(network(data[level].pixels, data[level].one).outputs[level] - data[level].pixels,
+                                data[level].one)  # fmt: skip
+        found, finest = evaluation.errors(data, level, slice(0, None))
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+        assert finest is None
+    _, finest = evaluation.errors(data, 1, slice(0, None), prolongations=[])
+    torch.testing.assert_close(finest, pixel_errors(outputs[1] - data[1].pixels, data[1].one), rtol=1e-4, atol=1e-6)
+
+
+def test_a_block_without_memory_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, data = prepared(make_field(n_times=30))
+    evaluation = Evaluation(network, room=math.inf)
+    value, _ = evaluation.objective(data, 1, power=None, omega=0.5, anchor=0.5)
+    expected = gradients(network)
+    forward, widths = Network.forward, []
+
+    def small(self: Network, pixels: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        widths.append(pixels.shape[1])
+        if pixels.shape[1] > 5:
+            raise torch.cuda.OutOfMemoryError("out of memory")
+        return forward(self, pixels, *args, **kwargs)
+
+    monkeypatch.setattr(Network, "forward", small)
+    again, _ = evaluation.objective(data, 1, power=None, omega=0.5, anchor=0.5)
+    assert widths[0] == data[1].rank and max(widths[-3:]) == 4
+    torch.testing.assert_close(again, value, rtol=1e-5, atol=0)
+    torch.testing.assert_close(gradients(network), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+    widths.clear()
+    evaluation.objective(data, 1, power=None, omega=0.5, anchor=0.5)
+    assert max(widths) == 4  # from then on
+    monkeypatch.setattr(Network, "forward", lambda *_, **__: (_ for _ in ()).throw(torch.cuda.OutOfMemoryError("none")))
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        evaluation.objective(data, 1, power=None, omega=0.5, anchor=0.5)
+
+
+@pytest.mark.parametrize("activation", [None, "relu"])
+def test_a_fit_in_blocks_ends_near_one_in_a_piece(monkeypatch: pytest.MonkeyPatch, activation: str | None) -> None:
+    options = {"levels": 2, "max_epochs": 15, "tolerance": None, "channels": [[1]], "activation": activation}
+    whole = make_field().mrcae.fit(progress=False, **options)
+    widths = []
+    width = Network.bytes_per_sample
+    monkeypatch.setattr(Network, "bytes_per_sample", lambda self, level: width(self, level) * 10**7)
+    forward = Network.forward
+    monkeypatch.setattr(
+        Network, "forward", lambda self, p, *a, **k: (widths.append(p.shape[1]), forward(self, p, *a, **k))[1]
+    )
+    blocks = make_field().mrcae.fit(progress=False, memory=2**30, **options)
+    assert max(widths) == 1
+    a, b = (float(model.history["train_loss"][-1]) for model in (whole, blocks))
+    assert a == pytest.approx(b, rel=0.2)
+
+
+# Sketches
+
+
+def test_combinations_have_the_sums_of_squares_of_what_they_stand_for() -> None:
+    network, data = prepared(make_field(n_times=60))
+    evaluation = Evaluation(network, room=math.inf)
+    exact, _ = evaluation.errors(data, 1, slice(0, data[1].rank))
+    draws = []
+    for seed in range(200):
+        some = sketched(data, 4, (seed,))
+        assert [each.pixels.shape[1] for each in some] == [9, 9]
+        draws.append(evaluation.errors(some, 1, slice(0, 9))[0])
+    draws = torch.stack(draws)
+    leading, _ = evaluation.errors(data, 1, slice(0, 5))
+    tail = exact - leading
+    deviation = draws.std(0) / math.sqrt(len(draws))
+    assert ((draws.mean(0) - exact).abs() <= 6 * deviation + 1e-5 * exact).all()
+    weights, counts = data[1].weights, data[1].counts
+    assert float((draws @ weights).std()) <= math.sqrt(2 / 4) * float(tail @ weights) * 1.2
+    spread = math.log(int(counts.sum()) + 1) / 4
+    bias = float(draws[:, counts].max(1).values.mean() - exact[counts].max())
+    assert 0 <= bias <= float(tail.max()) * 2 * (math.sqrt(spread) + spread)
+
+
+def test_the_same_combinations_on_all_levels() -> None:
+    _, data = prepared(make_field(n_times=60), restriction="injection")
+    coarse, fine = sketched(data, 3, (1, 2))
+    rows, columns = prepare_with(make_field(), levels=2).pyramid.shape(1)
+    injected = fine.pixels.reshape(rows, columns, -1)[1::2, 1::2].reshape(len(coarse.pixels), -1)
+    torch.testing.assert_close(injected[coarse.counts], coarse.pixels[coarse.counts])
+    assert torch.equal(sketched(data, 3, (1, 2))[1].pixels, fine.pixels)
+    assert not torch.equal(sketched(data, 3, (1, 3))[1].pixels, fine.pixels)
+
+
+def test_few_vectors_are_not_sketched() -> None:
+    _, data = prepared(make_field(n_times=20))
+    assert sketched(data, 100, (0,)) == data
+
+
+def test_a_sketched_fit_reports_the_full_set() -> None:
+    field = make_field(n_times=60)
+    model = field.mrcae.fit(levels=2, sketch=4, max_epochs=30, progress=False)
+    scale = float(model.fitted.standard.scale[0])
+    train = model.score(field.isel(time=(model.split == "training").values))
+    assert float(model.history["train_mse"][-1]) ** 0.5 * scale == pytest.approx(float(train["rmse"][-1]), rel=1e-4)
+    for name in ("sketch_mse_std", "sketch_max_bias"):
+        assert len(model.history.attrs[name]) == 2 and min(model.history.attrs[name]) > 0
+    assert model.history.attrs["train_samples"] == 42
+
+
+# What memory has no room for
+
+
+@pytest.mark.filterwarnings("ignore:.*singular vector")
+@pytest.mark.parametrize("widening", ["residual", "parallel"])
+@pytest.mark.parametrize("restriction", ["full_weighting", "injection"])
+def test_bounds_hold_at_every_pixel(widening: str, restriction: str) -> None:
+    ds = make_two_variables(n_times=40)
+    options = {"levels": 2, "restriction": restriction}
+    full, cut = prepare_with(ds, **options).training, prepare_with(ds, memory=3e5, **options).training
+    assert len(cut[0].samples) < len(full[0].samples) / 2
+    for seed in range(3):
+        network = random_network(
+            [each.has_data for each in full], full[-1].counts, widening=widening, restriction=restriction, seed=seed,
+            dtype=torch.float32,
+        )  # fmt: skip
+        evaluation = Evaluation(network, room=math.inf)
+        before = [parameter.clone() for parameter in network.parameters()]
+        for level in range(2):
+            some, every = ([Samples.of(each, CPU) for each in levels] for levels in (cut, full))
+            kept, _ = evaluation.errors(some, level, slice(0, None))
+            true, _ = evaluation.errors(every, level, slice(0, None))
+            bound, _ = evaluation.bound(some, level)
+            tolerance = 1e-4 * float(true.max())
+            counts = some[level].counts
+            assert (true >= kept - tolerance)[counts].all() and (true <= kept + bound + tolerance)[counts].all()
+            assert float(bound.max()) > 10 * tolerance
+        assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
+
+
+@pytest.mark.filterwarnings("ignore:.*singular vector")
+def test_reported_bounds_take_in_the_losses_of_the_snapshots() -> None:
+    field = make_field(n_times=60)
+    model = field.mrcae.fit(levels=2, memory=2e5, max_epochs=20, progress=False)
+    scale = float(model.fitted.standard.scale[0])
+    for part, name in (("training", "train"), ("validation", "validation"), ("test", "test")):
+        score = model.score(field.isel(time=(model.split == part).values))
+        mse, largest = (float(score[term][-1] / scale) ** 2 for term in ("rmse", "worst_pixel_rmse"))
+        last = model.history.isel(epoch=-1)
+        bounds = model.history.attrs
+        assert last[f"{name}_mse"] * (1 - 1e-4) <= mse <= (last[f"{name}_mse"] + bounds[f"{name}_mse_bound"][-1])
+        assert last[f"{name}_max"] * (1 - 1e-4) <= largest <= (last[f"{name}_max"] + bounds[f"{name}_max_bound"][-1])
+
+
+def test_with_memory_enough_there_is_nothing_to_bound() -> None:
+    attrs = make_field().mrcae.fit(levels=2, max_epochs=2, progress=False).history.attrs
+    assert not [name for name in attrs if "bound" in name or "sketch" in name]
+    assert attrs["train_samples"] >= attrs["train_samples_in_training"] > 1
+
+
+# Compressed sets of real data, for fitted networks
+
+REAL = {
+    "ERSST": (ERSST, "sst", {"weights": "area"}),
+    "ERSST, parallel": (ERSST, "sst", {"weights": "area", "widening": "parallel", "restriction": "injection"}),
+    "Mediterranean": (AVISO, "adt", {"gaps": "mask", "fill": "harmonic"}),
+}
+
+
+@pytest.mark.parametrize("case", REAL)
+def test_fitted_networks_have_the_same_errors_on_the_compressed_set(real_file: Any, case: str) -> None:
+    name, variable, options = REAL[case]
+    obj = open_real(real_file, name)[variable]
+    tolerance = 0.5 if name == ERSST else None
+    model = obj.mrcae.fit(levels=3, channels=[[1, 1]], tolerance=tolerance, max_epochs=15, progress=False, **options)
+    network = model.fitted.inference.network
+    found = prepare_with(obj, levels=3, tolerance=tolerance, **options)
+    plain = prepare_with(obj, levels=3, tolerance=tolerance, activation="relu", **options)
+    evaluation = Evaluation(network, room=math.inf)
+    for level in range(3):
+        one, other = ([Samples.of(each, CPU) for each in part.training] for part in (found, plain))
+        a, b = (evaluation.errors(data, level, slice(0, None))[0] for data in (one, other))
+        assert float((a - b).abs().max()) <= 1e-5 * float(b.max())
+        counts, weights = one[level].counts, one[level].weights
+        assert float(a @ weights) == pytest.approx(float(b @ weights), rel=1e-5)
+        assert float(a[counts].max()) == pytest.approx(float(b[counts].max()), rel=1e-5)
+        assert float(smooth_max(a, counts, 8.0)[0]) == pytest.approx(float(smooth_max(b, counts, 8.0)[0]), rel=1e-5)
