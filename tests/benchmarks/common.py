@@ -3,6 +3,7 @@
 Nothing here imports torch before it has to, so that the process that starts the measurements stays small.
 """
 
+import copy
 import dataclasses
 import math
 import os
@@ -82,8 +83,10 @@ def timed_fit(
 
     class Preparation(training_set.Preparation):
         def __init__(self, obj: Any, options: Any, **kwargs: Any) -> None:
-            chosen = dataclasses.replace(options, activation="relu") if snapshots_themselves else options
-            super().__init__(obj, chosen, **kwargs)
+            if snapshots_themselves:
+                options = copy.copy(options)
+                object.__setattr__(options, "activation", "relu")
+            super().__init__(obj, options, **kwargs)
 
         def compress(self) -> Any:
             result = super().compress()

@@ -78,11 +78,21 @@ def over_batch(
     """
     task, add = delayed(function, nout=2), delayed(_add)
     kept = []
-    for band in batch:
-        each, more = task(array[:, :, band], *(p[..., band, :] for p in per_pixel), **kwargs)
+    for values, band in zip(_bands(array, batch), batch, strict=True):
+        each, more = task(values, *(p[..., band, :] for p in per_pixel), **kwargs)
         kept.append(each)
         total = more if total is None else add(total, more)
     return compute(kept, total, **({} if isinstance(array, da.Array) else {"scheduler": "threads"}))
+
+
+def _bands(array: da.Array | np.ndarray, batch: Sequence[slice]) -> list[Any]:
+    """The values of each band, cut from chunks that are read once for all bands together."""
+    if not isinstance(array, da.Array):
+        return [array[:, :, band] for band in batch]
+    rows = array[:, :, batch[0].start : batch[-1].stop]
+    heights = tuple(band.stop - band.start for band in batch)
+    cut = rows.rechunk((-1, -1, heights, -1), threshold=10**9, method="tasks")  # in one step
+    return list(cut.to_delayed().ravel())
 
 
 def _add(total: list[np.ndarray], more: list[np.ndarray]) -> list[np.ndarray]:

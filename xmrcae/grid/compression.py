@@ -126,23 +126,23 @@ def compress(
     result = {}
     for part, values, variance in zip(parts, samples, lost, strict=True):
         n = len(parts[part])
-        if n > GRAM_LIMIT:
+        if n > len(vectors[part]) == RANDOM_RANK:
             _rotate(values[..., 1:])
         one = np.zeros(values.shape[-1])
         one[0] = np.sqrt(n)
         rank = values.shape[-1]
         if tail is not None:
-            behind = np.stack([_variance_behind(values[v, ..., 1:], variance[v], n) for v in range(size[0])])
+            behind = np.stack([_variance_behind(field[..., 1:], n) for field in values])
             rank = 1 + int((behind > tail[:, None]).any(0).sum())
         result[part] = Compressed(np.moveaxis(values, -1, 0), one, rank, variance)
     return result
 
 
-def _variance_behind(vectors: np.ndarray, lost: np.ndarray, n: int) -> np.ndarray:
-    """For each vector, the largest variance of any pixel that it, those behind it and what is lost hold."""
-    behind, total = np.zeros(vectors.shape[-1]), lost.astype(np.float64)
+def _variance_behind(vectors: np.ndarray, n: int) -> np.ndarray:
+    """For each vector, (y, x, vector), the largest variance of any pixel that it and those behind it hold."""
+    behind, total = np.zeros(vectors.shape[-1]), np.zeros(vectors.shape[:-1])
     for j in range(vectors.shape[-1] - 1, -1, -1):
-        total = total + vectors[..., j].astype(np.float64) ** 2 / n
+        total += vectors[..., j].astype(np.float64) ** 2 / n
         behind[j] = total.max()
     return behind
 

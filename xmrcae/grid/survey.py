@@ -12,11 +12,14 @@ import numpy as np
 from .blocks import batches, over_batch
 from .land import describable
 
-#: Snapshots of a part up to which the decomposition is exact, by their Gram matrix.
-GRAM_LIMIT = 4000
+#: Training snapshots up to which the decomposition is exact, by Gram matrices.
+GRAM_LIMIT = 3000
 
-#: Random fields that a part of more snapshots is multiplied with: the most singular vectors that it then has.
+#: Random fields that more snapshots are multiplied with: the most singular vectors that a part then has.
 RANDOM_RANK = 512
+
+#: Neighbouring pixels that share a value of a random field: the data are smooth at that scale, what is noise is not.
+RANDOM_RUN = 8
 
 
 @dataclass(frozen=True)
@@ -119,21 +122,24 @@ def _survey_band(
     )  # fmt: skip
     valid = describable(given, found.finite, len(band), is_land=is_land, gaps=rules.gaps)
     products = []
+    exact = len(rules.training) <= GRAM_LIMIT
     for positions in rules.parts.values():
         season = rules.season[positions]
         centres = centre.astype(band.dtype)
         stand_in = centres[season] if rules.center == "month" else mean.astype(band.dtype)
         values = np.where(finite[positions], band[positions], stand_in).astype(np.float64) - centres[season]
         values -= values.mean(0)
-        products.append(np.stack([_product(values[:, v, at], number[v, at]) for v, at in enumerate(valid)]))
+        products.append(np.stack([_product(values[:, v, at], number[v, at], exact) for v, at in enumerate(valid)]))
     return tuple(getattr(found, field.name) for field in fields(found)), products
 
 
-def _product(departures: np.ndarray, number: np.ndarray) -> np.ndarray:
-    """Departures (snapshot, pixel) times their transpose, or times random fields that the pixels' numbers seed."""
+def _product(departures: np.ndarray, number: np.ndarray, exact: bool) -> np.ndarray:
+    """Departures (snapshot, pixel) times their transpose, or times random fields; the first pixel's number seeds."""
     flat = np.ascontiguousarray(departures)
-    if len(flat) <= GRAM_LIMIT:
+    if exact or len(flat) <= RANDOM_RANK:
         return flat @ flat.T
     if not len(number):
         return np.zeros((len(flat), RANDOM_RANK))
-    return flat @ np.random.default_rng(int(number[0])).standard_normal((len(number), RANDOM_RANK))
+    starts = np.arange(0, len(number), RANDOM_RUN)
+    fields = np.random.default_rng(int(number[0])).standard_normal((len(starts), RANDOM_RANK))
+    return np.add.reduceat(flat, starts, axis=1) @ fields
