@@ -365,9 +365,8 @@ def test_without_tolerance_nothing_is_left_out():
 def test_memory_bounds_the_rank_and_warns_of_the_variance_lost():
     field = make_field(n_times=40)
     shape = prepare_with(field, levels=2).pyramid.shape(1)
-    half = (
-        2 * 4 * (4 / 3 * shape[0] * shape[1] + 21 * 30) * (28 + 8 + 4) / 2
-    )  # room for half of the three parts' samples
+    sample = 4 * (4 / 3 * shape[0] * shape[1] + 21 * 30)
+    half = sample * (28 + 8 + 4) / 2 / 0.4  # samples take 0.4 of memory: room for half of those of the three parts
     with pytest.warns(UserWarning, match=r"^13 singular vectors .* 28 training .* leaves out 0\.\d+ .* memory="):
         found = prepare_with(field, levels=2, memory=half)
     assert [len(levels[-1].samples) for levels in found.data.values()] == [14, 4, 2]

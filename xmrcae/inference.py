@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from .core.matrices import Prolongation
+from .core.network import Network
 from .grid.pyramid import Pyramid
 from .grid.snapshots import Standard, complete
-
-if TYPE_CHECKING:
-    from .core.network import Network
 
 #: Snapshots that go through the network together. Always as many, so that no bit depends on the chunks of the data.
 WIDTH = 32
@@ -57,7 +55,18 @@ class Inference:
         self.sizes = [int(active.sum()) for active in self.active]
 
     def __dask_tokenize__(self) -> Any:
-        return "xmrcae.Inference", self.token
+        weights = torch.nn.utils.parameters_to_vector(self.network.parameters()).detach().cpu().numpy()
+        return "xmrcae.Inference", self.token, weights.tobytes()  # a fit that goes on keeps its token
+
+    def __reduce__(self) -> Any:
+        """Pickle masks and weights: the network's matrices are a hundred times as large and quickly made of them."""
+        network = self.network
+        arguments = {name: getattr(network, name) for name in ("widening", "restriction", "activation", "dtype")}
+        groups = [[(group.mask.cpu().numpy(), group.channels) for group in level.groups] for level in network.levels]
+        weights = {name: weight.cpu().numpy() for name, weight in network.state_dict().items()}
+        has_data = [has.cpu().numpy() for has in network.has_data]
+        device = network.has_data[0].device.type
+        return _rebuild, (has_data, arguments, groups, weights, device, self.pyramid, self.standards[-1], self.token)
 
     @cached_property
     def prolongations(self) -> list[Prolongation]:
@@ -157,6 +166,26 @@ class Inference:
         difference = (field.astype(np.float64) - target) * scale
         known = np.isfinite(difference)
         return np.stack([np.where(known, difference**2, 0).sum(0).ravel(), known.sum(0).ravel()])
+
+
+def _rebuild(
+    has_data: list[np.ndarray], arguments: dict[str, Any], groups: list[list[tuple[np.ndarray, int]]],
+    weights: dict[str, np.ndarray], device: str, pyramid: Pyramid, standard: Standard, token: str,
+) -> Inference:  # fmt: skip
+    """What `Inference.__reduce__` has pickled; on the CPU where there is no such device."""
+    device = device if device == "cpu" or torch.cuda.is_available() else "cpu"
+    counts = np.zeros(has_data[-1].shape, dtype=bool)
+    counts[pyramid.cut(pyramid.levels - 1)] = standard.valid
+    network = Network(
+        [torch.tensor(has, device=device) for has in has_data], torch.as_tensor(counts, device=device), **arguments
+    )
+    generator = torch.Generator()
+    for level, masks in enumerate(groups):
+        network.deepen(noise=0.0, generator=generator)
+        for mask, channels in masks:
+            network.widen(level, torch.tensor(mask, device=device), channels, noise=0.0, generator=generator)
+    network.load_state_dict({name: torch.tensor(weight) for name, weight in weights.items()})
+    return Inference(network, pyramid, standard, token)
 
 
 def _widened(*arrays: np.ndarray) -> Sequence[np.ndarray]:

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from .grid.coordinates import Labelled
-from .grid.layout import BLOCK_BYTES
+from .grid.layout import BLOCK_BYTES, as_node, call
 from .grid.training_set import grid_weights
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _total(model: MrCAE, layout: Any, array: Any) -> np.ndarray:
     levels = model.fitted.inference.standards
     pixels = sum(s.valid.size for s in levels) + len(levels) * levels[-1].valid.size
     blocks = da.blockwise(
-        errors, "tkp", array, "tvyx", beside, "t", new_axes={"k": 2, "p": pixels}, adjust_chunks={"t": 1},
-        concatenate=True, dtype=np.float64, meta=np.empty((0, 0, 0)),
+        call, "tkp", array, "tvyx", beside, "t", new_axes={"k": 2, "p": pixels}, adjust_chunks={"t": 1},
+        concatenate=True, dtype=np.float64, meta=np.empty((0, 0, 0)), **as_node(errors),
     )  # fmt: skip
     return blocks.sum(0).compute()

@@ -60,7 +60,9 @@ class Evaluation:
             n = data[level].n_snapshots
             return errors / n, None if finest is None else finest / n
 
-        return self._in_blocks(add, level, slice(*part.indices(len(data[level].one))[:2]))
+        return self._in_blocks(
+            add, level, slice(*part.indices(len(data[level].one))[:2]), metric=prolongations is not None
+        )
 
     def objective(
         self, data: Sequence[Samples], level: int, *, power: float | None, omega: float, anchor: float
@@ -153,16 +155,20 @@ class Evaluation:
             field = prolong(field)
         return local, (field + data[-1].spread)[:, 0].square()
 
-    def blocks(self, level: int, part: slice) -> list[slice]:
+    def blocks(self, level: int, part: slice, *, metric: bool = False) -> list[slice]:
         """A range of samples, all in one or cut into blocks of a power of two."""
         n = part.stop - part.start
-        fit = int(self.room / self.network.bytes_per_sample(level)) if self.room < math.inf else n
+        fit = int(self.room / self._size(level, metric)) if self.room < math.inf else n
         width = max(1, n) if fit >= n else 2 ** max(0, fit.bit_length() - 1)
         return [slice(i, min(i + width, part.stop)) for i in range(part.start, part.stop, width)]
 
-    def _in_blocks(self, function: Callable[[list[slice]], T], level: int, part: slice) -> T:
+    def _size(self, level: int, metric: bool) -> int:
+        """Bytes of a sample on its way through the network and, for the metric, of its prolonged field."""
+        return self.network.bytes_per_sample(level) + 12 * metric * self.network.has_data[-1].numel()
+
+    def _in_blocks(self, function: Callable[[list[slice]], T], level: int, part: slice, *, metric: bool = False) -> T:
         while True:
-            blocks = self.blocks(level, part)
+            blocks = self.blocks(level, part, metric=metric)
             width = blocks[0].stop - blocks[0].start
             try:
                 return function(blocks)
@@ -170,7 +176,7 @@ class Evaluation:
                 if width == 1:
                     raise
             log.info("no memory on the device for a block of %d samples: halved", width)
-            self.room = self.network.bytes_per_sample(level) * (width // 2)
+            self.room = self._size(level, metric) * (width // 2)
             torch.cuda.empty_cache()
 
 

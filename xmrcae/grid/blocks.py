@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from dask.base import compute
 from dask.delayed import delayed
 
 #: Bytes, in float64, of the block of pixels, with all its snapshots, that one task looks at.
-PIXEL_BLOCK_BYTES = 2**25
+PIXEL_BLOCK_BYTES = 2**24
 
 
 def pixel_blocks(shape: tuple[int, ...]) -> list[slice]:
@@ -32,14 +33,14 @@ def batches(array: da.Array | np.ndarray, *, memory: float, result: int = 0) -> 
     array : dask.array.Array or numpy.ndarray, shape (sample, variable, y, x)
         The archive.
     memory : float
-        Bytes that a batch may hold, of the archive, and again of its results.
+        Bytes that a batch may hold of the archive, and half as many of its results.
     result : int
         Bytes that the results hold a row.
     """
     row = array.nbytes / array.shape[2]
     reach = min(2 * max(array.chunks[2]), array.shape[2]) if isinstance(array, da.Array) else 0
     rows = array.shape[2] if row * reach <= memory else memory // row
-    rows = max(1, min(rows, memory // max(result, 1)))
+    rows = max(1, min(rows, memory / 2 // max(result, 1)))
     batch: list[slice] = []
     for band in pixel_blocks(array.shape):
         if batch and band.stop - batch[0].start > rows:
@@ -82,7 +83,17 @@ def over_batch(
         each, more = task(values, *(p[..., band, :] for p in per_pixel), **kwargs)
         kept.append(each)
         total = more if total is None else add(total, more)
-    return compute(kept, total, **({} if isinstance(array, da.Array) else {"scheduler": "threads"}))
+    result = compute(kept, total, **({} if isinstance(array, da.Array) else {"scheduler": "threads"}))
+    give_back_memory()
+    return result
+
+
+def give_back_memory() -> None:
+    """Let the C library return what is freed: glibc keeps arrays of some megabytes for later, a heap a thread."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError):
+        pass
 
 
 def _bands(array: da.Array | np.ndarray, batch: Sequence[slice]) -> list[Any]:

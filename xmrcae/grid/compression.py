@@ -12,7 +12,7 @@ data change no bit.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ from .snapshots import Standard, complete
 from .survey import GRAM_LIMIT, RANDOM_RANK
 
 #: Samples that are brought to all levels together.
-WIDTH = 16
+WIDTH = 8
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def room_for(parts: Mapping[str, int], pyramid: Pyramid, variables: int, memory:
 
 def compress(
     array: da.Array | np.ndarray, parts: Mapping[str, np.ndarray], season: np.ndarray, standard: Standard,
-    vectors: Mapping[str, np.ndarray], *, tail: np.ndarray | None, memory: float,
+    vectors: Mapping[str, np.ndarray], *, random: Collection[str], tail: np.ndarray | None, memory: float,
 ) -> dict[str, Compressed]:  # fmt: skip
     """Mean and scaled left singular vectors of the snapshots of each part, by one pass over the archive.
 
@@ -101,6 +101,9 @@ def compress(
         Centring and scaling.
     vectors : mapping of str to numpy.ndarray, shape (mode, n)
         The combinations of the snapshots of each part that are kept, as `directions` gives them.
+    random : collection of str
+        Parts whose combinations come from products with random fields. They are turned into singular vectors; those
+        that training may leave out are, unlike others, not kept for reports, since some are lost anyway.
     tail : numpy.ndarray, shape (variable,), or None
         Training may leave out trailing vectors while their variance is under this at every pixel.
     memory : float
@@ -126,14 +129,17 @@ def compress(
     result = {}
     for part, values, variance in zip(parts, samples, lost, strict=True):
         n = len(parts[part])
-        if n > len(vectors[part]) == RANDOM_RANK:
+        if part in random:
             _rotate(values[..., 1:])
-        one = np.zeros(values.shape[-1])
-        one[0] = np.sqrt(n)
         rank = values.shape[-1]
         if tail is not None:
             behind = np.stack([_variance_behind(field[..., 1:], n) for field in values])
             rank = 1 + int((behind > tail[:, None]).any(0).sum())
+        if part in random:
+            variance = variance + np.square(values[..., rank:], dtype=np.float64).sum(-1) / n
+            values = np.ascontiguousarray(values[..., :rank])
+        one = np.zeros(values.shape[-1])
+        one[0] = np.sqrt(n)
         result[part] = Compressed(np.moveaxis(values, -1, 0), one, rank, variance)
     return result
 
@@ -255,12 +261,12 @@ def _on_levels(values: np.ndarray, has_data: np.ndarray, pyramid: Pyramid, stand
 
 
 def warn_of_loss(part: str, compressed: Compressed, n_snapshots: int, tail: np.ndarray | None, *, cut: bool) -> None:
-    """Warn if what the samples leave out is more than training may leave out."""
+    """Warn if what the samples leave out is more than twice what training may leave out."""
     lost = compressed.lost
-    if not (lost.max((1, 2)) > (0 if tail is None else tail)).any():
+    if not (lost.max((1, 2)) > (0 if tail is None else 2 * tail)).any():
         return
     kept = sum(float(np.square(vector, dtype=np.float64).sum()) for vector in compressed.samples[1:]) / n_snapshots
-    way_out = "allow more with memory=" if cut else f"more than {GRAM_LIMIT} are decomposed into {RANDOM_RANK} at most"
+    way_out = "allow more with memory=" if cut else f"beyond {GRAM_LIMIT} there are {RANDOM_RANK} at most"
     n_vectors = len(compressed.one) - 1
     vectors = f"{n_vectors} singular vector{'s' * (n_vectors != 1)}"
     warnings.warn(

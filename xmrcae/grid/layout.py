@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MethodType
 from typing import Any
 
 import dask.array as da
 import numpy as np
 import xarray as xr
+from dask.delayed import delayed
 
 from .coordinates import Dimensions, Grid, Labelled
 
@@ -111,14 +113,26 @@ def map_samples(
         beside = [da.from_array(other, chunks=(array.chunks[0],)) for other in others]
         out, inner = "t" + "opqr"[: len(shape)], "t" + "abcd"[: array.ndim - 1]
         return da.blockwise(
-            function, out, array, inner, *(argument for other in beside for argument in (other, "t")),
+            call, out, array, inner, *(argument for other in beside for argument in (other, "t")),
             new_axes=dict(zip(out[1:], shape, strict=True)), dtype=dtype, concatenate=True,
-            meta=np.empty((0,) * len(out), dtype), **kwargs,
+            meta=np.empty((0,) * len(out), dtype), **as_node(function), **kwargs,
         )  # fmt: skip
     length = max(1, BLOCK_BYTES // max(1, array[:1].nbytes))
     cuts = [slice(i, i + length) for i in range(0, len(array), length)]
     blocks = [function(array[cut], *(other[cut] for other in others), **kwargs) for cut in cuts]
     return np.concatenate(blocks) if blocks else np.empty((0, *shape), dtype)
+
+
+def as_node(function: Callable[..., Any]) -> dict[str, Any]:
+    """Keywords of `call` in a graph: the object of a method is a node, sent once a worker and not once a task."""
+    if isinstance(function, MethodType):
+        return {"function": function.__func__, "on": delayed(function.__self__, pure=True)}
+    return {"function": function, "on": None}
+
+
+def call(*arrays: np.ndarray, function: Callable[..., Any], on: Any, **kwargs: Any) -> Any:
+    """Call a function, or the method of an object."""
+    return function(*arrays, **kwargs) if on is None else function(on, *arrays, **kwargs)
 
 
 def merge_samples(array: Any, share: float) -> Any:

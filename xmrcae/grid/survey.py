@@ -105,21 +105,24 @@ def _survey_band(
     is_land = np.zeros(band.shape[1:], bool)
     if rules.land_value is not None:
         is_land = ((band == rules.land_value) | np.isnan(band)).all(0)
-    trained, known = band[rules.training].astype(np.float64), finite[rules.training]
+    trained, known = band[rules.training], finite[rules.training]
+    least, most = np.fmin.reduce(trained, axis=0), np.fmax.reduce(trained, axis=0)
+    trained = trained.astype(np.float64)
     trained[~known] = 0
+    total, n_known = trained.sum(0), known.sum(0)
+    mean = total / np.maximum(n_known, 1)
     seasons = rules.season[rules.training]
     centre = np.zeros((int(rules.season.max()) + 1, *band.shape[1:]))
-    mean = trained.sum(0) / np.maximum(known.sum(0), 1)
-    if rules.center is not False:
-        for index in range(len(centre)):
-            at = seasons == index
+    for index in range(len(centre)):
+        at = seasons == index if len(centre) > 1 else slice(None)
+        if rules.center is not False:
             n = known[at].sum(0)
             centre[index] = np.where(n > 0, trained[at].sum(0) / np.maximum(n, 1), mean)
-    departure = np.where(known, trained - centre[seasons], 0)
-    found = Survey(
-        finite.sum(0), infinite, known.sum(0), is_land, centre, trained.sum(0), (departure**2).sum(0),
-        np.where(known, trained, np.inf).min(0), np.where(known, trained, -np.inf).max(0),
-    )  # fmt: skip
+        trained[at] -= centre[index]
+    trained[~known] = 0
+    squares = np.square(trained, out=trained).sum(0)
+    found = Survey(finite.sum(0), infinite, n_known, is_land, centre, total, squares, least, most)
+    del trained, known
     valid = describable(given, found.finite, len(band), is_land=is_land, gaps=rules.gaps)
     products = []
     exact = len(rules.training) <= GRAM_LIMIT

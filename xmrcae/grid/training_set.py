@@ -204,7 +204,7 @@ class Preparation:
         tail = None if epsilons is None and options.energy is None else _tail(epsilons, standard, self.rms, energy)
         if options.activation:
             wanted = {part: len(positions) for part, positions in self.parts.items()}
-            room = compression.room_for(wanted, pyramid, len(self.names), self.memory / 2)
+            room = compression.room_for(wanted, pyramid, len(self.names), 0.4 * self.memory)
             if room != wanted:
                 raise ValueError(
                     f"activation={options.activation!r} trains on the snapshots themselves; memory={self.memory:.3g} "
@@ -214,10 +214,12 @@ class Preparation:
         else:
             vectors = {part: compression.directions(p, standard.scale) for part, p in self._products.items()}
             wanted = {part: 1 + len(each) for part, each in vectors.items()}
-            room = compression.room_for(wanted, pyramid, len(self.names), self.memory / 2)
+            room = compression.room_for(wanted, pyramid, len(self.names), 0.4 * self.memory)
             compressed = compression.compress(
                 self.array, self.parts, self.season, standard,
-                {part: each[: room[part] - 1] for part, each in vectors.items()}, tail=tail, memory=self.memory / 4,
+                {part: each[: room[part] - 1] for part, each in vectors.items()},
+                random=[part for part, each in self._products.items() if each.shape[1] != each.shape[2]],
+                tail=tail, memory=self.memory / 4,
             )  # fmt: skip
             for part, each in compressed.items():
                 cut = room[part] < wanted[part]
