@@ -12,10 +12,20 @@ import pandas as pd
 import xarray as xr
 
 from .fitted import Fitted
-from .grid.coordinates import Dimensions, Grid
+from .grid.coordinates import Dimensions, Grid, Labelled
 from .grid.layout import Layout, map_samples
 from .grid.pyramid import Pyramid
 from .inference import Inference
+
+
+def flat_codes(obj: Labelled, fitted: Fitted, center: Any) -> tuple[Any, Layout]:
+    """All codes (sample, code) of labelled data, and how they lie."""
+    obj = fitted.variables_of(obj)
+    layout = fitted.layout(obj)
+    array = layout.array(obj).astype(fitted.dtype, copy=False)
+    size = (sum(fitted.inference.sizes),)
+    season = fitted.season(layout, center)
+    return map_samples(fitted.inference.encode, array, season, shape=size, dtype=np.float32), layout
 
 
 def codes_to_tree(flat: Any, inference: Inference, layout: Layout, attrs: dict[str, Any]) -> xr.DataTree:
@@ -111,6 +121,21 @@ def _active_codes(encoding: xr.DataArray, inference: Inference, level: int) -> t
     return map_samples(
         inference.gather, values, shape=(inference.sizes[level],), dtype=values.dtype, level=level
     ), layout
+
+
+def fields_of(
+    flat: Any, fitted: Fitted, layout: Layout, season: np.ndarray, *, level: int, attrs: dict[str, Any]
+) -> Labelled:
+    """Fields on a level's grid from the codes (sample, code) of the levels up to it."""
+    inference, grid = fitted.inference, fitted.inference.pyramid.grid
+    shape = inference.standards[level].valid.shape
+    fields = map_samples(inference.decode, flat, season, shape=shape, dtype=fitted.dtype, level=level)
+    coords = inference.pyramid.coordinates(level)
+    arrays = {
+        name: layout.labelled(fields[:, v], (grid.y, grid.x), coords, name=name, attrs=fitted.attrs[v] | attrs)
+        for v, name in enumerate(fitted.variables)
+    }
+    return xr.Dataset(arrays, attrs=attrs) if fitted.is_dataset else next(iter(arrays.values()))
 
 
 def encoding_grid(pyramid: Pyramid, level: int) -> Grid:

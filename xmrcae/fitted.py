@@ -11,7 +11,7 @@ import xarray as xr
 
 from .grid.coordinates import Dimensions, Labelled
 from .grid.layout import Layout
-from .grid.snapshots import Standard
+from .grid.snapshots import Standard, seasons
 
 if TYPE_CHECKING:
     from .grid.training_set import TrainingSet
@@ -96,6 +96,13 @@ class Fitted:
             if dim in self.sample or (dim not in (grid.y, grid.x) and first.sizes[dim] > 1)
         )
         return Layout.of(obj, Dimensions(sample, grid.y, grid.x), grid)
+
+    def season(self, layout: Layout, center: Any) -> np.ndarray:
+        """The centre that each snapshot of a layout departs from."""
+        sample = layout.dims.sample
+        time = layout.sample_coords.get(self.sample[0]) if len(self.sample) == 1 else None
+        n = int(np.prod(layout.sample_shape))
+        return seasons(time if not sample or time is not None else None, n, center=center)
 
     def orient(self, result: xr.DataArray) -> xr.DataArray:
         """A result on ascending rows and columns, in the fitted data's order and orientation."""

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from . import representation
+from . import maps, representation
 from ._version import __version__
 from .fitted import Fitted
 from .grid.coordinates import Labelled
-from .grid.layout import Layout, map_samples
-from .grid.snapshots import seasons
+from .grid.layout import Layout
 from .options import make_options
 
 if TYPE_CHECKING:
@@ -201,25 +200,10 @@ class MrCAE:
         ValueError
             Before fitting, or for data on another grid.
         """
-        from .codes import codes_to_tree
+        from .codes import codes_to_tree, flat_codes
 
-        flat, layout = self._encode(obj)
+        flat, layout = flat_codes(obj, self.fitted, self.options.center)
         return codes_to_tree(flat, self.fitted.inference, layout, self._attrs())
-
-    def _encode(self, obj: Labelled) -> tuple[Any, Layout]:
-        fitted = self.fitted
-        obj = fitted.variables_of(obj)
-        layout = fitted.layout(obj)
-        array, season = layout.array(obj), self._season(layout)
-        size = (sum(fitted.inference.sizes),)
-        array = array.astype(fitted.dtype, copy=False)
-        return map_samples(fitted.inference.encode, array, season, shape=size, dtype=np.float32), layout
-
-    def _season(self, layout: Layout) -> np.ndarray:
-        sample = layout.dims.sample
-        time = layout.sample_coords.get(self.fitted.sample[0]) if len(self.fitted.sample) == 1 else None
-        n = int(np.prod(layout.sample_shape))
-        return seasons(time if not sample or time is not None else None, n, center=self.options.center)
 
     def decode(self, codes: xr.DataTree, *, level: int | None = None) -> Labelled:
         """Fields from codes.
@@ -248,19 +232,11 @@ class MrCAE:
         return layout.orient(self._decode(flat, layout, level))
 
     def _decode(self, flat: Any, layout: Layout, level: int) -> Labelled:
-        fitted = self.fitted
-        inference = fitted.inference
-        pyramid = inference.pyramid
-        shape = inference.standards[level].valid.shape
-        fields = map_samples(inference.decode, flat, self._season(layout), shape=shape, dtype=fitted.dtype, level=level)
-        coords = pyramid.coordinates(level)
-        arrays = {
-            name: layout.labelled(
-                fields[:, v], (pyramid.grid.y, pyramid.grid.x), coords, name=name, attrs=fitted.attrs[v] | self._attrs()
-            )
-            for v, name in enumerate(fitted.variables)
-        }
-        return xr.Dataset(arrays, attrs=self._attrs()) if fitted.is_dataset else next(iter(arrays.values()))
+        from .codes import fields_of
+
+        return fields_of(
+            flat, self.fitted, layout, self.fitted.season(layout, self.options.center), level=level, attrs=self._attrs()
+        )
 
     def reconstruct(self, obj: Labelled, *, keep_gaps: bool = False) -> Labelled:
         """decode(encode(obj)), on the data's own grid.
@@ -277,7 +253,9 @@ class MrCAE:
         xarray.DataArray or xarray.Dataset
             In the order and orientation of `obj`; lazy on lazy data.
         """
-        flat, layout = self._encode(obj)
+        from .codes import flat_codes
+
+        flat, layout = flat_codes(obj, self.fitted, self.options.center)
         result = layout.restore(self._decode(flat, layout, self.levels - 1))
         result = result.assign_coords({dim: obj.coords[dim] for dim in layout.indexers if dim in obj.coords})
         if keep_gaps:
@@ -318,16 +296,7 @@ class MrCAE:
         xarray.DataArray of bool, (group, y, x)
             On the level's encoding grid, groups 1 and up; size 0 along `group` if there is none.
         """
-        level = self._level(level)
-        fitted = self.fitted
-        pyramid, groups = fitted.inference.pyramid, fitted.inference.network.levels[level].groups
-        masks = np.zeros((len(groups), *pyramid.shape(level - 1)), dtype=bool)
-        for mask, group in zip(masks, groups, strict=True):
-            mask[:] = group.mask.cpu().numpy()
-        dims = ("group", pyramid.grid.y, pyramid.grid.x)
-        coords = pyramid.encoding_coordinates(level).assign_coords(group=np.arange(1, len(groups) + 1))
-        attrs = {"long_name": f"refinement mask of level {level}"} | self._attrs()
-        return fitted.orient(xr.DataArray(masks, dims=dims, coords=coords.coords, name="refinement_map", attrs=attrs))
+        return maps.refinement_map(self.fitted, self._level(level), self._attrs())
 
     def refinement_count(self, *, level: int) -> xr.DataArray:
         """Number of filters at work in each cell, the deepening's not counted: the paper's heat map.
@@ -342,12 +311,7 @@ class MrCAE:
         xarray.DataArray of int, (y, x)
             On the level's encoding grid.
         """
-        masks = self.refinement_map(level=level)
-        filters = [group.channels for group in self.fitted.inference.network.levels[self._level(level)].groups]
-        n_filters = xr.DataArray(np.asarray(filters, dtype=np.int64), dims="group", coords={"group": masks["group"]})
-        count = (masks * n_filters).sum("group", dtype=np.int64)
-        attrs = {"long_name": f"filters at work on level {level}", "units": "1"} | self._attrs()
-        return count.rename("refinement_count").assign_attrs(attrs)
+        return maps.refinement_count(self.fitted, self._level(level), self._attrs())
 
     def stack(self, codes: xr.DataTree) -> xr.DataArray:
         """All active codes side by side: what EOFs, DMD or a forecast model take.
@@ -427,9 +391,7 @@ class MrCAE:
         return {"xmrcae_version": __version__, "xmrcae_model": fitted.id, "xmrcae_options": fitted.options_json}
 
     def __repr__(self) -> str:
-        if self._fitted is None:
-            return f"MrCAE (not fitted; {self.options})"
-        return representation.text(self)
+        return f"MrCAE (not fitted; {self.options})" if self._fitted is None else representation.text(self)
 
     def _repr_html_(self) -> str:
         if self._fitted is None:

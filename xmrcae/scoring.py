@@ -92,7 +92,7 @@ def _own(level: int, position: int, shapes: list[Any]) -> int:
 def _total(model: MrCAE, layout: Any, array: Any) -> np.ndarray:
     """Sums of squared errors and numbers of values of every pixel, over all snapshots."""
     errors = model.fitted.inference.squared_errors
-    season = model._season(layout)
+    season = model.fitted.season(layout, model.options.center)
     if not isinstance(array, da.Array):
         length = max(1, BLOCK_BYTES // max(1, array[:1].nbytes))
         cuts = [slice(i, i + length) for i in range(0, len(array), length)]

@@ -1,8 +1,8 @@
 """The multi-resolution autoencoder: levels, groups, masks (paper, section 1).
 
 The network is a straight line of products with sparse matrices, so forward and adjoint are written out one below the
-other. Fields are tensors of shape (variable * pixel, sample) without padding left to do. A level's encoding grid is
-the grid of the level below it; level 0's is the bottleneck's.
+other. Fields are tensors (variable * pixel, sample) without padding left to do. A level's encoding grid is the grid of
+the level below it; level 0's is the bottleneck's.
 """
 
 from __future__ import annotations
@@ -98,9 +98,7 @@ class Deepening(nn.Module):
 
 
 class Group(nn.Module):
-    """w of (2.2): filters that act on the active cells of their refinement mask, and on the pixels under those only.
-
-    The decoder's bias, too, is added on these pixels only: elsewhere the group changes nothing.
+    """w of (2.2): filters that act on the active cells of their mask, and, bias too, on the pixels under those only.
 
     Parameters
     ----------
@@ -163,8 +161,7 @@ class Group(nn.Module):
         """Let the encoder read what tells most, linearly, of the residual around each active cell.
 
         These are the leading directions of the regression of 3x3 patches of the residual on patches of what the
-        filters read; where they read the residual itself, the leading singular vectors of its patches. There are as
-        many as a patch has values; filters beyond these stay as they are.
+        filters read; where they read the residual itself, the leading singular vectors of its patches.
 
         Parameters
         ----------
@@ -300,11 +297,9 @@ class Network(nn.Module):
 
     def bytes_per_sample(self, level: int) -> int:
         """About what a sample takes on its way through the levels up to one, and back."""
-        values = 0
-        for k, each in enumerate(self.levels[: level + 1]):
-            values += 6 * self.has_data[k].numel()
-            values += 2 * sum(len(group.footprint) + group.channels * group.n_cells for group in each.groups)
-        return 4 * values
+        groups = [group for each in self.levels[: level + 1] for group in each.groups]
+        in_groups = sum(len(group.footprint) + group.channels * group.n_cells for group in groups)
+        return 4 * (6 * sum(has.numel() for has in self.has_data[: level + 1]) + 2 * in_groups)
 
     def deepen(self, *, noise: float, generator: torch.Generator) -> None:
         """Add a level (2.1)."""
@@ -334,8 +329,8 @@ class Network(nn.Module):
         one : Tensor, shape (sample,)
             What biases are multiplied with.
         upper_bound : bool
-            Let residual groups read the sum of input and reconstruction, not their difference: with weights by their
-            absolute values, what comes out bounds a sum of absolute values.
+            Let residual groups read the sum of input and reconstruction: with weights by their absolute values, what
+            comes out bounds a sum of absolute values.
         """
         level = next(k for k in range(len(self.levels)) if self.has_data[k].numel() == len(pixels))
         inputs = [pixels]
