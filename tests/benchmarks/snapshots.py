@@ -10,7 +10,7 @@ from common import ERSST, THREADS, departure_rms, open_archive, timed_fit
 BLOCK, NOISE, SEED = 128, 0.005, 0
 
 TITLE = "Number of snapshots"
-TEXT = """\
+TEXT = f"""\
 An archive of {BLOCK} snapshots, repeated, with independent noise of {NOISE} of its rms about the time mean in every
 snapshot. The archive is lazy, made in chunks of {BLOCK} snapshots while it is read, so it takes no memory itself, and
 making it is part of the passes. Every fit has 3 levels and at most 10 epochs a stage, and may use 2 GiB (`memory=`).

@@ -251,8 +251,8 @@ class Pass:
 
     def flat_codes(self, level: int) -> Tensor:
         """All codes of one level, (code, sample)."""
-        codes = [code.reshape(-1, code.shape[-1]) for code in self.codes[level]]
-        return torch.cat([self.bottleneck, *codes] if level == 0 else [self.bottleneck[:0], *codes])
+        codes = [code.flatten(0, 1) for code in self.codes[level]]
+        return torch.cat([self.bottleneck if level == 0 else self.bottleneck[:0], *codes])
 
 
 class Network(nn.Module):
@@ -297,8 +297,7 @@ class Network(nn.Module):
 
     def bytes_per_sample(self, level: int) -> int:
         """About what a sample takes on its way through the levels up to one, and back."""
-        groups = [group for each in self.levels[: level + 1] for group in each.groups]
-        in_groups = sum(len(group.footprint) + group.channels * group.n_cells for group in groups)
+        in_groups = sum((n + 4) * cells for each in self.levels[: level + 1] for n, cells in each.code_sizes)
         return 4 * (6 * sum(has.numel() for has in self.has_data[: level + 1]) + 2 * in_groups)
 
     def deepen(self, *, noise: float, generator: torch.Generator) -> None:

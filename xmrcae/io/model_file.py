@@ -288,11 +288,9 @@ def _from_tree(tree: xr.DataTree) -> MrCAE:
         on_grid["y"], on_grid["x"], tuple(on_grid["sizes"]), coords, tuple(on_grid["descending"]), on_grid["periodic"]
     )
     pyramid = Pyramid.of(grid, levels=about["levels"], restriction=about["restriction"])
-    y, x = (
-        dataclasses.replace(axis, padded=padded, before=before)
-        for axis, (padded, before) in zip((pyramid.y, pyramid.x), about["axes"], strict=True)
-    )
-    pyramid = dataclasses.replace(pyramid, y=y, x=x)
+    for name, (padded, before) in zip("yx", about.get("axes", ()), strict=False):
+        axis = dataclasses.replace(getattr(pyramid, name), padded=padded, before=before)
+        pyramid = dataclasses.replace(pyramid, **{name: axis})
     arrays = {name: v.values for name, v in tree["standard"].to_dataset().variables.items()}
     standard = Standard(
         arrays["centre"], arrays["scale"], arrays["mean"], arrays["valid"].astype(bool), about["monthly"], about["fill"]
