@@ -199,7 +199,7 @@ def _replace(filesystem: Any, part: str, target: str) -> None:
     if is_local and not (os.path.isdir(part) or os.path.isdir(target)):
         os.replace(part, target)
         return
-    move = os.rename if is_local else functools.partial(filesystem.mv, recursive=True)
+    move = os.rename if is_local else functools.partial(_move, filesystem)
     if not filesystem.exists(target):
         move(part, target)
         return
@@ -213,6 +213,13 @@ def _replace(filesystem: Any, part: str, target: str) -> None:
         move(old, target)
         raise
     filesystem.rm(old, recursive=True)
+
+
+def _move(filesystem: Any, source: str, target: str) -> None:
+    """Move a file or folder file by file: an object store has no folders, and fsspec's own `mv` looks for one."""
+    names = filesystem.find(source)
+    filesystem.copy(names, [target + name[len(source) :] for name in names], on_error="raise")
+    filesystem.rm(source, recursive=True)
 
 
 def _to_tree(model: MrCAE) -> xr.DataTree:
