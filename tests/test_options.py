@@ -214,3 +214,17 @@ def test_options_do_not_change():
     options = make_options({})
     with pytest.raises(AttributeError):
         options.levels = 3
+
+
+def test_a_sketch_is_a_whole_number_and_of_a_linear_network() -> None:
+    for wrong, error in ((0, ValueError), (2.5, TypeError), (True, TypeError)):
+        with pytest.raises(error, match="sketch="):
+            make_options({"sketch": wrong})
+    with pytest.raises(ValueError, match="sketch combines snapshots"):
+        make_options({"sketch": 4, "activation": "relu"})
+
+
+def test_an_array_of_tolerances_is_kept_as_a_list() -> None:
+    options = make_options({"tolerance": np.array([0.3, 0.2]), "levels": 2})
+    assert options.tolerance == [0.3, 0.2]
+    assert json.loads(options.to_json())["tolerance"] == [0.3, 0.2]
