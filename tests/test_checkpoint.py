@@ -88,16 +88,21 @@ def test_a_finished_fit_is_returned_at_once(monkeypatch: pytest.MonkeyPatch, tmp
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
-def altered(field: xr.DataArray) -> xr.DataArray:
-    """The field with one value changed in its last digits."""
+def altered(field: xr.DataArray, part: str) -> xr.DataArray:
+    """The field with one value of one snapshot of a part changed in its last digits."""
     result = field.copy(deep=True)
-    at = np.argwhere(np.isfinite(result.values))[100]
-    result.values[tuple(at)] += 1e-3
+    model = xmrcae.MrCAE(**OPTIONS | {"max_epochs": 0}).fit(field)
+    snapshot = np.flatnonzero(model.split == part)[0]
+    at = np.argwhere(np.isfinite(result.values[snapshot]))[100]
+    result.values[(snapshot, *at)] += 1e-3
     return result
 
 
 @pytest.mark.parametrize("change, options, message", [
-    (altered, {}, r"other data\)"),
+    (lambda field: altered(field, "training"), {}, r"other data\)"),
+    (lambda field: altered(field, "validation"), {}, r"other data\)"),
+    (lambda field: altered(field, "test"), {}, r"other data\)"),
+    (lambda field: field.copy(data=np.roll(field, 1, axis=0)), {}, r"other data\)"),
     (lambda field: field.assign_coords(lat=field["lat"] * 1.001), {}, "other grid"),
     (lambda field: field.assign_coords(time=field["time"] + np.timedelta64(1, "D")), {}, "other snapshots"),
     (lambda field: field.where(field["lat"] < field["lat"].max()), {}, "other valid pixels"),

@@ -224,6 +224,11 @@ def test_relu_trains_on_the_snapshots_themselves() -> None:
     assert float(codes.min()) >= 0
 
 
+def test_relu_needs_memory_for_the_snapshots() -> None:
+    with pytest.raises(ValueError, match=r"activation='relu' .* room for \d+ of 20: allow more, or fit fewer"):
+        make_field().mrcae.fit(levels=2, activation="relu", memory=1e5, progress=False)
+
+
 def test_samples_are_not_copied() -> None:
     data = prepare_with(make_field(), levels=2).training[1]
     samples = Samples.of(data, torch.device("cpu"))

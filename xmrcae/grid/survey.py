@@ -24,7 +24,10 @@ RANDOM_RUN = 8
 
 @dataclass(frozen=True)
 class Survey:
-    """What one look at the archive tells of each pixel; arrays are (variable, y, x) but for `centre`."""
+    """What one look at the archive tells of each pixel; arrays are (variable, y, x) but for `centre`.
+
+    `checksum` adds up all values, each times the number of its snapshot.
+    """
 
     finite: np.ndarray
     infinite: np.ndarray
@@ -35,6 +38,7 @@ class Survey:
     squares: np.ndarray
     least: np.ndarray
     most: np.ndarray
+    checksum: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -121,8 +125,13 @@ def _survey_band(
         trained[at] -= centre[index]
     trained[~known] = 0
     squares = np.square(trained, out=trained).sum(0)
-    found = Survey(finite.sum(0), infinite, n_known, is_land, centre, total, squares, least, most)
     del trained, known
+    numbered = np.where(finite, band, 0).astype(np.float64)
+    numbered *= np.arange(1, len(band) + 1)[:, None, None, None]
+    found = Survey(
+        finite.sum(0), infinite, n_known, is_land, centre, total, squares, least, most, numbered.sum(0)
+    )  # fmt: skip
+    del numbered
     valid = describable(given, found.finite, len(band), is_land=is_land, gaps=rules.gaps)
     products = []
     exact = len(rules.training) <= GRAM_LIMIT

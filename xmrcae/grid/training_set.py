@@ -192,7 +192,7 @@ class Preparation:
             "variables": [np.array(list(map(str, self.names)))],
             "valid pixels": [self.standard.valid],
             "weights": [self.weights],
-            "data": [found.finite, found.centre, found.total, found.squares, found.least, found.most],
+            "data": [found.finite, found.checksum, found.total, found.squares],
         }
         return {name: _digest(arrays) for name, arrays in contents.items()}
 
