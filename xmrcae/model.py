@@ -123,10 +123,9 @@ class MrCAE:
         Parameters
         ----------
         finer : xarray.DataArray or xarray.Dataset
-            Data whose every second point, in both directions, lies on the fitted grid: this model's data are a level
-            of ``finer.mrcae.pyramid()``.
+            Data of whose pyramid the fitted grid is a level: every second point in both directions.
         **options
-            Those of :class:`xmrcae.MrCAE` that are to change. Options that hold one value a level repeat the last.
+            Those that are to change. Options that hold one value a level repeat the last.
 
         Returns
         -------
@@ -168,7 +167,10 @@ class MrCAE:
 
     @property
     def history(self) -> xr.Dataset:
-        """Losses over `epoch`, in scaled units squared; a stage's last row belongs to the weights that were kept."""
+        """Losses over `epoch`, in scaled units squared; a stage's last row, with `test_...`, is of the weights kept.
+
+        Its attributes hold numbers of samples, and bounds of what truncation and `sketch` can have changed.
+        """
         return self.fitted.history
 
     @property
