@@ -56,8 +56,7 @@ class MrCAE:
     sample         None                name of the dimension(s) that snapshots lie along
     split          (0.7, 0.2, 0.1)     training, validation, test; "blocks"; or three indexers
     energy         0.01                variance, as share of the smallest tolerance squared, that training may leave out
-    sketch         None                train on that many leading singular vectors, and as many random combinations of
-                                       the others, drawn anew for each stage
+    sketch         None                train on so many singular vectors, and as many random combinations of the rest
     memory         half of what is free  bytes that a fit may use, beside what the libraries themselves take
     device, seed   "auto", 0           where to train; of split and start values
     progress       True                show a progress bar
