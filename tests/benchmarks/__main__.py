@@ -27,6 +27,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, help="folder; docs by default, a temporary one for a quick run")
     parser.add_argument("--device", choices=["cpu", "cuda"], help="only what runs there")
     parser.add_argument("--label", help="keep results beside those that are there: another machine's name")
+    parser.add_argument("--remark", help="a sentence for the page: what else ran on the machine")
     parser.add_argument("--render", action="store_true", help="only write the page, from the results that are there")
     arguments = parser.parse_args()
     unknown = sorted(set(arguments.sections) - set(SECTIONS))
@@ -65,6 +66,7 @@ def run(name: str, description: dict[str, Any], results: Path, arguments: argpar
         "quick": arguments.quick,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": description,
+        "remark": arguments.remark,
         "rows": rows,
     }
 

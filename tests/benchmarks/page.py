@@ -12,9 +12,9 @@ INTRODUCTION = """\
 
 How long the package takes, how much memory, and how both grow with the data. `make bench` measures everything anew and
 writes this page; `make bench SECTION=name` does one section, and `make bench QUICK=1` a small run that only shows that
-everything works. Each row was measured in a process of its own; its clock
-starts when all libraries have been loaded. The same figures are in `benchmarks/`, as JSON. A dash
-stands where a figure does not apply, a run failed or a loss was not reached.
+everything works. Each row was measured in a process of its own; its clock starts when all libraries have been loaded.
+The same figures are in `benchmarks/`, as JSON. A dash stands where a figure does not apply, a run failed or a loss was
+not reached.
 
 """
 
@@ -57,4 +57,5 @@ def _circumstances(document: Mapping[str, Any]) -> str:
         f"{shown(machine['memory_gib'])} GiB of memory, {machine['gpu'] or 'no GPU'}; "
         f"{', '.join(f'{name} {version}' for name, version in versions.items())}."
     )
+    text += f" {document['remark']}" if document.get("remark") else ""
     return text + (" A quick run, smaller than the text says: no measurement." if document["quick"] else "")

@@ -12,9 +12,9 @@ TEXT = f"""\
 `Adam, all snapshots` is the authors' algorithm in this package's code: Adam with their settings on the whole set of
 training snapshots in one batch, groups in parallel, injection, no anchor, 5000 epochs a stage; the stop for a small
 decrease is off, so that it uses its time. If it is not through {BUDGET:g} s after the data have been read, it is
-interrupted. The loss to reach is the least global validation loss (3.4, in scaled units
-squared) that it had by then. `xmrcae` is the package as it comes: its default solver on the compressed training set,
-with the recipe of the example, or for ERSST 4 levels and tolerances of 0.4, 0.3, 0.2 and 0.15 degC.
+interrupted. The loss to reach is the least global validation loss (3.4, in scaled units squared) that it had by then.
+`xmrcae` is the package as it comes: its default solver on the compressed training set, with the recipe of the example,
+or for ERSST 4 levels and tolerances of 0.4, 0.3, 0.2 and 0.15 degC.
 
 `reached after` counts from the start of the fit, with all passes over the data; `in training` leaves these out. Both
 `times faster` compare `reached after` with Adam's training time: all of it, or only until Adam reached the loss itself.
