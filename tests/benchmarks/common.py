@@ -56,6 +56,18 @@ class Fit:
     start_gib: float
     peak_gib: float
 
+    def figures(self, field: xr.DataArray) -> dict[str, Any]:
+        """What the fit took of time and memory, beside the size of its archive."""
+        return {
+            "gib": field.nbytes / 2**30,
+            "passes_s": self.passes,
+            "training_s": self.seconds - self.passes,
+            "epochs": self.model.history.sizes["epoch"],
+            "rank": self.rank,
+            "start_gib": self.start_gib,
+            "peak_gib": self.peak_gib,
+        }
+
 
 def timed_fit(
     obj: Any, options: Mapping[str, Any], *, snapshots_themselves: bool = False, limit: float | None = None

@@ -53,16 +53,7 @@ def measure(*, degrees: float, device: str, threads: int, quick: bool) -> dict[s
         with xr.open_zarr(store, consolidated=False) as dataset:
             field = dataset["field"]
             fit = timed_fit(field, (QUICK_OPTIONS if quick else OPTIONS) | {"device": device})
-    return {
-        "grid": " x ".join(map(str, field.shape[1:])),
-        "gib": field.nbytes / 2**30,
-        "passes_s": fit.passes,
-        "training_s": fit.seconds - fit.passes,
-        "epochs": fit.model.history.sizes["epoch"],
-        "rank": fit.rank,
-        "start_gib": fit.start_gib,
-        "peak_gib": fit.peak_gib,
-    }
+    return {"grid": " x ".join(map(str, field.shape[1:]))} | fit.figures(field)
 
 
 def globe(degrees: float, n_snapshots: int) -> xr.DataArray:

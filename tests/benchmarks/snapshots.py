@@ -36,15 +36,7 @@ def measure(*, archive: str, snapshots: int, device: str, threads: int, quick: b
     """One fit to an archive of that many snapshots."""
     field = tiled(archive, snapshots, quick=quick)
     fit = timed_fit(field, OPTIONS | {"device": device})
-    return {
-        "gib": field.nbytes / 2**30,
-        "passes_s": fit.passes,
-        "training_s": fit.seconds - fit.passes,
-        "epochs": fit.model.history.sizes["epoch"],
-        "rank": fit.rank,
-        "start_gib": fit.start_gib,
-        "peak_gib": fit.peak_gib,
-    }
+    return fit.figures(field)
 
 
 def tiled(name: str, n_snapshots: int, *, quick: bool) -> xr.DataArray:
