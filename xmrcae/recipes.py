@@ -1,8 +1,10 @@
 """Options of the paper's experiments, by name: ``xmrcae.MrCAE(**xmrcae.recipes["drifting_mode"])``.
 
-The paper's form: groups in parallel, injection, scaled data. Tolerances are square roots of the paper's epsilons. The
-drifting mode's are divided by 10 first: its masks were made with a rule that includes a maximum over time, and with
-the time mean alone the printed ones call levels 0 and 1 resolved too early.
+The paper's form: groups in parallel, injection, no centring. Tolerances are square roots of the paper's epsilons, which
+are meant for scaled data: the two examples come scaled to [0, 1]; scale flow and sea surface temperature to zero mean and
+unit variance, one number each for the whole field (the paper does not say how it scaled them). The drifting mode's
+epsilons are divided by 10: its masks were made with a rule that includes a maximum over time, and with the time mean
+alone the printed ones call levels 0 and 1 resolved too early.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import Any
 _PAPER = {"widening": "parallel", "restriction": "injection", "center": False, "scale": None, "anchor": 0.0}
 _EXAMPLE_CHANNELS = [[1, 1, 1], [1, 1, 1], [2, 2, 2]]
 _EXAMPLE_EPSILONS = (1e-3, 5e-4, 1e-4)
+_FIELD_CHANNELS = [[1] * 4, [2] * 4, [3] * 4, [5] * 4]
 
 
 def _recipe(epsilons: tuple[float, ...], channels: list[list[int]]) -> Mapping[str, Any]:
@@ -26,5 +29,8 @@ RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "two_modes": _recipe(_EXAMPLE_EPSILONS, _EXAMPLE_CHANNELS),
         "drifting_mode": _recipe(tuple(epsilon / 10 for epsilon in _EXAMPLE_EPSILONS), _EXAMPLE_CHANNELS),
+        "channel_flow": _recipe((0.02, 0.01, 0.008, 0.005), _FIELD_CHANNELS),
+        "isotropic_turbulence": _recipe((0.04, 0.02, 0.01, 0.005), _FIELD_CHANNELS),
+        "sst": _recipe((0.04, 0.02, 0.01, 0.005), _FIELD_CHANNELS),
     }
 )
