@@ -1,10 +1,10 @@
 """Options of the paper's experiments, by name: ``xmrcae.MrCAE(**xmrcae.recipes["drifting_mode"])``.
 
-The paper's form: groups in parallel, injection, no centring. Tolerances are square roots of the paper's epsilons, which
-are meant for scaled data: the two examples come scaled to [0, 1]; scale flow and sea surface temperature to zero mean and
-unit variance, one number each for the whole field (the paper does not say how it scaled them). The drifting mode's
-epsilons are divided by 10: its masks were made with a rule that includes a maximum over time, and with the time mean
-alone the printed ones call levels 0 and 1 resolved too early.
+The paper's form: groups in parallel, injection, no centring. Tolerances are square roots of the paper's epsilons,
+which are meant for scaled data. The two examples come scaled to [0, 1]; scale a flow or a sea surface temperature to
+zero mean and unit variance, with one number each for the whole field (the paper does not say how it scaled them). The
+drifting mode's epsilons are divided by 10: its masks were made with a rule that includes a maximum over time, and with
+the time mean alone the printed ones call levels 0 and 1 resolved too early.
 """
 
 from __future__ import annotations
