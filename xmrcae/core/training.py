@@ -15,8 +15,9 @@ from torch import Tensor
 from . import losses, solvers
 from .allocation import cells_per_group
 from .evaluation import Evaluation
+from .layers import Group
 from .matrices import Prolongation
-from .network import Group, Network
+from .network import Network
 from .samples import Losses, Samples, sketched
 
 if TYPE_CHECKING:

@@ -1,0 +1,222 @@
+"""What a level is made of: its deepening and the groups of filters that widen it (paper, section 1).
+
+Forward and adjoint are written out one below the other. Fields are tensors (variable * pixel, sample).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..stencils import BILINEAR, RESTRICTIONS
+from .matrices import StencilMatrix, coastal_shares, grid_matrix, stencil_entries
+
+
+def _parameter(values: Tensor, noise: float, generator: torch.Generator) -> nn.Parameter:
+    """Start values, with uniform noise in [-noise, noise] that does not depend on the device."""
+    uniform = torch.rand(values.shape, generator=generator, dtype=torch.float64).to(values) * 2 - 1
+    return nn.Parameter(values + noise * uniform)
+
+
+def _accumulate(parameter: nn.Parameter, gradient: Tensor) -> None:
+    gradient = gradient.reshape(parameter.shape)
+    parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+
+
+class Deepening(nn.Module):
+    """d o f o c of (2.1): one filter down and one up for each variable, variables kept apart.
+
+    The decoder's coarse input is extended by one replicated cell on each side and two fine cells are cut off, so
+    that its outermost ring gets what the inside gets: bilinear prolongation keeps constants everywhere. The encoder
+    reads at the coast as restriction does, over the pixels that have data, so that a level added untrained hands the
+    level below it the very data that this was trained on.
+
+    Parameters
+    ----------
+    has_data : Tensor of bool, shape (variable, y, x)
+        Where the level has data.
+    cells : Tensor of bool, shape (variable, y, x)
+        Cells of the encoding grid that exist: all of them but in the bottleneck.
+    """
+
+    def __init__(
+        self, has_data: Tensor, cells: Tensor, restriction: str, noise: float, generator: torch.Generator,
+        dtype: torch.dtype,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        shape = (has_data.shape[1], has_data.shape[2])
+        self.cells: Tensor
+        self.register_buffer("cells", cells, persistent=False)
+        variables, n_pixels, device = len(cells), shape[0] * shape[1], cells.device
+        self.variable_of_cell = cells.nonzero()[:, 0]
+        self.variable_of_pixel = torch.arange(variables, device=device).repeat_interleave(n_pixels)
+        self.encoder_matrix = grid_matrix(
+            shape, cells, margin=0, factors=coastal_shares(has_data, RESTRICTIONS[restriction]).to(dtype)
+        )
+        self.decoder_matrix = grid_matrix(shape, cells, margin=1)
+
+        def start(stencil: np.ndarray) -> Tensor:
+            return torch.as_tensor(np.tile(stencil.ravel(), variables), dtype=dtype, device=device)
+
+        zeros = torch.zeros(variables, dtype=dtype, device=device)
+        self.encoder_weight = _parameter(start(RESTRICTIONS[restriction]), noise, generator)
+        self.encoder_bias = _parameter(zeros, noise, generator)
+        self.decoder_weight = _parameter(start(BILINEAR), noise, generator)
+        self.decoder_bias = _parameter(zeros, noise, generator)
+
+    def encode(self, fine: Tensor, one: Tensor) -> Tensor:
+        """C: (pixel, sample) to (cell, sample)."""
+        cells = self.encoder_matrix.gather(self.encoder_weight, fine)
+        return cells.addr_(self.encoder_bias.index_select(0, self.variable_of_cell), one)
+
+    def encode_adjoint(self, fine: Tensor, one: Tensor, gradient: Tensor) -> None:
+        """Add to the gradients of C."""
+        _accumulate(self.encoder_weight, self.encoder_matrix.weight_gradient(gradient, fine))
+        _accumulate(self.encoder_bias, torch.zeros_like(self.encoder_bias).index_add_(
+            0, self.variable_of_cell, gradient @ one))  # fmt: skip
+
+    def encode_transpose(self, cells: Tensor) -> Tensor:
+        """C^T: from the gradient by the cells to that by the pixels."""
+        return self.encoder_matrix.scatter(self.encoder_weight, cells)
+
+    def decode(self, cells: Tensor, one: Tensor) -> Tensor:
+        """D: (cell, sample) to (pixel, sample)."""
+        fine = self.decoder_matrix.scatter(self.decoder_weight, cells)
+        return fine.addr_(self.decoder_bias.index_select(0, self.variable_of_pixel), one)
+
+    def decode_adjoint(self, cells: Tensor, one: Tensor, gradient: Tensor) -> Tensor:
+        """Add to the gradients of D; hand on the gradient by its input."""
+        _accumulate(self.decoder_weight, self.decoder_matrix.weight_gradient(cells, gradient))
+        _accumulate(self.decoder_bias, (gradient @ one).reshape(len(self.decoder_bias), -1).sum(1))
+        return self.decoder_matrix.gather(self.decoder_weight, gradient)
+
+
+class Group(nn.Module):
+    """w of (2.2): filters that act on the active cells of their mask, and, bias too, on the pixels under those only.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        Size of the level.
+    mask : Tensor of bool, shape (y, x)
+        The refinement mask on the level's encoding grid.
+    readable : Tensor of bool, shape (variable, y, x)
+        Pixels that the filters may read.
+    channels : int
+        Number of filters.
+    """
+
+    def __init__(
+        self, shape: tuple[int, int], mask: Tensor, readable: Tensor, channels: int, noise: float,
+        generator: torch.Generator, dtype: torch.dtype, activation: str | None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.mask: Tensor
+        self.register_buffer("mask", mask, persistent=False)
+        self.activation = activation
+        variables, device = len(readable), mask.device
+        n_pixels = shape[0] * shape[1]
+        active = mask.nonzero()
+        pixels = stencil_entries(active, shape)
+        pixels = torch.cat([pixels + v * n_pixels for v in range(variables)], 1)  # (cell, tap), all on the grid
+        self.footprint, local = torch.unique(pixels, return_inverse=True)
+        self.variable_of_pixel = self.footprint // n_pixels
+        rows = torch.arange(len(active), device=device)[:, None].expand(pixels.shape)
+        taps = torch.arange(9 * variables, device=device).expand(pixels.shape)
+        size = (len(active), len(self.footprint))
+
+        def matrix(keep: Tensor) -> StencilMatrix:
+            return StencilMatrix(rows[keep], local[keep], taps[keep], size, 9 * variables)
+
+        self.encoder_matrix = matrix(readable.reshape(-1)[pixels])
+        self.decoder_matrix = matrix(torch.ones_like(pixels, dtype=torch.bool))
+        zeros = torch.zeros(channels, 9 * variables, dtype=dtype, device=device)
+        self.encoder_weight = _parameter(zeros, noise, generator)
+        self.encoder_bias = _parameter(zeros[:, 0], noise, generator)
+        self.decoder_weight = _parameter(zeros, noise, generator)
+        self.decoder_bias = _parameter(torch.zeros(variables, dtype=dtype, device=device), noise, generator)
+
+    @property
+    def channels(self) -> int:
+        """Number of filters."""
+        return len(self.encoder_weight)
+
+    @property
+    def n_cells(self) -> int:
+        """Number of active cells."""
+        return self.encoder_matrix.shape[0]
+
+    def read(self, pixels: Tensor) -> Tensor:
+        """The rows of a field that lie under active cells."""
+        return pixels.index_select(0, self.footprint)
+
+    @torch.no_grad()
+    def start_from(self, blocks: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Let the encoder read what tells most, linearly, of the residual around each active cell.
+
+        These are the leading directions of the regression of 3x3 patches of the residual on patches of what the
+        filters read; where they read the residual itself, the leading singular vectors of its patches.
+
+        Parameters
+        ----------
+        blocks : iterable of pairs of Tensor, shape (footprint, sample)
+            What the filters read, and what the level has not yet reconstructed, for some samples each.
+        """
+        weight = self.encoder_weight
+        taps = torch.eye(self.encoder_matrix.n_taps, dtype=weight.dtype, device=weight.device)
+        variance, covariance = torch.zeros(2, len(taps), len(taps), dtype=torch.float64, device=weight.device)
+        for read, residual in blocks:
+            for pair in zip(read.split(8, dim=1), residual.split(8, dim=1), strict=True):
+                patches, targets = (
+                    torch.stack([self.encoder_matrix.gather(tap, part).reshape(-1) for tap in taps]) for part in pair
+                )
+                variance += (patches @ patches.T).double()
+                covariance += (targets @ patches.T).double()
+        values, vectors = torch.linalg.eigh(variance)
+        whitening = vectors / values.clamp_min(values[-1] * 1e-6 + 1e-30).sqrt()
+        directions = torch.linalg.svd(covariance @ whitening)[2][: self.channels] @ whitening.T
+        directions /= directions.norm(dim=1, keepdim=True).clamp_min(1e-30)
+        directions *= torch.sign(directions.gather(1, directions.abs().argmax(1, keepdim=True)))
+        weight[: len(directions)] = directions.to(weight.dtype)
+
+    def encode(self, footprint: Tensor, one: Tensor) -> Tensor:
+        """M C: (footprint, sample) to (channel, cell, sample)."""
+        code = torch.stack([self.encoder_matrix.gather(weight, footprint) for weight in self.encoder_weight])
+        code += self.encoder_bias[:, None, None] * one
+        return code.relu_() if self.activation == "relu" else code
+
+    def encode_adjoint(self, footprint: Tensor, one: Tensor, code: Tensor, gradient: Tensor) -> Tensor:
+        """Add to the gradients of M C; hand on the gradient before the activation."""
+        if self.activation == "relu":
+            gradient = gradient * (code > 0)
+        weight = [self.encoder_matrix.weight_gradient(channel, footprint) for channel in gradient]
+        _accumulate(self.encoder_weight, torch.stack(weight))
+        _accumulate(self.encoder_bias, (gradient @ one).sum(1))
+        return gradient
+
+    def encode_transpose(self, code: Tensor) -> Tensor:
+        """(M C)^T: from the gradient by the codes to that by the footprint."""
+        return self._sum(self.encoder_matrix, self.encoder_weight, code)
+
+    def decode(self, code: Tensor, one: Tensor) -> Tensor:
+        """D: (channel, cell, sample) to (footprint, sample)."""
+        footprint = self._sum(self.decoder_matrix, self.decoder_weight, code)
+        return footprint.addr_(self.decoder_bias.index_select(0, self.variable_of_pixel), one)
+
+    def decode_adjoint(self, code: Tensor, one: Tensor, gradient: Tensor) -> Tensor:
+        """Add to the gradients of D; hand on the gradient by its input."""
+        weight = [self.decoder_matrix.weight_gradient(channel, gradient) for channel in code]
+        _accumulate(self.decoder_weight, torch.stack(weight))
+        _accumulate(self.decoder_bias, torch.zeros_like(self.decoder_bias).index_add_(
+            0, self.variable_of_pixel, gradient @ one))  # fmt: skip
+        return torch.stack([self.decoder_matrix.gather(weight, gradient) for weight in self.decoder_weight])
+
+    @staticmethod
+    def _sum(matrix: StencilMatrix, weights: Tensor, cells: Tensor) -> Tensor:
+        total = matrix.scatter(weights[0], cells[0])
+        for weight, channel in zip(weights[1:], cells[1:], strict=True):
+            total += matrix.scatter(weight, channel)
+        return total
