@@ -369,7 +369,7 @@ def test_new_filters_span_the_patches_of_the_residual():
     waves = torch.stack([torch.sin(y / 3 + x / 5), torch.cos(y / 3 + x / 5)]).reshape(2, -1).double()
     field = waves.T @ torch.randn(2, 6, generator=generator, dtype=torch.float64)
     read = group.read(field)
-    group.start_from([(read[:, :2], read[:, :2]), (read[:, 2:], read[:, 2:])])
+    group.start_from(group.directions([(read[:, :2], read[:, :2]), (read[:, 2:], read[:, 2:])]))
     weights = group.encoder_weight.detach()
     torch.testing.assert_close(weights @ weights.T, torch.eye(2, dtype=torch.float64))
     patches = torch.nn.functional.unfold(images(field, (31, 47)), 3, stride=2).permute(1, 0, 2).reshape(9, -1)

@@ -82,8 +82,8 @@ def test_a_new_group_changes_nothing_until_it_is_trained() -> None:
     trainer = trainer_of(make_field(), tolerance=None)
     trainer.run()
     before = trainer.network(trainer.training[1].pixels, trainer.training[1].one).outputs[1]
-    added = trainer.network.widen(1, trainer.network.storable[1].any(0), 2, noise=0.0, generator=torch.Generator())
-    trainer._start_from_residual(added, 1)
+    trainer._widen(1, [(trainer.network.storable[1].any(0), 2)])
+    added = trainer.network.levels[1].groups[-1]
     after = trainer.network(trainer.training[1].pixels, trainer.training[1].one).outputs[1]
     assert torch.equal(before, after)
     assert added.encoder_weight.abs().sum() > 0
@@ -92,10 +92,10 @@ def test_a_new_group_changes_nothing_until_it_is_trained() -> None:
 def test_a_new_group_reads_the_leading_patches_of_the_residual() -> None:
     trainer = trainer_of(make_field(land=False, globe=False), tolerance=None, channels=[[1]])
     trainer.network.deepen(noise=0.0, generator=torch.Generator())
-    group = trainer.network.widen(0, trainer.network.storable[0].any(0), 1, noise=0.0, generator=torch.Generator())
     samples = trainer.training[0]
     residual = samples.pixels - trainer.network(samples.pixels, samples.one).outputs[0]
-    trainer._start_from_residual(group, 0)
+    trainer._widen(0, [(trainer.network.storable[0].any(0), 1)])
+    group = trainer.network.levels[0].groups[0]
     shape = (*trainer.network.shape(0), -1)
     has = trainer.network.has_data[0].reshape(*shape[:2], 1)
     field = (residual.reshape(shape) * has).unfold(0, 3, 2).unfold(1, 3, 2)

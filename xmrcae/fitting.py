@@ -105,8 +105,8 @@ class Fit:
 
 def _check_start(start: Fitted, options: Options) -> None:
     """Refuse options under which the weights of a model would mean something else."""
-    before = json.loads(start.options_json)
-    for name in ("widening", "restriction", "activation", "center", "scale", "fill"):
+    before = {"encoder": "filters"} | json.loads(start.options_json)
+    for name in ("encoder", "widening", "restriction", "activation", "center", "scale", "fill"):
         if before[name] != getattr(options, name):
             raise ValueError(
                 f"start: the model was fitted with {name}={before[name]!r}, which cannot change to "

@@ -61,12 +61,18 @@ class Inference:
     def __reduce__(self) -> Any:
         """Pickle masks and weights: the network's matrices are a hundred times as large and quickly made of them."""
         network = self.network
-        arguments = {name: getattr(network, name) for name in ("widening", "restriction", "activation", "dtype")}
+        names = ("widening", "restriction", "activation", "dtype", "anchor")
+        arguments = {name: getattr(network, name) for name in names}
+        projection = None
+        if network.projection is not None:
+            projection = [weight.cpu().numpy() for weight in network.projection]
         groups = [[(group.mask.cpu().numpy(), group.channels) for group in level.groups] for level in network.levels]
         weights = {name: weight.cpu().numpy() for name, weight in network.state_dict().items()}
         has_data = [has.cpu().numpy() for has in network.has_data]
         device = network.has_data[0].device.type
-        return _rebuild, (has_data, arguments, groups, weights, device, self.pyramid, self.standards[-1], self.token)
+        return _rebuild, (
+            has_data, arguments, projection, groups, weights, device, self.pyramid, self.standards[-1], self.token
+        )  # fmt: skip
 
     @cached_property
     def prolongations(self) -> list[Prolongation]:
@@ -169,21 +175,19 @@ class Inference:
 
 
 def _rebuild(
-    has_data: list[np.ndarray], arguments: dict[str, Any], groups: list[list[tuple[np.ndarray, int]]],
-    weights: dict[str, np.ndarray], device: str, pyramid: Pyramid, standard: Standard, token: str,
+    has_data: list[np.ndarray], arguments: dict[str, Any], projection: list[np.ndarray] | None,
+    groups: list[list[tuple[np.ndarray, int]]], weights: dict[str, np.ndarray], device: str, pyramid: Pyramid,
+    standard: Standard, token: str,
 ) -> Inference:  # fmt: skip
     """What `Inference.__reduce__` has pickled; on the CPU where there is no such device."""
     device = device if device == "cpu" or torch.cuda.is_available() else "cpu"
     counts = np.zeros(has_data[-1].shape, dtype=bool)
     counts[pyramid.cut(pyramid.levels - 1)] = standard.valid
     network = Network(
-        [torch.tensor(has, device=device) for has in has_data], torch.as_tensor(counts, device=device), **arguments
-    )
-    generator = torch.Generator()
-    for level, masks in enumerate(groups):
-        network.deepen(noise=0.0, generator=generator)
-        for mask, channels in masks:
-            network.widen(level, torch.tensor(mask, device=device), channels, noise=0.0, generator=generator)
+        [torch.tensor(has, device=device) for has in has_data], torch.as_tensor(counts, device=device), **arguments,
+        projection=None if projection is None else [torch.tensor(weight, device=device) for weight in projection],
+    )  # fmt: skip
+    network.grow(groups)
     network.load_state_dict({name: torch.tensor(weight) for name, weight in weights.items()})
     return Inference(network, pyramid, standard, token)
 

@@ -36,10 +36,11 @@ class MrCAE:
     channels       [[1, 1, 1, 1]]      filters of each group after the deepening, one list a level or one for all
     tolerance      0.1 rms             rms error over time, in the data's units, that counts as resolved: one number,
                                        one a level, or a mapping from variables; None: all groups act everywhere
-    encoding_size  None                instead of a tolerance: the most numbers per snapshot over all levels
+    encoding_size  None                instead of a tolerance: the most numbers per snapshot over all levels; with
+                                       encoder="projection", cells of all levels compete for them by what they gain
+    encoder        "filters"           or "projection": codes of the least squared error, by a sparse factorisation
     widening       "residual"          or "parallel" (2.2)
-    restriction    "full_weighting"    or "injection"
-    dilation       1                   cells by which a refinement mask is widened
+    restriction, dilation  "full_weighting", 1  or "injection"; cells by which a refinement mask is widened
     anchor         0.5                 weight of the coarser levels' mean losses while a finer level trains
     omega          0.5                 weight of the mean in the loss (3.1)
     solver         "lbfgs"             or "adam", the authors' algorithm
@@ -47,15 +48,14 @@ class MrCAE:
     activation     None                "relu" for comparison
     center, scale  True, "std"         or "month", False; "minmax", None
     weights        None                "area", or a DataArray: weights of the means
-    fill           0                   or "harmonic": what stands on land while filters run over it
-    valid          None                pixels to describe: a DataArray, or a coordinate's name
-    land_value     None                value that marks land
+    fill           0                   or "harmonic": what stands on land under the filters
+    valid          None                pixels to describe: a DataArray, or a coordinate's name; or `land_value`
     gaps           None                "mask" or "mean": what happens to pixels missing at some times only
     periodic       None                whether x wraps; found for a longitude around the globe
-    horizontal     None                names of the dimensions (y, x), where CF attributes do not tell
-    sample         None                name of the dimension(s) that snapshots lie along
+    horizontal     None                names of the dimensions (y, x), where CF attributes do not tell; `sample`, of
+                                       those that snapshots lie along
     split          (0.7, 0.2, 0.1)     training, validation, test; "blocks"; or three indexers
-    energy         0.01                variance, as share of the smallest tolerance squared, that training may leave out
+    energy         0.01                variance, as share of the least tolerance squared, that training may leave out
     sketch         None                train on so many singular vectors, and as many random combinations of the rest
     memory         half of what is free  bytes that a fit may use, beside what the libraries themselves take
     device, seed   "auto", 0           where to train; of split and start values

@@ -15,6 +15,7 @@ import numpy as np
 import xarray as xr
 
 CHOICES: dict[str, tuple[Any, ...]] = {
+    "encoder": ("filters", "projection"),
     "widening": ("residual", "parallel"),
     "restriction": ("full_weighting", "injection"),
     "solver": ("lbfgs", "adam"),
@@ -54,6 +55,7 @@ class Options:
     channels: Sequence[Any] = dataclasses.field(default_factory=default_channels)
     tolerance: Any = "default"
     encoding_size: int | None = None
+    encoder: str = "filters"
     widening: str = "residual"
     restriction: str = "full_weighting"
     dilation: int = 1
@@ -102,6 +104,8 @@ class Options:
             _whole("sketch", self.sketch, least=1)
             if self.activation is not None:
                 raise ValueError("sketch combines snapshots, which a network with activation cannot use: leave one out")
+        if self.encoder == "projection" and self.activation is not None:
+            raise ValueError('encoder="projection" has no filters that an activation could follow: leave one out')
         if not (self.checkpoint is None or isinstance(self.checkpoint, str | os.PathLike)):
             raise TypeError(f"checkpoint={self.checkpoint!r}: the path of a folder")
         for name in ("omega", "min_decrease"):

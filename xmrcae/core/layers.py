@@ -21,7 +21,7 @@ def _parameter(values: Tensor, noise: float, generator: torch.Generator) -> nn.P
     return nn.Parameter(values + noise * uniform)
 
 
-def _accumulate(parameter: nn.Parameter, gradient: Tensor) -> None:
+def _accumulate(parameter: Tensor, gradient: Tensor) -> None:
     gradient = gradient.reshape(parameter.shape)
     parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
 
@@ -40,11 +40,13 @@ class Deepening(nn.Module):
         Where the level has data.
     cells : Tensor of bool, shape (variable, y, x)
         Cells of the encoding grid that exist: all of them but in the bottleneck.
+    encodes : bool
+        Whether the encoder has weights of its own. If not, it stays the restriction that it would start from.
     """
 
     def __init__(
         self, has_data: Tensor, cells: Tensor, restriction: str, noise: float, generator: torch.Generator,
-        dtype: torch.dtype,
+        dtype: torch.dtype, *, encodes: bool,
     ) -> None:  # fmt: skip
         super().__init__()
         shape = (has_data.shape[1], has_data.shape[2])
@@ -62,8 +64,14 @@ class Deepening(nn.Module):
             return torch.as_tensor(np.tile(stencil.ravel(), variables), dtype=dtype, device=device)
 
         zeros = torch.zeros(variables, dtype=dtype, device=device)
-        self.encoder_weight = _parameter(start(RESTRICTIONS[restriction]), noise, generator)
-        self.encoder_bias = _parameter(zeros, noise, generator)
+        self.encoder_weight: Tensor
+        self.encoder_bias: Tensor
+        if encodes:
+            self.encoder_weight = _parameter(start(RESTRICTIONS[restriction]), noise, generator)
+            self.encoder_bias = _parameter(zeros, noise, generator)
+        else:
+            self.register_buffer("encoder_weight", start(RESTRICTIONS[restriction]), persistent=False)
+            self.register_buffer("encoder_bias", zeros, persistent=False)
         self.decoder_weight = _parameter(start(BILINEAR), noise, generator)
         self.decoder_bias = _parameter(zeros, noise, generator)
 
@@ -107,11 +115,13 @@ class Group(nn.Module):
         Pixels that the filters may read.
     channels : int
         Number of filters.
+    encodes : bool
+        Whether the group has encoders: not where codes are found by projection.
     """
 
     def __init__(
         self, shape: tuple[int, int], mask: Tensor, readable: Tensor, channels: int, noise: float,
-        generator: torch.Generator, dtype: torch.dtype, activation: str | None,
+        generator: torch.Generator, dtype: torch.dtype, activation: str | None, *, encodes: bool,
     ) -> None:  # fmt: skip
         super().__init__()
         self.mask: Tensor
@@ -134,15 +144,17 @@ class Group(nn.Module):
         self.encoder_matrix = matrix(readable.reshape(-1)[pixels])
         self.decoder_matrix = matrix(torch.ones_like(pixels, dtype=torch.bool))
         zeros = torch.zeros(channels, 9 * variables, dtype=dtype, device=device)
-        self.encoder_weight = _parameter(zeros, noise, generator)
-        self.encoder_bias = _parameter(zeros[:, 0], noise, generator)
+        self.encodes = encodes
+        if encodes:
+            self.encoder_weight = _parameter(zeros, noise, generator)
+            self.encoder_bias = _parameter(zeros[:, 0], noise, generator)
         self.decoder_weight = _parameter(zeros, noise, generator)
         self.decoder_bias = _parameter(torch.zeros(variables, dtype=dtype, device=device), noise, generator)
 
     @property
     def channels(self) -> int:
         """Number of filters."""
-        return len(self.encoder_weight)
+        return len(self.decoder_weight)
 
     @property
     def n_cells(self) -> int:
@@ -154,8 +166,8 @@ class Group(nn.Module):
         return pixels.index_select(0, self.footprint)
 
     @torch.no_grad()
-    def start_from(self, blocks: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Let the encoder read what tells most, linearly, of the residual around each active cell.
+    def directions(self, blocks: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+        """What tells most, linearly, of the residual around each active cell, (direction, tap), the first first.
 
         These are the leading directions of the regression of 3x3 patches of the residual on patches of what the
         filters read; where they read the residual itself, the leading singular vectors of its patches.
@@ -165,7 +177,7 @@ class Group(nn.Module):
         blocks : iterable of pairs of Tensor, shape (footprint, sample)
             What the filters read, and what the level has not yet reconstructed, for some samples each.
         """
-        weight = self.encoder_weight
+        weight = self.decoder_weight
         taps = torch.eye(self.encoder_matrix.n_taps, dtype=weight.dtype, device=weight.device)
         variance, covariance = torch.zeros(2, len(taps), len(taps), dtype=torch.float64, device=weight.device)
         for read, residual in blocks:
@@ -177,10 +189,16 @@ class Group(nn.Module):
                 covariance += (targets @ patches.T).double()
         values, vectors = torch.linalg.eigh(variance)
         whitening = vectors / values.clamp_min(values[-1] * 1e-6 + 1e-30).sqrt()
-        directions = torch.linalg.svd(covariance @ whitening)[2][: self.channels] @ whitening.T
+        directions = torch.linalg.svd(covariance @ whitening)[2] @ whitening.T
         directions /= directions.norm(dim=1, keepdim=True).clamp_min(1e-30)
         directions *= torch.sign(directions.gather(1, directions.abs().argmax(1, keepdim=True)))
-        weight[: len(directions)] = directions.to(weight.dtype)
+        return directions.to(weight.dtype)
+
+    @torch.no_grad()
+    def start_from(self, directions: Tensor) -> None:
+        """Let the encoder read, or without one the decoder write, these directions, (direction, tap)."""
+        weight = self.encoder_weight if self.encodes else self.decoder_weight
+        weight[: len(directions)] = directions[: len(weight)]
 
     def encode(self, footprint: Tensor, one: Tensor) -> Tensor:
         """M C: (footprint, sample) to (channel, cell, sample)."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 
@@ -78,6 +79,14 @@ class StencilMatrix:
             values *= self._factors_by_pixel
         matrix = _csr(self._pixel_pointers, self._cells, values, (self.shape[1], self.shape[0]))
         return matrix @ cells
+
+    def scattering(self, weights: Tensor) -> sp.csr_array:
+        """A(w)^T itself, (pixel, cell), in float64 on the host."""
+        values = weights.index_select(0, self._taps_by_pixel)
+        if self._factors_by_pixel is not None:
+            values *= self._factors_by_pixel
+        parts = (values.detach().double(), self._cells, self._pixel_pointers)
+        return sp.csr_array(tuple(part.cpu().numpy() for part in parts), shape=(self.shape[1], self.shape[0]))
 
     def weight_gradient(self, cells: Tensor, pixels: Tensor) -> Tensor:
         """The derivative of <cells, A(w) pixels> by w, shape (tap,)."""

@@ -7,12 +7,15 @@ the level below it; level 0's is the bottleneck's.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .layers import Deepening, Group
+from .projection import Projector, atoms
 
 
 class Level(nn.Module):
@@ -60,15 +63,22 @@ class Network(nn.Module):
         What the deepening's encoder starts from.
     activation : {None, "relu"}
         Applied to the codes of groups.
+    projection : list of Tensor, shape (variable, y, x), optional
+        For each level, weights of its pixels in the sum of squared errors that the codes are to make least; without
+        it, codes are what the encoders' filters read.
+    anchor : float
+        With `projection`: what the weights of levels coarser than the one to reconstruct are multiplied with.
     """
 
     def __init__(
         self, has_data: list[Tensor], counts: Tensor, *, widening: str, restriction: str,
-        activation: str | None = None, dtype: torch.dtype = torch.float32,
+        activation: str | None = None, dtype: torch.dtype = torch.float32, projection: list[Tensor] | None = None,
+        anchor: float = 0.0,
     ) -> None:  # fmt: skip
         super().__init__()
         self.has_data, self.widening, self.restriction = has_data, widening, restriction
-        self.activation, self.dtype = activation, dtype
+        self.activation, self.dtype, self.projection, self.anchor = activation, dtype, projection, anchor
+        self._projector: tuple[Any, Projector] | None = None
         self.levels: list[Level] = nn.ModuleList()  # type: ignore[assignment]
         reach = counts
         self.storable: list[Tensor] = []
@@ -95,17 +105,39 @@ class Network(nn.Module):
         level = len(self.levels)
         cells = self.storable[level] if level == 0 else torch.ones_like(self.has_data[level - 1])
         self.levels.append(
-            Level(Deepening(self.has_data[level], cells, self.restriction, noise, generator, self.dtype))
-        )
+            Level(Deepening(self.has_data[level], cells, self.restriction, noise, generator, self.dtype,
+                            encodes=self.projection is None))
+        )  # fmt: skip
 
     def widen(self, level: int, mask: Tensor, channels: int, *, noise: float, generator: torch.Generator) -> Group:
         """Add a group to a level (2.2); its decoder starts at zero but for the noise."""
         readable = self.has_data[level]
         if self.widening == "parallel":
             readable = torch.ones_like(readable)
-        group = Group(self.shape(level), mask, readable, channels, noise, generator, self.dtype, self.activation)
+        group = Group(
+            self.shape(level), mask, readable, channels, noise, generator, self.dtype, self.activation,
+            encodes=self.projection is None,
+        )  # fmt: skip
         self.levels[level].groups.append(group)
         return group
+
+    def grow(self, groups: Iterable[Iterable[tuple[Any, int]]]) -> None:
+        """Add levels with groups of given masks, arrays or tensors, and numbers of filters; weights are to follow."""
+        generator = torch.Generator()
+        for added in groups:
+            self.deepen(noise=0.0, generator=generator)
+            for mask, channels in added:
+                mask = torch.as_tensor(mask, device=self.has_data[0].device)
+                self.widen(len(self.levels) - 1, mask, channels, noise=0.0, generator=generator)
+
+    def remask(self, masks: Sequence[Sequence[Tensor]]) -> None:
+        """Let the groups keep their filters but act on other cells; one that is to act nowhere is taken out."""
+        for k, (level, given) in enumerate(zip(self.levels, masks, strict=True)):
+            before, level.groups = level.groups, nn.ModuleList()  # type: ignore[assignment]
+            for group, mask in zip(before, given, strict=True):
+                if bool(mask.any()):
+                    again = self.widen(k, mask, group.channels, noise=0.0, generator=torch.Generator())
+                    again.load_state_dict(group.state_dict())
 
     @torch.no_grad()
     def forward(self, pixels: Tensor, one: Tensor, *, upper_bound: bool = False) -> Pass:
@@ -125,6 +157,8 @@ class Network(nn.Module):
         inputs = [pixels]
         for k in range(level, 0, -1):
             inputs.insert(0, self.levels[k].deepening.encode(inputs[0], one))
+        if self.projection is not None:
+            return self._expand(self.projector(level).codes(inputs, one), one, inputs)
         result = Pass(inputs, self.levels[0].deepening.encode(inputs[0], one))
         field = result.bottleneck
         for k in range(level + 1):
@@ -145,6 +179,9 @@ class Network(nn.Module):
     @torch.no_grad()
     def backward(self, result: Pass, one: Tensor, gradients: dict[int, Tensor]) -> None:
         """Add to the gradients of all parameters, given those by reconstructions, by level, which it uses up."""
+        if self.projection is not None:
+            self._backward_projected(result, one, gradients)
+            return
         last = len(result.outputs) - 1
         residual = self.widening == "residual"
         to_inputs: dict[int, Tensor] = {}
@@ -179,12 +216,66 @@ class Network(nn.Module):
     @torch.no_grad()
     def decode(self, codes: list[Tensor], one: Tensor) -> Tensor:
         """Reconstruction from the flat codes of the levels 0 to k, each (code, sample), on level k's grid."""
-        split = [len(self.levels[0].deepening.variable_of_cell)]
-        field, codes = codes[0][: split[0]], [codes[0][split[0] :], *codes[1:]]
-        for level, flat in zip(self.levels, codes, strict=False):
+        return self._expand(torch.cat(codes), one, [None] * len(codes)).outputs[-1]
+
+    def _expand(self, codes: Tensor, one: Tensor, inputs: Sequence[Any]) -> Pass:
+        """Reconstructions of as many levels as there are inputs, from all their codes, (code, sample)."""
+        levels = self.levels[: len(inputs)]
+        n_cells = len(self.levels[0].deepening.variable_of_cell)
+        sizes = [channels * cells for level in levels for channels, cells in level.code_sizes]
+        field, *pieces = codes.split([n_cells, *sizes])
+        result = Pass(list(inputs), field)
+        for level in levels:
             field = level.deepening.decode(field, one)
-            pieces = flat.split([channels * cells for channels, cells in level.code_sizes])
-            for group, piece in zip(level.groups, pieces, strict=True):
-                code = piece.reshape(group.channels, group.n_cells, -1)
+            result.codes.append([])
+            for group in level.groups:
+                code = pieces.pop(0).reshape(group.channels, group.n_cells, -1)
                 field.index_add_(0, group.footprint, group.decode(code, one))
-        return field
+                result.codes[-1].append(code)
+            result.outputs.append(field)
+        return result
+
+    @torch.no_grad()
+    def projector(self, level: int) -> Projector:
+        """What finds the codes of the levels up to one, with the weights as they are now."""
+        assert self.projection is not None
+        state = level, *((id(parameter), parameter._version) for parameter in self.parameters())
+        known = self._projector
+        if known is None or known[0] != state:
+            levels = self.levels[: level + 1]
+            written = atoms(levels)
+            no_codes = torch.zeros(written[-1].shape[1], 1, dtype=self.dtype, device=self.has_data[0].device)
+            offsets = self._expand(no_codes, torch.ones_like(no_codes[0]), [None] * len(levels)).outputs
+            coarser = [self.anchor * weight for weight in self.projection[:level]]
+            self._projector = known = state, Projector(written, [*coarser, self.projection[level]], offsets)
+        return known[1]
+
+    def _backward_projected(self, result: Pass, one: Tensor, gradients: dict[int, Tensor]) -> None:
+        """As `backward`: reconstructions depend on the decoders' weights directly, and through the codes.
+
+        Codes z solve sum A^T W A z = sum A^T W x. With g the gradients by reconstructions A z and l the solution for
+        the right-hand side sum A^T g, the gradient by A is (g - W A l) z^T + W (x - A z) l^T.
+        """
+        projector = self.projector(len(result.outputs) - 1)
+        adjoint = self._expand(projector.adjoint(gradients), torch.zeros_like(one), result.inputs)
+        for k, weight in projector.weights.items():
+            change = weight * adjoint.outputs[k]
+            gradients[k] = gradients[k] - change if k in gradients else -change
+        self._decoders_adjoint(result, one, gradients)
+        residuals = {
+            k: weight * (result.inputs[k] - result.outputs[k]) for k, weight in projector.weights.items()
+        }  # fmt: skip
+        self._decoders_adjoint(adjoint, torch.zeros_like(one), residuals)
+
+    def _decoders_adjoint(self, result: Pass, one: Tensor, gradients: dict[int, Tensor]) -> None:
+        """Add to the gradients of the decoders, codes being given."""
+        last = len(result.outputs) - 1
+        gradient = gradients[last]
+        for k in range(last, -1, -1):
+            level = self.levels[k]
+            for group, code in zip(level.groups, result.codes[k], strict=True):
+                group.decode_adjoint(code, one, group.read(gradient))
+            cells = result.outputs[k - 1] if k else result.bottleneck
+            gradient = level.deepening.decode_adjoint(cells, one, gradient)
+            if k - 1 in gradients:
+                gradient += gradients[k - 1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from . import losses, solvers
-from .allocation import cells_per_group
+from .allocation import cells_per_group, check_encoding_size, choose_cells
+from .bounds import bounds
 from .evaluation import Evaluation
 from .layers import Group
 from .matrices import Prolongation
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
 
 #: Epochs over which a decrease is measured, and after which the global metric is recorded and the state saved.
 WINDOW = 10
+
+#: How often cells of all levels are chosen and filters trained.
+ROUNDS = 2
+
+#: Leading singular vectors, and as many random combinations of the others, by which cells are chosen.
+DIRECTIONS = 64
 
 
 def find_device(name: str) -> torch.device:
@@ -87,18 +94,22 @@ class Trainer:
         ]  # fmt: skip
         has_data = [torch.as_tensor(each.has_data, device=device) for each in data["training"]]
         self.counts = [torch.as_tensor(each.counts, device=device) for each in data["training"]]
+        projection = [each.weights.view(has.shape) for each, has in zip(self.training, has_data, strict=True)]
         self.network = Network(
             has_data, self.counts[-1], widening=options.widening, restriction=options.restriction,
-            activation=options.activation,
+            activation=options.activation, projection=projection if options.encoder == "projection" else None,
+            anchor=options.anchor,
         )  # fmt: skip
         self.evaluation = Evaluation(self.network, room=room)
         self.prolongations = [Prolongation(coarse, fine, self.network.dtype) for coarse, fine in pairwise(has_data)]
         self.cells: list[int] | None = None
         if options.encoding_size is not None:
             storable = self.network.storable
-            self.cells = cells_per_group(
-                options.encoding_size, int(storable[0].sum()), [int(s.any(0).sum()) for s in storable], channels
-            )
+            bottleneck = check_encoding_size(options.encoding_size, int(storable[0].sum()))
+            if options.encoder == "filters":
+                self.cells = cells_per_group(
+                    options.encoding_size, bottleneck, [int(s.any(0).sum()) for s in storable], channels
+                )
         self.generator = torch.Generator().manual_seed(options.seed)
         self.history: list[dict[str, float]] = []
         self.report: dict[str, Any] = {}
@@ -107,6 +118,13 @@ class Trainer:
 
     def run(self) -> None:
         """Fit every level; after `restore`, what is left of it."""
+        if self.options.encoding_size is not None and self.cells is None:
+            self._run_at_once()
+        else:
+            self._run_coarse_to_fine()
+        self.report = bounds(self.data, self.evaluation, self.prolongations, self.options)
+
+    def _run_coarse_to_fine(self) -> None:
         for level in range(len(self.channels)):
             first = self._first_group(level)
             for group in range(first, max(first, len(self.channels[level])) + 1):
@@ -118,13 +136,57 @@ class Trainer:
                         mask, resolved = self._refinement_mask(level)
                         if resolved or not bool(mask.any()):
                             break
-                        self._widen(level, mask, self.channels[level][group - 1])
+                        self._widen(level, [(mask, self.channels[level][group - 1])])
                     elif not self._deepen(level):
                         continue
                 self._stage(level, group, stage if (level, group) == position else None)
                 if self.save is not None:
                     self.save(self.state(level, group))
-        self.report = self._bounds()
+
+    def _run_at_once(self) -> None:
+        """Let the cells of all levels compete for the size of the encoding; train the finest level's loss.
+
+        Groups start on all cells, from the residual that is left when everything coarser is known. Cells are chosen,
+        filters trained, and then both once more. The history counts these rounds as groups of the finest level.
+        """
+        last = len(self.channels) - 1
+        for level in range(len(self.network.levels), last + 1):
+            self._deepen(level)
+            added = self.channels[level][len(self.network.levels[level].groups) :]
+            everywhere = self.network.storable[level].any(0)
+            self._widen(level, [(everywhere, n_filters) for n_filters in added])
+        for turn in range(ROUNDS):
+            position, stage = self._resumed
+            if (last, turn) < position or ((last, turn) == position and stage is None):
+                continue
+            if (last, turn) != position:
+                self._allocate()
+            self._stage(last, turn, stage if (last, turn) == position else None)
+            if self.save is not None:
+                self.save(self.state(last, turn))
+
+    def _allocate(self) -> None:
+        """Choose, over all levels, the cells with the largest gain per number stored."""
+        network, last = self.network, len(self.channels) - 1
+        every = [storable.any(0) for storable in network.storable]
+        network.remask([[every[k] for _ in level.groups] for k, level in enumerate(network.levels)])
+        samples = sketched(self.training, DIRECTIONS, (self.options.seed, last))
+        part = slice(0, samples[last].rank)
+        pixels, one = samples[last].block(part)
+        projector = network.projector(last)
+        blocks = [(group.n_cells, group.channels) for level in network.levels for group in level.groups]
+        assert self.options.encoding_size is not None
+        chosen = choose_cells(
+            projector.matrix, projector.targets(network(pixels, one).inputs, one), blocks, self.options.encoding_size
+        )
+        masks: list[list[Tensor]] = []
+        for k, level in enumerate(network.levels):
+            masks.append([])
+            for group in level.groups:
+                mask = torch.zeros_like(group.mask)
+                mask[group.mask] = torch.as_tensor(chosen.pop(0), device=mask.device)
+                masks[k].append(mask)
+        network.remask(masks)
 
     def finish(self) -> None:
         """Deepen, untrained, what an interrupted run has not reached, so that every level can be decoded."""
@@ -142,17 +204,24 @@ class Trainer:
         if self.start is None or level >= len(self.start.levels):
             return True
         given, added = self.start.levels[level], self.network.levels[level]
-        added.deepening.load_state_dict(given.deepening.state_dict())
         for group in given.groups:
             mask = group.mask.to(self.device)
-            adopted = self.network.widen(level, mask, group.channels, noise=0.0, generator=self.generator)
-            adopted.load_state_dict(group.state_dict())
+            self.network.widen(level, mask, group.channels, noise=0.0, generator=self.generator)
+        added.load_state_dict(given.state_dict())
         return level == len(self.start.levels) - 1 or bool(self.history)
 
-    def _widen(self, level: int, mask: Tensor, n_filters: int) -> None:
-        added = self.network.widen(level, mask, n_filters, noise=self.options.noise, generator=self.generator)
-        if not self.options.noise:
-            self._start_from_residual(added, level)
+    def _widen(self, level: int, groups: Sequence[tuple[Tensor, int]]) -> None:
+        """Add groups of given masks and numbers of filters, which share out what tells most of the residual."""
+        added = [
+            self.network.widen(level, mask, n_filters, noise=self.options.noise, generator=self.generator)
+            for mask, n_filters in groups
+        ]
+        if not added or (self.options.noise and added[0].encodes):
+            return
+        directions = added[0].directions(self._residual_patches(added[0], level))
+        for group in added:
+            group.start_from(directions)
+            directions = directions[group.channels :]
 
     def _stage(self, level: int, group: int, resumed: dict[str, Any] | None = None) -> None:
         """Train all parameters so far on one level's objective; keep the best weights on validation, by value.
@@ -265,51 +334,15 @@ class Trainer:
         assert self.epsilons is not None
         return losses.refinement_mask(errors, counts, self.epsilons[level], storable, dilation=self.options.dilation)
 
-    def _start_from_residual(self, group: Group, level: int) -> None:
-        """Let the encoder of a new group read what tells most of the residual."""
+    def _residual_patches(self, group: Group, level: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """What a group's filters read, and what the level has not yet reconstructed, under the active cells."""
         samples = self.training[level]
-
-        def patches(block: slice) -> tuple[Tensor, Tensor]:
+        counts = samples.counts[:, None] if self.network.projection is not None else 1
+        for block in self.evaluation.blocks(level, slice(0, samples.rank)):
             pixels, one = samples.block(block)
-            residual = group.read(pixels - self.network(pixels, one).outputs[level])
-            return residual if self.options.widening == "residual" else group.read(pixels), residual
-
-        group.start_from(map(patches, self.evaluation.blocks(level, slice(0, samples.rank))))
-
-    def _bounds(self) -> dict[str, Any]:
-        """How many samples there are, and the most that what they leave out can change in the last losses.
-
-        Lists hold a value a level. `..._bound`, of every recorded loss, if memory had no room for all. With `sketch`,
-        at most: `sketch_mse_std`, the standard deviation of the mean (3.2) in training under other random combinations,
-        and `sketch_max_bias`, the expectation of what they add to the maximum (3.3).
-        """
-        report: dict[str, Any] = {}
-        omega = self.options.omega
-        for part, data in self.data.items():
-            name = "train" if part == "training" else part
-            report |= {f"{name}_samples": len(data[0].one), f"{name}_samples_in_training": data[0].rank}
-            for level in range(len(data)) if bool(data[-1].spread.any()) else ():
-                errors = self._errors(data, level, metric=True, complete=True)
-                added = self.evaluation.bound(data, level, prolongations=self.prolongations[level:])
-                own = (data[level], data[-1])
-                for kind, error, more, samples in zip(("", "_global"), errors, added, own, strict=True):
-                    assert error is not None and more is not None
-                    low, high = (vars(Losses.of(each, samples, omega)) for each in (error, error + more))
-                    for term in low:
-                        report.setdefault(f"{name}{kind}_{term}_bound", []).append(high[term] - low[term])
-        return report | (self._sketch_bounds(self.options.sketch) if self.options.sketch else {})
-
-    def _sketch_bounds(self, n: int) -> dict[str, list[float]]:
-        """Gaussian combinations: the variance of a sum of squares, and the largest of many chi-squared variables."""
-        deviation, bias = [], []
-        for level, samples in enumerate(self.training):
-            tail = torch.zeros_like(samples.weights)
-            if samples.rank > 1 + 2 * n:
-                tail = self.evaluation.errors(self.training, level, slice(1 + n, samples.rank))[0]
-            spread = math.log(int(samples.counts.sum()) + 1) / n
-            deviation.append(Losses.of(tail, samples, 1.0).mse * math.sqrt(2 / n))
-            bias.append(Losses.of(tail, samples, 0.0).max * 2 * (math.sqrt(spread) + spread))
-        return {"sketch_mse_std": deviation, "sketch_max_bias": bias}
+            residual = group.read((pixels - self.network(pixels, one).outputs[level]) * counts)
+            of_input = group.encodes and self.options.widening == "parallel"
+            yield group.read(pixels) if of_input else residual, residual
 
     def state(self, level: int | None = None, group: int = 0, stage: dict[str, Any] | None = None) -> dict[str, Any]:
         """What `restore` needs, of tensors, numbers, lists and dicts; without a level, after all of them."""
@@ -324,10 +357,8 @@ class Trainer:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on, in `run`, where a trainer of the same data and options was whose state is given."""
-        for level, (masks, channels) in enumerate(zip(state["masks"], state["channels"], strict=True)):
-            self.network.deepen(noise=0.0, generator=self.generator)
-            for mask, n_filters in zip(masks, channels, strict=True):
-                self.network.widen(level, mask.to(self.device), n_filters, noise=0.0, generator=self.generator)
+        pairs = zip(state["masks"], state["channels"], strict=True)
+        self.network.grow([zip(masks, channels, strict=True) for masks, channels in pairs])
         self._set_weights(state["weights"])
         self.generator.set_state(state["generator"])
         self.history, self.report = state["history"], state["report"]

@@ -28,7 +28,7 @@ from .labels import attributes_from_json, attributes_to_json, coordinates_from_p
 if TYPE_CHECKING:
     from ..model import MrCAE
 
-FORMAT, FORMAT_VERSION = "xmrcae-model", 1
+FORMAT, FORMAT_VERSION = "xmrcae-model", 2
 
 #: What a snapshot served for, by the number in the file; the last is one that three indexers left out.
 LABELS = (*PARTS, "")
@@ -38,6 +38,9 @@ ZARR_ROOTS = ("zarr.json", ".zgroup", ".zarray")
 
 #: Name of the variable over the snapshots, none that a coordinate could have.
 PART = "split.part"
+
+#: Name of the weights of each pixel under which codes are found by projection; absent where filters find them.
+PROJECTION = "projection"
 
 #: Dimensions of the parameters in the file.
 DEEPENING = {"encoder_weight": ["tap"], "encoder_bias": ["variable"],
@@ -238,7 +241,7 @@ def _to_tree(model: MrCAE) -> xr.DataTree:
                  "periodic": bool(grid.periodic)},
         "axes": [[axis.padded, axis.before] for axis in (pyramid.y, pyramid.x)],
         "levels": pyramid.levels, "restriction": pyramid.restriction, "widening": network.widening,
-        "activation": network.activation, "monthly": standard.monthly, "fill": standard.fill,
+        "activation": network.activation, "anchor": network.anchor, "monthly": standard.monthly, "fill": standard.fill,
         "groups": [len(level.groups) for level in network.levels], "history": list(fitted.history.data_vars),
         "grid_coordinates": grid_record, "split_coordinates": split_record,
     }  # fmt: skip
@@ -264,6 +267,8 @@ def _to_tree(model: MrCAE) -> xr.DataTree:
         nodes[f"/level_{k}/deepening"] = _weights(level.deepening, DEEPENING).assign(
             cells=(("variable", "y", "x"), bottleneck), has_data=(pixels, has)
         )
+        if network.projection is not None:
+            nodes[f"/level_{k}/deepening"][PROJECTION] = pixels, network.projection[k].cpu().numpy()
         for j, group in enumerate(level.groups, start=1):
             mask = group.mask.cpu().numpy().astype("int8")
             nodes[f"/level_{k}/group_{j}"] = _weights(group, GROUP).assign(mask=(("y", "x"), mask))
@@ -303,24 +308,26 @@ def _from_tree(tree: xr.DataTree) -> MrCAE:
         arrays["centre"], arrays["scale"], arrays["mean"], arrays["valid"].astype(bool), about["monthly"], about["fill"]
     )
     levels = [tree.children[f"level_{k}"] for k in range(about["levels"])]
-    has_data = [
-        torch.as_tensor(level.children["deepening"].to_dataset()["has_data"].values.astype(bool)) for level in levels
+    deepenings = [level.children["deepening"].to_dataset() for level in levels]
+    groups = [
+        [level.children[f"group_{j}"].to_dataset() for j in range(1, n + 1)]
+        for level, n in zip(levels, about["groups"], strict=True)
     ]
-    counts = np.zeros(has_data[-1].shape, dtype=bool)
+    counts = np.zeros(deepenings[-1]["has_data"].shape, dtype=bool)
     counts[pyramid.cut(pyramid.levels - 1)] = standard.valid
+    projects = PROJECTION in deepenings[0]
     network = Network(
-        has_data, torch.as_tensor(counts), widening=about["widening"], restriction=about["restriction"],
-        activation=about["activation"],
+        [torch.as_tensor(stored["has_data"].values.astype(bool)) for stored in deepenings], torch.as_tensor(counts),
+        widening=about["widening"], restriction=about["restriction"], activation=about["activation"],
+        projection=[torch.as_tensor(stored[PROJECTION].values) for stored in deepenings] if projects else None,
+        anchor=about.get("anchor", 0.0),
     )  # fmt: skip
-    generator = torch.Generator()
-    for k, level in enumerate(levels):
-        network.deepen(noise=0.0, generator=generator)
-        _set_weights(network.levels[k].deepening, level.children["deepening"].to_dataset())
-        for j in range(1, about["groups"][k] + 1):
-            stored_group = level.children[f"group_{j}"].to_dataset()
-            mask = torch.as_tensor(stored_group["mask"].values.astype(bool))
-            channels = stored_group["encoder_weight"].shape[0]
-            _set_weights(network.widen(k, mask, channels, noise=0.0, generator=generator), stored_group)
+    network.grow(
+        [(stored["mask"].values.astype(bool), len(stored["decoder_weight"])) for stored in each] for each in groups
+    )
+    for grown, deepening, each in zip(network.levels, deepenings, groups, strict=True):
+        for module, stored in zip([grown.deepening, *grown.groups], [deepening, *each], strict=True):
+            _set_weights(module, stored)
     stored_split = tree["split"].to_dataset()
     split = xr.DataArray(
         np.array(LABELS)[stored_split[PART].values], dims=about["sample"], name="split",
