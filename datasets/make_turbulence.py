@@ -11,7 +11,8 @@ mean rate ε, the drag μ takes it away, and what cascades to the smallest scale
 energy settles near ε / 2μ; with ε = μ, as here, the root mean square of the speed is about 1, and so are all units.
 
 Space is pseudo-spectral, with products freed of aliases by the 2/3 rule (Orszag 1971). Time is the classical
-Runge-Kutta method of order 4, with drag and hyperviscosity in an integrating factor.
+Runge-Kutta method of order 4, with drag and hyperviscosity in an integrating factor. At 256 points the energy spectrum
+falls as the wavenumber to the power -3.8 between the wavenumbers 8 and 42.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from tqdm import tqdm
 VERSION = "1.0"
 POWER = 0.1
 DRAG = 0.1
-DAMPING = 2.0  # ν k⁴ at the cut-off k = size / 3: one number for all sizes
+DAMPING = 5.0  # ν k⁴ at the cut-off k = size / 3: one number for all sizes
 RING = (3, 5)
 LONGEST_STEP = 1.3  # times 1 / size: stable to speeds of 6, and 4 is seldom reached
 
@@ -64,6 +65,9 @@ class Flow:
         self.ring = self.ky[rows, 0].astype(int), columns
         self.unit_energy = 1 / np.sqrt(self.energy(on_ring).sum())
         self.random = np.random.default_rng(seed)
+        # A large block once freed makes glibc keep memory for reuse: without it, steps at 256 points take 2.5 times as
+        # long, most of it in page faults.
+        np.empty(2**20)
 
     def energy(self, state: np.ndarray) -> np.ndarray:
         """Kinetic energy of each coefficient, with that of its conjugate, which is not stored where kx > 0."""
@@ -108,7 +112,7 @@ class Flow:
 
 
 def simulate(
-    snapshots: int = 503, size: int = 256, seed: int = 0, *, interval: float = 0.1, spin_up: float = 20.0,
+    snapshots: int = 503, size: int = 256, seed: int = 0, *, interval: float = 0.08, spin_up: float = 10.0,
     progress: bool = False,
 ) -> xr.Dataset:  # fmt: skip
     """Simulate forced two-dimensional turbulence in its statistically steady state.
@@ -123,7 +127,8 @@ def simulate(
     seed : int
         Of the first state and the forcing.
     interval : float
-        Time between snapshots. The largest eddies turn over in a time of about 2, the vorticity in 0.3.
+        Time between snapshots. With 256 points and the default, the correlation of one snapshot with the next is 0.99
+        in velocity and 0.91 in vorticity.
     spin_up : float
         Time before the first snapshot. Energy forgets its past in a time of 5.
     progress : bool
@@ -141,7 +146,7 @@ def simulate(
     Frozen({'time': 3, 'y': 15, 'x': 15})
     """
     for name, value, least in (("snapshots", snapshots, 1), ("size", size, 32), ("seed", seed, 0)):
-        if value < least:
+        if not isinstance(value, int | np.integer) or value < least:
             raise ValueError(f"{name}={value!r}: give a whole number from {least}")
     if size % 2:
         raise ValueError(f"size={size!r}: every second point is given, so give an even number")
@@ -149,10 +154,6 @@ def simulate(
         raise ValueError(f"interval={interval!r}: give a finite time above 0")
     if not 0 <= spin_up < math.inf:
         raise ValueError(f"spin_up={spin_up!r}: give a finite time from 0")
-
-    # A large block that is freed makes glibc keep memory for reuse; without it, steps at 256 points take 2.5 times as
-    # long, most of it in page faults.
-    np.empty(2**20)
 
     n_steps = math.ceil(interval * size / LONGEST_STEP)
     flow = Flow(size, interval / n_steps, seed=seed)
@@ -208,13 +209,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--snapshots", type=int, default=503)
     parser.add_argument("--size", type=int, default=256, help="points a side; every second one is written")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--interval", type=float, default=0.1, help="time between snapshots")
-    parser.add_argument("--spin-up", type=float, default=20.0, help="time before the first snapshot")
+    parser.add_argument("--interval", type=float, default=0.08, help="time between snapshots")
+    parser.add_argument("--spin-up", type=float, default=10.0, help="time before the first snapshot")
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
     options = vars(parser.parse_args(argv))
     file, overwrite = options.pop("file"), options.pop("overwrite")
     if file.exists() and not overwrite:
-        parser.error(f"file={file} exists: name another, or replace it with --overwrite")
+        parser.error(f"file={file} exists: name another, or give --overwrite")
     if not file.parent.is_dir():
         parser.error(f"file={file}: there is no folder {file.parent}; make it first")
     try:
