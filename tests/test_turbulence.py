@@ -185,7 +185,8 @@ def test_a_file_is_overwritten_only_on_demand(tmp_path: Path, capsys: pytest.Cap
     assert refused([str(file), *BRIEF], capsys).endswith(f"file={file} exists: name another, or give --overwrite")
     assert file.read_text() == "mine"
     turbulence.main([str(file), *BRIEF, "--overwrite"])
-    assert xr.open_dataset(file).sizes["time"] == 2
+    with xr.open_dataset(file) as ds:
+        assert ds.sizes["time"] == 2
 
 
 def test_a_missing_folder_is_said_before_the_simulation(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
