@@ -106,7 +106,7 @@ def open_jhtdb(path: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) 
     """
     files = _find(path)
     opened = [xr.open_dataset(file, engine="netcdf4", decode_cf=False) for file in files]
-    labelled = [label(_modern(raw), file) for file, raw in zip(files, opened, strict=True)]
+    labelled = [label(_lazy(_modern(raw)), file) for file, raw in zip(files, opened, strict=True)]
     _check_series(files, labelled)
     series = join(labelled)
     series.set_close(lambda: _close(opened))
@@ -131,6 +131,11 @@ def _find(path: Any) -> list[str]:
 def _close(datasets: list[xr.Dataset]) -> None:
     for ds in datasets:
         ds.close()
+
+
+def _lazy(raw: xr.Dataset) -> xr.Dataset:
+    """The fields as dask arrays; coordinates and the box are read at once, without dask."""
+    return raw.assign({name: da.chunk("auto") for name, da in raw.data_vars.items() if da.ndim == 4})
 
 
 def _modern(raw: xr.Dataset) -> xr.Dataset:
@@ -160,7 +165,7 @@ def label(raw: xr.Dataset, where: str) -> xr.Dataset:
         match = re.fullmatch(r"([a-z]+)_(\d+)", str(key).lower())
         if match and match[1] in FIELDS:
             by_frame = snapshots.setdefault(FIELDS[match[1]], {})
-            by_frame[int(match[2])] = xr.Variable(("z", "y", "x", "component"), da.chunk("auto").data)
+            by_frame[int(match[2])] = xr.Variable(("z", "y", "x", "component"), da.data)
     frames = sorted(set().union(*snapshots.values()))
     if not frames or any(by_frame.keys() != set(frames) for by_frame in snapshots.values()):
         held = ", ".join(f"{field}: {sorted(by_frame)}" for field, by_frame in snapshots.items())

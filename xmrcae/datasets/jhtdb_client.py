@@ -158,7 +158,7 @@ def _snapshots(
             ranges = np.array([*box.values(), (batch[0], batch[-1])])
             strides = np.array([*steps.values(), batch[1] - batch[0] if len(batch) > 1 else 1])
             raw = _without_token(token, getCutout, cube, variable, ranges, strides, verbose=False)
-            got = label(raw.assign_attrs(dataset=dataset, **attrs), "the answer of JHTDB").load()
+            got = label(raw.assign_attrs(dataset=dataset, **attrs), "the answer of JHTDB")
             asked = SIMULATIONS[dataset].dt * (np.array(batch) - 1)
             if not np.array_equal(got.time, asked):
                 raise RuntimeError(f"JHTDB answered with times {got.time.values} where {asked} were asked for")
