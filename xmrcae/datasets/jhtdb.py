@@ -35,7 +35,7 @@ class Simulation:
     """A data set of JHTDB; frame n, counted from 1, is at time (n - 1) dt."""
 
     title: str
-    doi: str
+    references: str
     n_frames: int
     dt: float
     points: dict[str, int]
@@ -46,7 +46,7 @@ class Simulation:
 SIMULATIONS = {
     "isotropic1024coarse": Simulation(
         title="Forced isotropic turbulence on 1024^3 points",
-        doi="https://doi.org/10.7281/T1KK98XB",
+        references="https://doi.org/10.7281/T1KK98XB",
         n_frames=5024,
         dt=0.002,
         points={"x": 1024, "y": 1024, "z": 1024},
@@ -54,7 +54,7 @@ SIMULATIONS = {
     ),
     "channel": Simulation(
         title="Turbulent channel flow at friction Reynolds number 1000",
-        doi="https://doi.org/10.7281/T10K26QW",
+        references="https://doi.org/10.7281/T10K26QW https://doi.org/10.1080/14685248.2015.1088656",
         n_frames=4000,
         dt=0.0065,
         points={"x": 2048, "y": 512, "z": 1536},
@@ -187,7 +187,7 @@ def label(raw: xr.Dataset, where: str) -> xr.Dataset:
         "source": f"Johns Hopkins Turbulence Database, data set {dataset}",
         "license": LICENSE,
         "citation": CITATION,
-        "references": f"{simulation.doi} https://turbulence.idies.jhu.edu",
+        "references": simulation.references,
     }
     return ds.squeeze([axis for axis in ("z", "y", "x") if ds.sizes[axis] == 1])
 
