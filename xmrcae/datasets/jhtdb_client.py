@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from numbers import Integral
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import unquote
 
 import numpy as np
 import xarray as xr
@@ -28,8 +28,8 @@ def jhtdb_slice(
 ) -> xr.Dataset:  # fmt: skip
     """Get snapshots of a plane of constant z from JHTDB, through its client givernylocal.
 
-    Every request stays under the number of points up to which the service is known to answer reliably: two snapshots
-    of a plane. The database asks its users for a token of their own; the public one for tests allows no whole plane.
+    A request asks for two snapshots, as many as the client answers for without a warning. The database asks its users
+    for a token of their own; the public one for tests allows no whole plane.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def jhtdb_slice(
         Where the plane lies, in the simulation's units of length; the nearest plane of its grid is taken. By default
         the middle, as in the paper: pi in isotropic1024coarse, 1.5 pi in channel.
     every : int
-        Take every so many-th point along x and y, from the first on.
+        Take the first point along x and y, and every so many on.
     token : str, optional
         The user's token; by default the environment variable XMRCAE_JHTDB_TOKEN. It goes to the client and nowhere
         else.
@@ -171,8 +171,9 @@ def _without_token(token: str, call: Callable[..., Any], *args: Any, **kwargs: A
     try:
         return call(*args, **kwargs)
     except Exception as error:
-        message = f"{type(error).__name__}: {error}"
-    for secret in (token, quote(token, safe="")):
+        # Unquoted, for an address can hold it in more than one spelling.
+        message = unquote(f"{type(error).__name__}: {error}")
+    for secret in (token, unquote(token)):
         message = message.replace(secret, "<token>")
     # Raised here, where no exception is being handled: else the client's own would hang on this one as its context.
     raise RuntimeError(f"the client of JHTDB failed with {message}")
