@@ -1,0 +1,230 @@
+"""Error against numbers stored per snapshot, for xmrcae and for what people use instead.
+
+Every method sees departures from the training mean and is judged on held-out snapshots, over pixels that are valid at
+all times. ``python notebooks/compressors.py ersst --data ersst_v5_2010-2020.nc`` writes ``compressors_ersst.nc`` beside
+this file; another run with ``--methods`` replaces the rows of these methods only. zfp's package needs an environment of
+its own (zfpy 1.0.1 breaks numcodecs 0.16), with numpy, xarray and netCDF4; the others need
+``pip install 'xmrcae[notebooks]'``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+HERE = Path(__file__).parent
+
+#: Variable, factor to the units of the table, its units, numbers per snapshot.
+FIELDS: dict[str, tuple[str, float, str, tuple[int, ...]]] = {
+    "ersst": ("sst", 1.0, "degC", (329, 1098, 3296)),
+    "mediterranean": ("adt", 100.0, "cm", (501, 1672, 5018)),
+}
+
+SPLITS = ("random", "blocks")
+
+#: How xmrcae is asked to describe as much as it can with so many numbers.
+COMPRESSOR = {
+    "levels": 4,
+    "encoder": "projection",
+    "channels": [[1] * 6],
+    "omega": 1.0,
+    "anchor": 0.0,
+    "progress": False,
+}
+
+
+@dataclass(frozen=True)
+class Field:
+    """Departures from the training mean, valid pixels only, and how they lie on the grid.
+
+    Attributes
+    ----------
+    data : xarray.DataArray, (time, y, x)
+        Departures; NaN where not valid.
+    train, validation, test : numpy.ndarray of int
+        Positions in time.
+    """
+
+    data: xr.DataArray
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+
+    @classmethod
+    def of(cls, data: xr.DataArray, split: str) -> Field:
+        """Split 70 / 20 / 10: "random" by numpy's default_rng(0).permutation, or "blocks", contiguous in time."""
+        n = data.sizes["time"]
+        order = np.random.default_rng(0).permutation(n) if split == "random" else np.arange(n)
+        train, validation, test = np.split(order, [int(0.7 * n), int(0.9 * n)])
+        data = data.where(data.notnull().all("time"))
+        return cls(data - data[train].mean("time"), train, validation, test)
+
+    @property
+    def snapshots(self) -> np.ndarray:
+        """All of them on the whole grid, (time, y, x) in float64, 0 where not valid."""
+        return self.data.fillna(0).values.astype(np.float64)
+
+    def rmse(self, reconstruction: Any) -> float:
+        """Root-mean-square error of the test snapshots over valid pixels."""
+        error = np.asarray(reconstruction, dtype=np.float64) - self.data.values[self.test]
+        return float(np.sqrt(np.nanmean(error**2)))
+
+
+#: Numbers per snapshot, and the test snapshots made of them.
+Points = Iterator[tuple[float, Any]]
+
+
+def eof(field: Field, sizes: Iterable[int]) -> Points:
+    """Empirical orthogonal functions of the training snapshots, by xeofs: as many numbers as modes."""
+    from xeofs.single import EOF
+
+    n, test = len(field.train), field.data[field.test]
+    model = EOF(n_modes=n, center=False).fit(field.data[field.train], dim="time")
+    scores = model.transform(test)
+    for modes in sorted({20, 50, n}):
+        yield modes, model.inverse_transform(scores.sel(mode=slice(1, modes))).reindex_like(test).transpose(*test.dims)
+
+
+def wavelet(field: Field, sizes: Iterable[int], *, anew: bool) -> Points:
+    """The largest coefficients of the wavelet bior4.4 on 4 levels, 0 on land, kept.
+
+    Positions are those of the largest energy in training, or with `anew` those of the largest coefficients of each
+    snapshot; these positions would have to be stored too, and are not counted.
+    """
+    import pywt
+
+    def analyse(snapshot: np.ndarray) -> np.ndarray:
+        nonlocal slices
+        array, slices = pywt.coeffs_to_array(pywt.wavedec2(snapshot, "bior4.4", mode="periodization", level=4))
+        return array
+
+    slices: Any = None
+    rows, columns = field.snapshots.shape[1:]
+    energy = sum(analyse(snapshot) ** 2 for snapshot in field.snapshots[field.train])
+    coefficients = [analyse(snapshot) for snapshot in field.snapshots[field.test]]
+    for size in sizes:
+        fields = []
+        for array in coefficients:
+            rank = np.abs(array) if anew else energy
+            kept = np.where(rank >= np.partition(rank.ravel(), -size)[-size], array, 0)
+            coded = pywt.array_to_coeffs(kept, slices, output_format="wavedec2")
+            fields.append(pywt.waverec2(coded, "bior4.4", mode="periodization")[:rows, :columns])
+        yield size, fields
+
+
+def zfp(field: Field, sizes: Iterable[int]) -> Points:
+    """Each snapshot in float32 by zfp at a fixed accuracy; a number is four bytes of the stream."""
+    import zfpy
+
+    for tolerance in 2.0 ** np.arange(2, -9, -1):
+        streams = [zfpy.compress_numpy(s.astype(np.float32), tolerance=tolerance) for s in field.snapshots[field.test]]
+        size = np.mean([len(stream) for stream in streams]) / 4
+        yield size, [zfpy.decompress_numpy(stream) for stream in streams]
+
+
+def xmrcae(field: Field, sizes: Iterable[int], **options: Any) -> Points:
+    """The codes of :class:`xmrcae.MrCAE`, counted where they are finite."""
+    import xmrcae
+
+    test = field.data[field.test]
+    for size in sizes:
+        split = (field.train, field.validation, field.test)
+        model = xmrcae.MrCAE(**COMPRESSOR | {"encoding_size": size, "split": split} | options).fit(field.data)
+        codes = model.encode(test[:1])
+        counted = sum(int(np.isfinite(level["encoding"]).sum()) for level in codes.children.values())
+        yield counted, model.reconstruct(test)
+
+
+METHODS: dict[str, Callable[[Field, Sequence[int]], Points]] = {
+    "EOF": eof,
+    "wavelet, fixed positions": lambda field, sizes: wavelet(field, sizes, anew=False),
+    "wavelet, positions per snapshot": lambda field, sizes: wavelet(field, sizes, anew=True),
+    "zfp": zfp,
+    "xmrcae, filters": lambda field, sizes: xmrcae(field, sizes, encoder="filters", channels=[[1] * 4]),
+    "xmrcae, projection": xmrcae,
+}
+
+
+def compare(field: Field, sizes: Sequence[int], methods: Iterable[str] = METHODS) -> xr.Dataset:
+    """Held-out errors of methods.
+
+    Parameters
+    ----------
+    field : Field
+        The data.
+    sizes : sequence of int
+        Numbers per snapshot, for those methods that can choose.
+    methods : iterable of str
+        Out of `METHODS`.
+
+    Returns
+    -------
+    xarray.Dataset
+        `rmse`, `size` (numbers per snapshot) and `seconds` (since the point before) over `point`, with its `method`.
+    """
+    rows = []
+    for method in methods:
+        started = time.perf_counter()
+        for size, reconstruction in METHODS[method](field, sizes):
+            rows.append((method, size, field.rmse(reconstruction), time.perf_counter() - started))
+            started = time.perf_counter()
+    method, size, rmse, seconds = zip(*rows, strict=True)
+    return xr.Dataset(
+        {
+            "size": ("point", np.asarray(size, dtype=float), {"long_name": "numbers stored per snapshot"}),
+            "rmse": ("point", np.asarray(rmse), {"long_name": "held-out root-mean-square error"}),
+            "seconds": ("point", np.asarray(seconds), {"long_name": "time taken", "units": "s"}),
+        },
+        coords={"method": ("point", list(method))},
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the methods on one data set, under both splits, and write the result."""
+    parser = argparse.ArgumentParser(description="Held-out error against numbers stored per snapshot.")
+    parser.add_argument("field", choices=FIELDS)
+    parser.add_argument("--data", required=True, type=Path, help="its file")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=[name for name in METHODS if name != "zfp"])
+    parser.add_argument("--output", type=Path, help="compressors_FIELD.nc beside this script, if not given")
+    given = parser.parse_args(arguments)
+    variable, factor, units, sizes = FIELDS[given.field]
+    output = given.output or HERE / f"compressors_{given.field}.nc"
+    with xr.open_dataset(given.data) as ds:
+        data = ds[variable].load() * factor
+    warnings.simplefilter("ignore")  # of what xeofs will change, and that 4 levels are many for PyWavelets
+    results = []
+    for split in SPLITS:
+        field = Field.of(data, split)
+        results.append(
+            compare(field, sizes, given.methods).assign(rms=field.rmse(np.zeros_like(field.data[field.test])))
+        )
+    result = xr.concat(results, xr.DataArray(list(SPLITS), dims="split", name="split"))
+    result["rms"].attrs["long_name"] = "root-mean-square departure of the test snapshots"
+    for name in ("rms", "rmse"):
+        result[name].attrs["units"] = units
+    if output.exists():
+        with xr.open_dataset(output) as before:
+            kept = before.load().isel(point=~np.isin(before["method"], given.methods))
+        pieces = [piece.assign_coords(method=piece["method"].astype(object)) for piece in (kept, result)]
+        result = xr.concat(pieces, "point", data_vars="minimal", combine_attrs="override")
+    result.attrs = {
+        "title": f"Held-out error against numbers stored per snapshot: {given.field}",
+        "references": "see datasets/README.md",
+        "command": f"python notebooks/compressors.py {given.field}",
+    }
+    part = output.with_suffix(".part")
+    result.to_netcdf(part)
+    part.replace(output)
+    print(result.to_dataframe().to_string())
+
+
+if __name__ == "__main__":
+    main()
