@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import time
 import warnings
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,17 +131,49 @@ def zfp(field: Field, sizes: Iterable[int]) -> Points:
         yield size, [zfpy.decompress_numpy(stream) for stream in streams]
 
 
-def xmrcae(field: Field, sizes: Iterable[int], **options: Any) -> Points:
-    """The codes of :class:`xmrcae.MrCAE`, counted where they are finite."""
-    import xmrcae
+def fitted(field: Field, size: int, **options: Any) -> Any:
+    """An :class:`xmrcae.MrCAE` that describes as much as it can with so many numbers."""
+    from xmrcae import MrCAE
 
+    split = (field.train, field.validation, field.test)
+    return MrCAE(**COMPRESSOR | {"encoding_size": size, "split": split} | options).fit(field.data)
+
+
+def autoencoder(field: Field, sizes: Iterable[int], **options: Any) -> Points:
+    """The codes of xmrcae, counted where they are finite."""
     test = field.data[field.test]
     for size in sizes:
-        split = (field.train, field.validation, field.test)
-        model = xmrcae.MrCAE(**COMPRESSOR | {"encoding_size": size, "split": split} | options).fit(field.data)
+        model = fitted(field, size, **options)
         codes = model.encode(test[:1])
         counted = sum(int(np.isfinite(level["encoding"]).sum()) for level in codes.children.values())
         yield counted, model.reconstruct(test)
+
+
+def quantised(field: Field, sizes: Sequence[int]) -> Points:
+    """The codes of xmrcae in whole steps, by zlib; a number is four bytes of the stream.
+
+    A step is as long, on the field, for the codes of all filters, and changes the error by some per cent.
+    """
+    model = fitted(field, sizes[-1])
+    codes = model.stack(model.encode(field.data[field.test]))
+    n_codes, n_pixels = codes.sizes["feature"], int(field.data[0].notnull().sum())
+    levels, channels = (codes[name].values for name in ("level", "channel"))
+    norms = np.empty(n_codes)
+    nothing = codes[:1].copy(data=np.zeros((1, n_codes), dtype=np.float32))
+    for level, channel in set(zip(levels, channels, strict=True)):
+        same = np.flatnonzero((levels == level) & (channels == channel))
+        impulse = nothing.copy(deep=True)
+        impulse[0, same[len(same) // 2]] = 1
+        written = model.decode(model.unstack(impulse)) - model.decode(model.unstack(nothing))
+        norms[same] = float(np.sqrt((written**2).sum()))
+    validation = field.data[field.validation]
+    error = float(np.sqrt(((model.reconstruct(validation) - validation) ** 2).mean()))
+    for share in (2.0, 1.0, 0.5):
+        steps = share * error * np.sqrt(12 * n_pixels / n_codes) / norms
+        whole = np.round(codes / steps)
+        planes = np.array(whole.values, dtype="<i2", order="C")[..., None].view(np.uint8).transpose(0, 2, 1)
+        size = np.mean([len(zlib.compress(np.ascontiguousarray(plane), 9)) for plane in planes]) / 4
+        yield size, model.decode(model.unstack((whole * steps).astype(np.float32)))
 
 
 METHODS: dict[str, Callable[[Field, Sequence[int]], Points]] = {
@@ -148,8 +181,9 @@ METHODS: dict[str, Callable[[Field, Sequence[int]], Points]] = {
     "wavelet, fixed positions": lambda field, sizes: wavelet(field, sizes, anew=False),
     "wavelet, positions per snapshot": lambda field, sizes: wavelet(field, sizes, anew=True),
     "zfp": zfp,
-    "xmrcae, filters": lambda field, sizes: xmrcae(field, sizes, encoder="filters", channels=[[1] * 4]),
-    "xmrcae, projection": xmrcae,
+    "xmrcae, filters": lambda field, sizes: autoencoder(field, sizes, encoder="filters", channels=[[1] * 4]),
+    "xmrcae, projection": autoencoder,
+    "xmrcae, projection, quantised": quantised,
 }
 
 

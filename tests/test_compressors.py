@@ -82,6 +82,19 @@ def test_xmrcae_counts_finite_codes(compressors, data, monkeypatch):
     assert found["rmse"][1] < found["rmse"][0] < field.rmse(np.zeros_like(field.data[field.test]))
 
 
+def test_finer_steps_cost_more_and_lose_less(compressors, data, monkeypatch):
+    monkeypatch.setitem(compressors.COMPRESSOR, "max_epochs", 3)
+    monkeypatch.setitem(compressors.COMPRESSOR, "levels", 2)
+    field = compressors.Field.of(data, "random")
+    methods = ["xmrcae, projection", "xmrcae, projection, quantised"]
+    exact, steps = (rows(compressors.compare(field, [200], methods), name) for name in methods)
+    assert (np.diff(steps["rmse"]) < 0).all() and (np.diff(steps["size"]) > 0).all()
+    assert (steps["size"] < exact["size"].values).all()
+    # By Pythagoras, an error of twice, once and half the own one beside it, at most: small codes lose less than a step.
+    growth = steps["rmse"].values / exact["rmse"].values
+    assert (growth > 1).all() and (growth < 1.1 * np.sqrt([5, 2, 1.25])).all()
+
+
 @pytest.mark.filterwarnings("ignore:Level value:UserWarning")
 def test_a_further_run_replaces_its_methods_only(compressors, data, tmp_path, monkeypatch):
     monkeypatch.setitem(compressors.FIELDS, "ersst", ("sst", 1.0, "degC", (50, 100)))
