@@ -186,6 +186,9 @@ METHODS: dict[str, Callable[[Field, Sequence[int]], Points]] = {
     "xmrcae, projection, quantised": quantised,
 }
 
+#: Those that count bytes.
+BYTES = ("zfp", "xmrcae, projection, quantised")
+
 
 def compare(field: Field, sizes: Sequence[int], methods: Iterable[str] = METHODS) -> xr.Dataset:
     """Held-out errors of methods.
@@ -219,6 +222,22 @@ def compare(field: Field, sizes: Sequence[int], methods: Iterable[str] = METHODS
         },
         coords={"method": ("point", list(method))},
     )
+
+
+def markdown(result: xr.Dataset) -> str:
+    """The table of the docs: a row a method, with its points as "rmse at size", under each split."""
+    lines = ["| method | random split: rmse (numbers) | blocks: rmse (numbers) |", "| --- | --- | --- |"]
+    for method in METHODS:
+        points = result.isel(point=(result["method"] == method).values)
+        if not points.sizes["point"]:
+            continue
+        cells = []
+        for split in SPLITS:
+            one = points.sel(split=split).sortby("size").isel(point=slice(0, 4))  # zfp has more, ever smaller ones
+            pairs = zip(one["rmse"].values, one["size"].values, strict=True)
+            cells.append(", ".join(f"{rmse:.3f} ({size:.0f})" for rmse, size in pairs))
+        lines.append(f"| {method}{' *' * (method in BYTES)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -257,7 +276,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     part = output.with_suffix(".part")
     result.to_netcdf(part)
     part.replace(output)
-    print(result.to_dataframe().to_string())
+    print(markdown(result))
 
 
 if __name__ == "__main__":

@@ -121,6 +121,13 @@ def test_the_saved_figures_hold_what_the_docs_claim():
                 assert under < float(theirs["rmse"][theirs["size"] == size][0]), (name, split, size)
 
 
+def test_the_docs_have_the_tables_of_the_saved_figures(compressors):
+    page = (SCRIPT.parents[1] / "docs" / "should-i-use-this.md").read_text()
+    for name in compressors.FIELDS:
+        with xr.open_dataset(SCRIPT.parent / f"compressors_{name}.nc") as saved:
+            assert compressors.markdown(saved.load()) in page
+
+
 def test_the_command_refuses_an_unknown_method(compressors, capsys):
     with pytest.raises(SystemExit):
         compressors.main(["ersst", "--data", "none.nc", "--methods", "jpeg"])
