@@ -1,5 +1,6 @@
 """What several test files share: small fields with land, their grids, and networks with random weights."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+import xmrcae
 from xmrcae.core.network import Network
 from xmrcae.grid.coordinates import Grid, find_dimensions
 from xmrcae.grid.layout import Layout
@@ -25,6 +27,9 @@ MITGCM = "mitgcm_land_is_zero.nc"
 CLIMATOLOGY = "oisst_v21_climatology.nc"
 ICE = "oisst_v21_icec_arctic.nc"
 LAND_SEA_MASK = "oisst_v2_lsmask.nc"
+
+#: Sizes of the levels of a small network.
+SHAPES = [(7, 11), (15, 23), (31, 47)]
 
 
 def open_real(real_file: Callable[[str], Path], name: str, **kwargs: Any) -> xr.Dataset:
@@ -131,3 +136,24 @@ def columns(samples: np.ndarray, dtype: torch.dtype = torch.float64) -> torch.Te
 def pixel_errors(residual: torch.Tensor, one: torch.Tensor) -> torch.Tensor:
     """The time-mean squared error of each pixel from its residual in every sample."""
     return residual.square().sum(1) / one.square().sum()
+
+
+def with_land(levels=3):
+    """Where each level has data, and what counts: another coast for each of two variables and for each level."""
+    land = [np.stack([make_land(shape, seed=seed) for seed in (0, 1)]) for shape in SHAPES[:levels]]
+    return land, land[-1]
+
+
+def random_samples(network, n=3, seed=0):
+    """Samples of the finest level and their ones, (pixel, sample) and (sample,)."""
+    generator = torch.Generator().manual_seed(seed)
+    n_pixels = network.has_data[-1].numel()
+    pixels = torch.rand(n_pixels, n, generator=generator, dtype=torch.float64).to(network.dtype)
+    return pixels, torch.ones(n, dtype=network.dtype)
+
+
+def with_split(model: xmrcae.MrCAE, **coords: Any) -> xmrcae.MrCAE:
+    """The same model, fitted to snapshots with other coordinates."""
+    result = xmrcae.MrCAE(levels=2)
+    result._fitted = dataclasses.replace(model.fitted, split=model.split.assign_coords(coords))
+    return result

@@ -326,8 +326,8 @@ def _from_tree(tree: xr.DataTree) -> MrCAE:
         [(stored["mask"].values.astype(bool), len(stored["decoder_weight"])) for stored in each] for each in groups
     )
     for grown, deepening, each in zip(network.levels, deepenings, groups, strict=True):
-        for module, stored in zip([grown.deepening, *grown.groups], [deepening, *each], strict=True):
-            _set_weights(module, stored)
+        for module, weights in zip([grown.deepening, *grown.groups], [deepening, *each], strict=True):
+            _set_weights(module, weights)
     stored_split = tree["split"].to_dataset()
     split = xr.DataArray(
         np.array(LABELS)[stored_split[PART].values], dims=about["sample"], name="split",
