@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: demo test lint bench clean help
+.PHONY: demo test lint notebooks bench clean help
 
 BIN := .venv/bin
 
@@ -17,6 +17,9 @@ lint: .venv/.installed  ## check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy xmrcae
 
+notebooks: .venv/.installed  ## run all notebooks and keep what they give, or FAST=1 for short runs that change nothing
+	$(if $(FAST),XMRCAE_FAST=1) $(BIN)/python notebooks/run.py
+
 bench: .venv/.installed  ## measure everything, or SECTION=name, or QUICK=1, and write docs/benchmarks.md
 	$(BIN)/python tests/benchmarks $(SECTION) $(if $(QUICK),--quick)
 
@@ -25,7 +28,7 @@ clean:  ## remove what the other targets wrote, but not .venv
 	find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-8s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-11s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # One pip call for everything: a second one could bring another torch than the pinned one.
 .venv/.installed: pyproject.toml .ci/constraints.txt
