@@ -16,6 +16,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 MOST_BYTES = 1_500_000
+#: No notebook draws a progress bar, so that none needs what tqdm misses.
+QUIET = {"PYTHONWARNINGS": "ignore:IProgress not found"}
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -47,11 +49,13 @@ def run(path: Path, *, keep: bool) -> str:
         If a cell fails, or the notebook with its outputs is too large.
     """
     notebook = nbformat.read(path, as_version=4)
-    place = {"metadata": {"path": str(path.parent)}}
-    client = NotebookClient(notebook, kernel_name="python3", timeout=None, record_timing=False, resources=place)
+    client = NotebookClient(
+        notebook, kernel_name="python3", timeout=None, record_timing=False, extra_arguments=["--log-level=ERROR"],
+        resources={"metadata": {"path": str(path.parent)}},
+    )  # fmt: skip
     started = time.perf_counter()
     try:
-        client.execute()
+        client.execute(env=os.environ | QUIET)
     except CellExecutionError as error:
         if error.ename == "DataAbsent":
             return f"skipped: {error.evalue}"
