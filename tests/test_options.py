@@ -186,7 +186,7 @@ def test_recipes_are_valid_options(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "epsilons"), [("two_modes", (1e-3, 5e-4, 1e-4)), ("drifting_mode", (1e-4, 5e-5, 1e-5))]
+    ("name", "epsilons"), [("two_modes", (4e-4, 2e-4, 4e-5)), ("drifting_mode", (1e-4, 5e-5, 1e-5))]
 )
 def test_recipes_have_the_papers_epsilons(name, epsilons):
     found = make_options(xmrcae.recipes[name]).epsilons(3, ["u"], np.ones(1), np.ones(1))
