@@ -66,7 +66,8 @@ def stages(model: xmrcae.MrCAE, authors: Mapping[str, str]) -> pd.DataFrame:
         for level, figures in enumerate(text.split("|")):
             for group, figure in enumerate(figures.split()):
                 theirs.setdefault(f"authors' {title}", {})[level, group] = figure
-    return pd.concat([ours.astype(object), pd.DataFrame(theirs)], axis=1).sort_index().fillna("–")
+    table = pd.concat([ours.astype(object), pd.DataFrame(theirs)], axis=1).sort_index().fillna("–")
+    return table.rename_axis(index=index.names)
 
 
 def _code_size(model: xmrcae.MrCAE, level: int, group: int) -> int:
