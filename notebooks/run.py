@@ -13,7 +13,7 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, DeadKernelError
 
 MOST_BYTES = 1_500_000
 #: No notebook draws a progress bar, so that none needs what tqdm misses.
@@ -60,6 +60,8 @@ def run(path: Path, *, keep: bool) -> str:
         if error.ename == "DataAbsent":
             return f"skipped: {error.evalue}"
         raise Failed(str(error)) from None
+    except DeadKernelError as error:
+        raise Failed(f"{error}: was there memory enough?") from None
     seconds = time.perf_counter() - started
 
     notebook.metadata = nbformat.from_dict(METADATA)
