@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -58,8 +57,14 @@ def stages(model: xmrcae.MrCAE, authors: Mapping[str, str]) -> pd.DataFrame:
     for title, name in columns.items():
         ours[title] = [f"{value:.5f}" for value in last[name].values]
     filters = [model.options.channels_of(model.levels)[level][group - 1] if group else 1 for level, group in index]
-    ours["parameters"] = list(accumulate(19 * n + 1 for n in filters))
-    ours["encoding size"] = list(accumulate(_code_size(model, level, group) for level, group in index))
+    ours["parameters"] = np.cumsum([19 * n + 1 for n in filters])
+    masks = [model.refinement_map(level=level) for level in range(model.levels)]
+    coded = [
+        n * int(masks[level].sel(group=group).sum()) if group else 0
+        for n, (level, group) in zip(filters, index, strict=True)
+    ]
+    bottleneck = int(model.encoding_sizes[-1]) - sum(coded)
+    ours["encoding size"] = bottleneck + np.cumsum(coded)
 
     theirs = {}
     for title, text in authors.items():
@@ -68,15 +73,6 @@ def stages(model: xmrcae.MrCAE, authors: Mapping[str, str]) -> pd.DataFrame:
                 theirs.setdefault(f"authors' {title}", {})[level, group] = figure
     table = pd.concat([ours.astype(object), pd.DataFrame(theirs)], axis=1).sort_index().fillna("–")
     return table.rename_axis(index=index.names)
-
-
-def _code_size(model: xmrcae.MrCAE, level: int, group: int) -> int:
-    """Numbers per snapshot that a stage has added; a deepening codes something at the coarsest level only."""
-    if group:
-        n_filters = model.options.channels_of(model.levels)[level][group - 1]
-        return n_filters * int(model.refinement_map(level=level).sel(group=group).sum())
-    groups = range(1, model.refinement_map(level=0).sizes["group"] + 1)
-    return 0 if level else int(model.encoding_sizes[0]) - sum(_code_size(model, 0, g) for g in groups)
 
 
 def sizes(model: xmrcae.MrCAE, held_out: xr.DataArray) -> pd.DataFrame:

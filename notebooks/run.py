@@ -77,16 +77,16 @@ def run(path: Path, *, keep: bool) -> str:
 
 
 def main(names: list[str]) -> int:
-    """Run the notebooks of these names, one after the other; how many failed."""
+    """Run the notebooks of these names, one after the other; 1 if any fails."""
     paths = [Path(name).resolve() for name in names] or sorted(Path(__file__).parent.resolve().glob("*.ipynb"))
-    failed = 0
+    status = 0
     for path in paths:
         try:
             print(f"{path.name}: {run(path, keep=os.environ.get('XMRCAE_FAST') != '1')}", flush=True)
         except Failed as error:
             print(f"{path.name} failed: {error}", file=sys.stderr, flush=True)
-            failed += 1
-    return min(failed, 1)
+            status = 1
+    return status
 
 
 if __name__ == "__main__":
