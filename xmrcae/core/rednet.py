@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from . import losses, solvers
+from .matrices import Prolongation
 from .samples import Losses, Samples
 
 if TYPE_CHECKING:
@@ -55,6 +56,9 @@ class REDNet(nn.Module):
         Of each depth, finest first.
     activation : {None, "relu"}
         Applied to the encoder's features. Without one the network is affine.
+    extended : bool
+        Let transposed convolutions read one replicated cell beyond each edge, as MrCAE's deepening does, so that the
+        outermost ring gets what the inside gets. The authors' RED-Net does not.
     generator : torch.Generator
         Of the start values, uniform within the inverse root of the number of values that a filter reads.
     variables : int
@@ -62,11 +66,11 @@ class REDNet(nn.Module):
     """
 
     def __init__(
-        self, channels: Sequence[int], *, activation: str | None = None, generator: torch.Generator,
-        variables: int = 1, dtype: torch.dtype = torch.float32,
+        self, channels: Sequence[int], *, activation: str | None = None, extended: bool = False,
+        generator: torch.Generator, variables: int = 1, dtype: torch.dtype = torch.float32,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.channels, self.activation = tuple(channels), activation
+        self.channels, self.activation, self.extended = tuple(channels), activation, extended
         widths = (variables, *self.channels)
 
         def uniform(*shape: int, reads: int) -> nn.Parameter:
@@ -115,7 +119,11 @@ class REDNet(nn.Module):
         fields = torch.zeros_like(features[-1])
         layers = list(zip(features, self.decoders, self.decoder_biases, strict=True))
         for skipped, weight, bias in reversed(layers):
-            fields = nn.functional.conv_transpose2d(fields + skipped, weight, stride=2) + _times(one, bias)
+            fields = fields + skipped
+            if self.extended:
+                fields = nn.functional.pad(fields, (1, 1, 1, 1), mode="replicate")
+            cut = 2 * self.extended
+            fields = nn.functional.conv_transpose2d(fields, weight, stride=2, padding=cut) + _times(one, bias)
         return fields
 
     def forward(self, fields: Tensor, one: Tensor) -> Tensor:
@@ -150,8 +158,8 @@ class _Part:
 
 def train(
     channels: Sequence[int], training: LevelData, validation: LevelData, *, activation: str | None = None,
-    omega: float = 0.5, snapshots: int | None = None, seconds: float = math.inf, max_epochs: float = math.inf,
-    seed: int = 0,
+    extended: bool = False, omega: float = 0.5, snapshots: int | None = None, seconds: float = math.inf,
+    max_epochs: float = math.inf, seed: int = 0,
 ) -> tuple[REDNet, list[dict[str, float]]]:  # fmt: skip
     """Minimise the loss (3.1) of one level, from one random start after the other, until time or epochs are over.
 
@@ -164,7 +172,7 @@ def train(
         Of each depth, finest first.
     training, validation : LevelData
         A compressed set serves without activation, and only then.
-    activation : {None, "relu"}
+    activation, extended
         As for `REDNet`.
     omega : float
         Weight of the mean in the loss.
@@ -203,7 +211,9 @@ def train(
         return len(history) >= max_epochs or time.perf_counter() - started >= seconds
 
     while not history or not over():
-        network = REDNet(channels, activation=activation, generator=generator, variables=training.counts.shape[0])
+        network = REDNet(
+            channels, activation=activation, extended=extended, generator=generator, variables=len(training.counts)
+        )
         for train_loss in _descend(network, parts[0], omega):
             with torch.no_grad():
                 loss = Losses.of(parts[1].errors(network), parts[1].samples, omega).loss
@@ -243,3 +253,26 @@ def _descend(network: REDNet, part: _Part, omega: float) -> Iterator[float]:
             values = []
             if not solver.harder():
                 return
+
+
+def global_losses(network: REDNet, data: Sequence[LevelData], level: int, omega: float) -> Losses:
+    """(3.4): of the level's reconstruction, prolonged level by level, against the finest data.
+
+    Parameters
+    ----------
+    network : REDNet
+        Trained on the level.
+    data : sequence of LevelData
+        One a level, coarsest first.
+    level : int
+        The level.
+    omega : float
+        Weight of the mean.
+    """
+    part, finest = (_Part.of(each, slice(None)) for each in (data[level], data[-1]))
+    with torch.no_grad():
+        field = network(part.fields, part.one).flatten(1).T.contiguous()
+    for coarse, fine in pairwise(torch.as_tensor(each.has_data) for each in data[level:]):
+        field = Prolongation(coarse, fine, field.dtype)(field)
+    residual = field - finest.samples.pixels
+    return Losses.of(residual.square().sum(1) / finest.samples.n_snapshots, finest.samples, omega)
