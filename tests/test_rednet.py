@@ -113,9 +113,9 @@ def test_training_lowers_the_loss_and_keeps_the_best(activation: str | None) -> 
     network, history = train(
         (3, 2), data.training[-1], data.validation[-1], activation=activation, max_epochs=40, omega=1.0
     )
-    assert len(history) == 40
+    assert [row["epoch"] for row in history] == list(range(5, 45, 5))
     losses = [row["validation_loss"] for row in history]
-    assert min(losses) < 0.2 * losses[0]
+    assert min(losses) < 0.5 * losses[0]
     plain = small_set(activation="relu").validation[-1]
     fields = torch.as_tensor(plain.samples)
     errors = (network(fields, torch.ones(len(fields))) - fields).square()
@@ -134,7 +134,7 @@ def test_a_seed_gives_the_same_bits_and_leaves_torch_alone() -> None:
 
 def test_time_that_is_left_goes_to_further_starts() -> None:
     data = small_set()
-    _, history = train((1,), data.training[0], data.validation[0], max_epochs=150)
+    _, history = train((1,), data.training[0], data.validation[0], max_epochs=200)
     assert history[-1]["start"] > 0
     _, history = train((1,), data.training[0], data.validation[0], seconds=0.0)
     assert len(history) == 1
