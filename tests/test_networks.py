@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import xarray as xr
@@ -107,7 +107,7 @@ def test_figure(networks: ModuleType, compared: xr.Dataset) -> None:
         assert "scaled units squared" in fig.axes[0].get_ylabel()
         assert fig.axes[1].get_legend() is not None
     finally:
-        matplotlib.pyplot.close(fig)
+        plt.close(fig)
 
 
 def test_the_command_writes_its_file_once(networks: ModuleType, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
@@ -123,7 +123,7 @@ def test_the_command_writes_its_file_once(networks: ModuleType, tmp_path: Path, 
         assert ds.attrs["values_per_snapshot"] == int(small["sst"][0].notnull().sum())
         assert str(tmp_path) not in str(ds.attrs) and "--data data.nc" in ds.attrs["command"]
         assert networks.figure_10_11(ds).axes
-    matplotlib.pyplot.close("all")
+    plt.close("all")
     before = os.stat(output).st_mtime_ns
     with pytest.raises(SystemExit):
         networks.main(call)

@@ -154,7 +154,12 @@ def test_only_valid_pixels_count() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "named"), [({}, "seconds"), ({"activation": "relu", "max_epochs": 3}, "activation='relu'")]
+    ("options", "named"),
+    [
+        ({}, "seconds"),
+        ({"activation": "relu", "max_epochs": 3}, "activation='relu'"),
+        ({"snapshots": 5, "max_epochs": 3}, "snapshots=5"),
+    ],
 )
 def test_what_cannot_be_trained_is_refused(options: dict[str, Any], named: str) -> None:
     data = small_set()

@@ -1,8 +1,8 @@
 """RED-Net, for comparison: a convolutional autoencoder with skip connections (paper, section 5).
 
 Encoder convolutions of 3x3 and stride 2 without padding halve a field of n points a side, n odd, to (n - 1) / 2;
-transposed convolutions bring it back. All channels of a depth read all of the one before. At every depth but the first
-the encoder's features are added to the decoder's, so that a decoder needs them all.
+transposed convolutions bring it back. All channels of a depth read all of the one before. At every depth the encoder's
+features are added to what the decoder has there, so that a decoder needs them all.
 
 A network as deep as MrCAE has levels, with as many channels at each depth as MrCAE has filters at the level, has the
 size that the authors report: `CHANNELS`.
@@ -29,9 +29,9 @@ from .samples import Losses, Samples
 if TYPE_CHECKING:
     from ..levels import LevelData
 
-#: Channels, finest first, from the sizes in the paper's figure 10: 303, 669 and 1622 parameters, and for the isotropic
-#: turbulence 1184, where 1178 was read off the curve. Those of its MrCAE, 160, 240, 373 and 315, come from as many
-#: filters at the same levels. Other channels have these sizes too, but none of them goes with that MrCAE.
+#: Channels, finest first, worked out from the sizes in the paper's figure 10: 303, 669 and 1622 parameters, and for the
+#: isotropic turbulence 1184, where 1178 was read off the curve. Those of its MrCAE, 160, 240, 373 and 315, come from as
+#: many filters at the same levels; other channels that have these sizes do not go with the stages of that MrCAE.
 CHANNELS: Mapping[str, tuple[int, ...]] = MappingProxyType(
     {
         "two_modes": (4, 2, 2),
@@ -196,12 +196,15 @@ def train(
     Raises
     ------
     ValueError
-        If neither limit is given, or for a compressed set with an activation.
+        If neither limit is given, or for a compressed set with `activation` or `snapshots`.
     """
     if math.isinf(seconds) and math.isinf(max_epochs):
         raise ValueError("seconds and max_epochs are both infinite: give one of them, or training never ends")
-    if activation and not (training.one == 1).all():
-        raise ValueError(f"activation={activation!r} needs snapshots; training is a compressed set: prepare it anew")
+    if (activation or snapshots) and not (training.one == 1).all():
+        raise ValueError(
+            f"activation={activation!r} or snapshots={snapshots!r} needs snapshots, and training is a compressed set: "
+            'prepare it with activation="relu", or give neither'
+        )
     started = time.perf_counter()
     generator = torch.Generator().manual_seed(seed)
     every = math.ceil(training.rank / (snapshots or training.rank))
@@ -223,7 +226,7 @@ def train(
             if epoch % LOOK == 0 or last:
                 with torch.no_grad():
                     loss = Losses.of(parts[1].errors(network), parts[1].samples, omega).loss
-                if loss < best["loss"]:
+                if loss < best["loss"] or not history:
                     best = {"loss": loss, "network": deepcopy(network)}
                 row = {"epoch": epoch, "start": start, "seconds": time.perf_counter() - started}
                 history.append(row | {"train_loss": train_loss, "validation_loss": loss})
