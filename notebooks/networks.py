@@ -200,6 +200,7 @@ def figure_10_11(ds: xr.Dataset) -> Figure:
         numbers than the snapshot.
     """
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator
 
     fig, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
     for ax, size in zip(axes, ("n_parameters", "encoding_size"), strict=True):
@@ -207,9 +208,12 @@ def figure_10_11(ds: xr.Dataset) -> Figure:
             points = ds.isel(point=(ds["network"] == name).values)
             ax.loglog(points[size], points["validation_loss"], color=colour, marker=marker, label=name)
         ax.set_xlabel(ds[size].attrs["long_name"])
+        ax.xaxis.set_major_formatter("{x:,.0f}")
+    axes[0].xaxis.set_minor_locator(LogLocator(subs=(2, 5)))  # the range may hold a single power of ten
+    axes[0].xaxis.set_minor_formatter("{x:,.0f}")
     axes[0].set_ylabel(f"validation loss ({ds['validation_loss'].attrs['units']})")
     values = ds.attrs["values_per_snapshot"]
-    axes[1].axvline(values, color="0.4", linestyle="--", label=f"values in a snapshot: {values}")
+    axes[1].axvline(values, color="0.4", linestyle="--", label=f"values in a snapshot: {values:,}")
     axes[1].legend()
     return fig
 
