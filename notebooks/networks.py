@@ -259,7 +259,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, required=True, help="file to write")
     parser.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
     parser.add_argument("--seconds", type=float, default=30.0, help="what the finest RED-Net may take")
-    parser.add_argument("--relu-epochs", type=int, default=25, help="steps a stage for MrCAE with ReLU")
+    parser.add_argument("--max-epochs", type=int, help="most steps a stage for MrCAE; by default the recipe's")
+    parser.add_argument("--relu-epochs", type=int, default=25, help="the same for MrCAE with ReLU")
     parser.add_argument("--fast", action="store_true", help="a few steps, to see that it runs")
     given = parser.parse_args(argv)
     if given.output.exists() and not given.overwrite:
@@ -272,16 +273,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(f"--{error}")
     recipe, channels = dict(xmrcae.recipes[CASES[given.case].recipe]), rednet.CHANNELS[CASES[given.case].channels]
     if given.fast:
-        recipe, given.seconds, given.relu_epochs = recipe | {"max_epochs": 3}, 1.0, 3
+        given.seconds, given.max_epochs, given.relu_epochs = 1.0, 3, 3
+    if given.max_epochs:
+        recipe["max_epochs"] = given.max_epochs
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     ds = compare(field, recipe, channels, seconds=given.seconds, relu_epochs=given.relu_epochs)
     command = ["python", "notebooks/networks.py", given.case, "--output", given.output.name]
     command += ["--data", given.data.name] if given.data else []
+    command += ["--max-epochs", str(given.max_epochs)] if given.max_epochs else []
     command += ["--seconds", f"{given.seconds:g}", "--relu-epochs", str(given.relu_epochs)]
     ds.attrs |= {
         "title": f"MrCAE and RED-Net on {given.case}",
         "data": json.dumps({"name": field.name, "sizes": dict(field.sizes)}),
-        "command": shlex.join(command + ["--fast"] * given.fast),
+        "command": shlex.join(command),
     }  # fmt: skip
     ds.to_netcdf(given.output)
 
