@@ -79,8 +79,8 @@ def compare(
 
     MrCAE trains until it has resolved the field or gains no more, as its recipe says. A RED-Net for each level gets a
     share of `seconds` that grows with the level, and never less than MrCAE had taken at the same level. The linear one
-    trains on the compressed set that MrCAE trains on, the one with ReLU on up to 24 evenly spaced training snapshots:
-    each was found better within a given time than all snapshots at once.
+    trains on the compressed set that MrCAE trains on, the one with ReLU on up to 24 evenly spaced training snapshots,
+    so that both make many more steps in their time than with all snapshots.
 
     Parameters
     ----------
