@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import full_network, random_network, random_samples, with_land
+from helpers import full_network, make_field, random_network, random_samples, with_land
 from torch.nn.functional import conv2d, conv_transpose2d, pad
 
 from xmrcae.core.matrices import StencilMatrix, encoding_shape
@@ -232,3 +232,18 @@ def test_weight_gradient_is_the_derivative_of_the_product(factors):
     cells, pixels = (torch.randn(n, 6, generator=generator, dtype=torch.float64) for n in (3, 4))
     expected = [(cells * (dense(matrix, unit) @ pixels)).sum() for unit in torch.eye(3, dtype=torch.float64)]
     torch.testing.assert_close(matrix.weight_gradient(cells, pixels), torch.stack(expected))
+
+
+def test_weight_gradient_of_more_entries_than_places():
+    entries = [torch.tensor(e) for e in ([0, 0, 0, 0, 0], [0, 0, 1, 1, 1], [0, 1, 1, 2, 0])]
+    matrix = StencilMatrix(*entries, (1, 2), 3)
+    cells, pixels = torch.tensor([[2.0, -1.0]]), torch.tensor([[1.0, 3.0], [0.5, 4.0]])
+    expected = [(cells * (dense(matrix, unit) @ pixels)).sum() for unit in torch.eye(3)]
+    torch.testing.assert_close(matrix.weight_gradient(cells, pixels), torch.stack(expected))
+
+
+def test_a_bottleneck_of_one_cell():
+    field = make_field(20, (15, 15), globe=False, land=False)
+    model = field.mrcae.fit(levels=3, max_epochs=3, progress=False)
+    assert model.encode(field)["level_0"]["encoding"].sizes["lat"] == 1
+    assert float(model.history["train_loss"][-1]) < 1

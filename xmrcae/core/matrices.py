@@ -92,7 +92,11 @@ class StencilMatrix:
         """The derivative of <cells, A(w) pixels> by w, shape (tap,)."""
         zeros = torch.zeros(len(self._taps), dtype=cells.dtype, device=cells.device)
         pattern = _csr(self._cell_pointers, self._pixels, zeros, self.shape)
-        products = torch.sparse.sampled_addmm(pattern, cells, pixels.t(), beta=0.0).values()
+        if len(zeros) <= self.shape[0] * self.shape[1]:
+            products = torch.sparse.sampled_addmm(pattern, cells, pixels.t(), beta=0.0).values()
+        else:  # a bottleneck of one cell and its replicas, which torch refuses: several entries a place
+            rows = torch.repeat_interleave(self._cell_pointers.diff())
+            products = (cells @ pixels.t())[rows, self._pixels.long()]
         if self._factors is not None:
             products *= self._factors
         ones = torch.ones_like(products)
