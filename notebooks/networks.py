@@ -218,6 +218,30 @@ def figure_10_11(ds: xr.Dataset) -> Figure:
     return fig
 
 
+def markdown(saved: Mapping[str, xr.Dataset]) -> str:
+    """The table of the docs: the last stage of each network on each data set.
+
+    Parameters
+    ----------
+    saved : mapping of str to xarray.Dataset
+        By the data's name, as `compare` gives them.
+
+    Returns
+    -------
+    str
+        A table with one row for each network.
+    """
+    lines = ["| data (values) | network | parameters | encoding | loss |", "| --- | --- | --- | --- | --- |"]
+    for case, ds in saved.items():
+        title = f"{case} ({ds.attrs['values_per_snapshot']:,})"
+        for name in STYLES:
+            last = ds.isel(point=np.flatnonzero(ds["network"] == name)[-1])
+            sizes = " | ".join(f"{int(last[size]):,}" for size in ("n_parameters", "encoding_size"))
+            lines.append(f"| {title} | {name} | {sizes} | {float(last['validation_loss']):.1e} |")
+            title = ""
+    return "\n".join(lines)
+
+
 def open_case(name: str, data: Path | None) -> xr.DataArray:
     """The field of a case: a formula, or a variable of a file scaled to zero mean and unit variance as a whole.
 

@@ -64,7 +64,6 @@ def test_eofs_are_the_singular_vectors_of_the_training_snapshots(compressors, da
     assert field.rmse(modes[20]) == pytest.approx(expected, rel=1e-3)
 
 
-@pytest.mark.filterwarnings("ignore:Level value:UserWarning")
 def test_wavelets_with_all_coefficients_lose_nothing_and_positions_per_snapshot_lose_less(compressors, data):
     field = compressors.Field.of(data, "random")
     found = compressors.compare(field, [50, 200, 24 * 32], WAVELETS)
@@ -95,7 +94,6 @@ def test_finer_steps_cost_more_and_lose_less(compressors, data, monkeypatch):
     assert (growth > 1).all() and (growth < 1.1 * np.sqrt([5, 2, 1.25])).all()
 
 
-@pytest.mark.filterwarnings("ignore:Level value:UserWarning")
 def test_a_further_run_replaces_its_methods_only(compressors, data, tmp_path, monkeypatch):
     monkeypatch.setitem(compressors.FIELDS, "ersst", ("sst", 1.0, "degC", (50, 100)))
     data.to_netcdf(tmp_path / "data.nc")

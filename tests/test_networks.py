@@ -163,3 +163,18 @@ def test_fields_of_files_are_scaled_as_a_whole(networks: ModuleType, tmp_path: P
     assert field.dtype == np.float32
     assert np.isclose(field.mean(), 0, atol=1e-6) and np.isclose(field.std(), 1, rtol=1e-6)
     assert np.array_equal(np.isnan(field[0]), np.isnan(values[0]))
+
+
+def test_the_docs_have_the_table_of_the_saved_figures(networks: ModuleType) -> None:
+    page = (SCRIPT.parents[1] / "docs" / "should-i-use-this.md").read_text()
+    saved = {case: xr.load_dataset(SCRIPT.with_name(f"networks_{case}.nc")) for case in networks.CASES}
+    assert networks.markdown(saved) in page
+
+
+@pytest.mark.parametrize("case", ["two_modes", "drifting_mode"])
+def test_on_the_examples_the_saved_mrcae_is_under_the_papers_rednets(networks: ModuleType, case: str) -> None:
+    ds = xr.load_dataset(SCRIPT.with_name(f"networks_{case}.nc"))
+    last = {name: ds.isel(point=np.flatnonzero(ds["network"] == name)[-1]) for name in networks.STYLES}
+    for rednet in ("RED-Net, ReLU", "RED-Net, linear"):
+        for size in ("validation_loss", "n_parameters", "encoding_size"):
+            assert float(last["MrCAE"][size]) <= float(last[rednet][size])

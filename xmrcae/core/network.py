@@ -132,6 +132,7 @@ class Network(nn.Module):
 
     def remask(self, masks: Sequence[Sequence[Tensor]]) -> None:
         """Let the groups keep their filters but act on other cells; one that is to act nowhere is taken out."""
+        self._projector = None
         for k, (level, given) in enumerate(zip(self.levels, masks, strict=True)):
             before, level.groups = level.groups, nn.ModuleList()  # type: ignore[assignment]
             for group, mask in zip(before, given, strict=True):
@@ -262,9 +263,7 @@ class Network(nn.Module):
             change = weight * adjoint.outputs[k]
             gradients[k] = gradients[k] - change if k in gradients else -change
         self._decoders_adjoint(result, one, gradients)
-        residuals = {
-            k: weight * (result.inputs[k] - result.outputs[k]) for k, weight in projector.weights.items()
-        }  # fmt: skip
+        residuals = {k: weight * (result.inputs[k] - result.outputs[k]) for k, weight in projector.weights.items()}
         self._decoders_adjoint(adjoint, torch.zeros_like(one), residuals)
 
     def _decoders_adjoint(self, result: Pass, one: Tensor, gradients: dict[int, Tensor]) -> None:
