@@ -30,7 +30,7 @@ def requirements(extra: str | None = None) -> dict[str, SpecifierSet]:
     for line in PROJECT["dependencies"] if extra is None else PROJECT["optional-dependencies"][extra]:
         requirement = Requirement(line)
         if requirement.name == PROJECT["name"]:
-            for inner in requirement.extras:
+            for inner in sorted(requirement.extras):
                 found |= requirements(inner)
         else:
             found[canonicalize_name(requirement.name)] = requirement.specifier
