@@ -154,6 +154,21 @@ def test_the_encoding_has_the_size_asked_for(channels):
     assert finite == model.encoding_sizes[-1]
 
 
+@pytest.mark.parametrize("channels", [[[], []], [[1], []]])
+def test_levels_may_have_no_groups(channels):
+    field = make_field(24, (23, 31), globe=False)
+    model = field.mrcae.fit(
+        encoder="projection", encoding_size=100, levels=2, channels=channels, max_epochs=2, progress=False
+    )
+    assert model.encoding_sizes[-1] <= 100
+    assert np.isfinite(model.score(field)["rmse"][-1])
+
+
+def test_a_bottleneck_larger_than_the_encoding_is_refused():
+    with pytest.raises(ValueError, match="the bottleneck alone takes"):
+        make_field().mrcae.fit(encoder="projection", encoding_size=3, levels=2, progress=False)
+
+
 def test_more_numbers_describe_better():
     field = make_field(40, (31, 47), globe=False)
     errors = [

@@ -53,6 +53,8 @@ def choose_cells(
     list of numpy.ndarray of bool, shape (cell,)
         For each group.
     """
+    if not groups:
+        return []
     sizes = [n_cells for n_cells, _ in groups]
     cost = np.repeat([channels for _, channels in groups], sizes)
     each = np.split(np.arange(len(cost)), np.cumsum(sizes)[:-1])
