@@ -20,7 +20,7 @@ from packaging.version import Version
 from xmrcae._version import __version__
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-CONDA_NAMES = {"torch": "pytorch"}  # where the name differs by more than case and - or _
+CONDA_NAMES = {"build": "python-build", "torch": "pytorch"}  # where the name differs by more than case and - or _
 
 
 @cache
