@@ -6,8 +6,9 @@ BIN := .venv/bin
 # Threads that wait for each other yield: on a machine that others use too, spinning costs many times the work.
 export OMP_WAIT_POLICY := passive
 
-demo: .venv/.installed  ## fit the example, or DATA=file.nc VAR=name, and write figures to demo-output/
-	$(BIN)/python -m xmrcae demo --output demo-output $(if $(DATA),--data "$(DATA)") $(if $(VAR),--variable "$(VAR)")
+demo: .venv/.installed  ## fit the example, or DATA=file.nc VAR=name OPTIONS="gaps=mask", and write figures to demo-output/
+	$(BIN)/python -m xmrcae demo --output demo-output $(if $(DATA),--data "$(DATA)") $(if $(VAR),--variable "$(VAR)") \
+		$(if $(OPTIONS),--options $(OPTIONS))
 
 test: lint  ## lint, then run all tests with coverage
 	$(BIN)/python -m pytest -n 2 --dist worksteal --cov=xmrcae --cov-fail-under=90

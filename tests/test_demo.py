@@ -97,6 +97,19 @@ def test_without_data_it_is_the_papers_drifting_mode(
     assert model.options.solver == "lbfgs"
 
 
+def test_options_are_those_of_the_fit(field: xr.DataArray, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gappy = field.where((field["lat"] != field["lat"][8]) | (field["time"] != field["time"][3]))
+    gappy.to_netcdf(tmp_path / "gappy.nc")
+    call = ["--data", str(tmp_path / "gappy.nc"), "--output", str(tmp_path / "out")]
+    assert 'gaps="mask"' in refused(call, capsys)
+    assert main(["demo", *call, "--options", "gaps=mask", "levels=2", "split=(0.5, 0.5, 0)", "channels=[[1]]"]) == 0
+    options = xmrcae.open_model(tmp_path / "out" / "model.nc").options
+    assert (options.gaps, options.levels, list(options.split)) == ("mask", 2, [0.5, 0.5, 0])
+    capsys.readouterr()
+    assert "NAME=VALUE" in refused([*call, "--options", "gaps"], capsys)
+    assert "gap" in refused([*call, "--options", "gap=mask"], capsys)
+
+
 def test_codes_that_hold_more_than_the_data_are_called_so(
     field: xr.DataArray, capsys: pytest.CaptureFixture[str]
 ) -> None:

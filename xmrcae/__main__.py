@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import os
 import sys
 import time
@@ -40,15 +41,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     demo.add_argument("--output", type=Path, default=Path("demo-output"), metavar="FOLDER", help="where to write")
     demo.add_argument("--data", metavar="FILE", help="NetCDF or Zarr to fit; the paper's drifting mode by default")
     demo.add_argument("--variable", metavar="NAME", help="variable of FILE; the only suitable one by default")
+    demo.add_argument(
+        "--options", nargs="+", default=[], metavar="NAME=VALUE",
+        help="options of the fit, such as gaps=mask tolerance=0.2 'split=(0.8, 0.1, 0.1)'",
+    )  # fmt: skip
     arguments = parser.parse_args(argv)
     if arguments.variable and not arguments.data:
         demo.error("--variable names a variable of --data, which is not given")
     try:
         _import_pyplot()
         arguments.output.mkdir(parents=True, exist_ok=True)
+        given = dict(_option(pair) for pair in arguments.options)
         ds, options = _open(arguments.data)
         started = time.perf_counter()
-        model = ds.mrcae.fit(arguments.variable, **options)
+        model = ds.mrcae.fit(arguments.variable, **{**options, **given})
     except (ImportError, OSError, TypeError, ValueError) as error:
         print(f"xmrcae: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -65,6 +71,17 @@ def _open(path: str | None) -> tuple[xr.Dataset, Mapping[str, Any]]:
         return datasets.drifting_mode().to_dataset(), RECIPES["drifting_mode"]
     is_zarr = path.rstrip("/").endswith(".zarr") or os.path.isdir(path)
     return xr.open_dataset(path, engine="zarr" if is_zarr else None, chunks={}), {}
+
+
+def _option(pair: str) -> tuple[str, Any]:
+    """Name and value of an option as it is given on the command line; what is no Python literal is text."""
+    name, equals, value = pair.partition("=")
+    if not equals:
+        raise ValueError(f"--options got {pair!r}: give NAME=VALUE, such as gaps=mask")
+    try:
+        return name, ast.literal_eval(value)
+    except (SyntaxError, ValueError):
+        return name, value
 
 
 def _held_out(model: MrCAE, data: xr.DataArray) -> tuple[str, xr.DataArray]:
