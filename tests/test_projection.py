@@ -141,6 +141,11 @@ def test_a_cell_of_two_filters_costs_two_numbers():
     np.testing.assert_array_equal(chosen[0], [True, False])
     np.testing.assert_array_equal(chosen[1], [True, False, False, False])
 
+    strength[[1, 3]] = 2.5  # of the first cell: more than the single filter's 2.9 together, less each
+    chosen = choose_cells(sp.csr_array(atoms), np.diag(strength), [(2, 2), (4, 1)], 1 + 2)
+    np.testing.assert_array_equal(chosen[0], [False, False])
+    np.testing.assert_array_equal(chosen[1], [True, False, False, False])
+
 
 @pytest.mark.parametrize("channels", [[[1, 1, 1]], [[2, 1]]])
 def test_the_encoding_has_the_size_asked_for(channels):
