@@ -3,6 +3,7 @@
 import copy
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from helpers import (
@@ -125,6 +126,15 @@ def test_sample_is_found_by_its_axis():
 def test_sample_that_is_no_dimension_is_named(sample):
     with pytest.raises(ValueError, match=r"sample=.*no dimension 'when'"):
         find_dimensions(make_field(n_times=2), sample=sample)
+
+
+@pytest.mark.parametrize(
+    "index", [pd.period_range("2000-01", periods=3, freq="M"), pd.interval_range(0, 3), pd.CategoricalIndex([*"aba"])]
+)
+def test_coordinates_that_no_file_can_hold_are_refused(index):
+    da = xr.DataArray(np.zeros((3, 7, 8)), dims=("time", "y", "x"), coords={"time": index})
+    with pytest.raises(TypeError, match=f"'time' holds {type(index.dtype).__name__}"):
+        find_dimensions(da)
 
 
 def test_vertical_dimension_is_an_error_that_names_sample(real_file):

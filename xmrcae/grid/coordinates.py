@@ -55,7 +55,15 @@ def find_dimensions(obj: Labelled, *, horizontal: Sequence[str] | None = None, s
     ------
     ValueError
         If none or several are found, or another dimension is longer than 1.
+    TypeError
+        If a coordinate has a type that only pandas knows.
     """
+    for name, coord in obj.coords.items():
+        if not isinstance(coord.dtype, np.dtype):
+            raise TypeError(
+                f"coordinate {name!r} holds {type(coord.dtype).__name__}, which no file can hold: give it as numbers, "
+                "text or times (periods by .to_timestamp(), categories as text), or drop it"
+            )
     dims = [str(dim) for dim in obj.dims]
     shown = ", ".join(f"{dim}: {obj.sizes[dim]}" for dim in dims)
     samples = _find_sample(obj, dims, shown, sample)
