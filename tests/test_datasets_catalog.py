@@ -32,6 +32,7 @@ def test_entry_is_whole(entry):
     [
         ("oisst_v2_monthly", noaa.OISST_V2, noaa.OISST_V2_CITATION, None),
         ("oisst_v2_lsmask", noaa.LSMASK, noaa.OISST_V2_CITATION, noaa.LSMASK_SHA256),
+        ("oisst_v21_daily", noaa.OISST_V21, noaa.OISST_V21_CITATION, None),
         ("ersst_v5", noaa.ERSST_V5, noaa.ERSST_V5_CITATION, None),
     ],
 )
@@ -59,7 +60,7 @@ def test_readme_names_every_entry():
 
 
 def test_import_is_light():
-    code = "import sys, xmrcae; print(*{'pooch', 'h5netcdf', 'netCDF4', 'givernylocal'}.intersection(sys.modules))"
+    code = "import sys, xmrcae; print(*{'pooch', 'requests', 'h5netcdf', 'netCDF4', 'givernylocal'}.intersection(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []

@@ -1,41 +1,34 @@
-"""NOAA's files, fetched from a server on this machine that holds real ones or small ones of their form."""
+"""NOAA's files, fetched over HTTP from a server on this machine that fails in the ways of real ones."""
 
-import hashlib
+import json
+import logging
+import os
+import re
 import shutil
+import socket
+import subprocess
+import sys
 import threading
+import time
+from datetime import UTC, datetime
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 import xarray as xr
-from helpers import ERSST, LAND_SEA_MASK, make_field
+from helpers import ERSST, LAND_SEA_MASK
+from mirror import Fault, Mirror, files, make_psl, read_psl, sha256
 
-from xmrcae.datasets import ersst_v5, noaa, oisst_v2_lsmask, oisst_v2_monthly
+from xmrcae._version import __version__
+from xmrcae.datasets import download, ersst_v5, noaa, oisst_v2_lsmask, oisst_v2_monthly, oisst_v21_daily
 
-
-class Mirror:
-    """A server of a folder; `requests` are the paths that it was asked for."""
-
-    def __init__(self, folder):
-        self.folder, self.requests = folder, []
-
-        class Handler(SimpleHTTPRequestHandler):
-            def log_message(handler, *args):
-                self.requests.append(handler.path.lstrip("/"))
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=folder))
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever).start()
-
-    def stop(self):
-        self.server.shutdown()
-        self.server.server_close()
-
-    def path(self, name):
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
+FUNCTIONS = {
+    "oisst_v2_monthly": (oisst_v2_monthly, "noaa.oisst.v2/sst.mnmean.nc"),
+    "oisst_v2_lsmask": (oisst_v2_lsmask, "noaa.oisst.v2/lsmask.nc"),
+    "ersst_v5": (ersst_v5, "noaa.ersst.v5/sst.mnmean.nc"),
+    "oisst_v21_daily": (partial(oisst_v21_daily, 1990), "noaa.oisst.v2.highres/sst.day.mean.1990.nc"),
+}
+NAME = FUNCTIONS["ersst_v5"][1]
 
 
 @pytest.fixture
@@ -47,53 +40,73 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def mirror(tmp_path, monkeypatch, cache):
+    """A server of a folder, asked without a wait between tries and read in small blocks."""
     folder = tmp_path / "mirror"
     folder.mkdir()
     mirror = Mirror(folder)
     monkeypatch.setenv("XMRCAE_DATA_URL", f"{mirror.url}/")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(download, "RETRY", download.RETRY.new(backoff_factor=0))
+    monkeypatch.setattr(download, "BLOCK_BYTES", 256)
     yield mirror
     mirror.stop()
 
 
-def make_oisst(path):
-    """Write a small file of the form of PSL's: bounds of time, missing_value, no standard name of sst."""
-    ds = make_field(4, (5, 8)).drop_attrs(deep=False).to_dataset()
-    ds["time_bnds"] = ("time", "nbnds"), np.stack([ds.time, ds.time + np.timedelta64(28, "D")], axis=1)
-    ds.time.attrs["bounds"] = "time_bnds"
-    ds.assign_attrs(source="a made-up field").to_netcdf(path, encoding={"time": {"units": "days since 1800-01-01"}})
-    return path
+@pytest.fixture(params=FUNCTIONS)
+def served(request, mirror, monkeypatch):
+    """Each function, and the file that the mirror has for it; the mask is held to the checksum of that file."""
+    function, name = FUNCTIONS[request.param]
+    path = make_psl(mirror.path(name), lsmask=request.param == "oisst_v2_lsmask")
+    monkeypatch.setattr(noaa, "LSMASK_SHA256", sha256(path))
+    return function, path
 
 
-def test_oisst_is_lazy_and_says_whose_it_is(mirror, no_compute):
-    path = make_oisst(mirror.path("noaa.oisst.v2/sst.mnmean.nc"))
+# What is given
+
+
+def test_data_are_lazy_and_follow_cf(served, no_compute):
+    function, path = served
     with no_compute():
-        ds = oisst_v2_monthly()
-    assert mirror.requests == ["noaa.oisst.v2/sst.mnmean.nc"]
-    assert list(ds.data_vars) == ["sst"] and "time_bnds" in ds.coords
-    assert ds.sst.attrs["standard_name"] == "sea_surface_temperature"
-    assert ds.attrs["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert ds.attrs["url"] == "https://downloads.psl.noaa.gov/Datasets/noaa.oisst.v2/sst.mnmean.nc"
-    assert "Reynolds" in ds.attrs["citation"] and "No constraints" in ds.attrs["license"]
-    assert ds.attrs["source"] == "a made-up field"
-    np.testing.assert_array_equal(ds.sst, xr.load_dataset(path).sst)
+        data = function()
+        values = data if isinstance(data, xr.DataArray) else data["sst"]
+        assert values.chunks is not None
+        assert (values.cf["latitude"].name, values.cf["longitude"].name) == ("lat", "lon")
+        assert (values.cf["Y"].name, values.cf["X"].name) == ("lat", "lon")
+        assert {"standard_name", "long_name", "units"} <= values.attrs.keys()
+    if isinstance(data, xr.Dataset):
+        assert list(data.data_vars) == ["sst"] and data["time_bnds"].dtype.kind == "M"
+        assert data.cf["T"].name == "time" and data.cf.bounds["time"] == ["time_bnds"]
+        assert values.chunksizes["time"] == (1, 1, 1, 1)
+        assert (values.attrs["units"], values.attrs["standard_name"]) == ("degC", "sea_surface_temperature")
+        xr.testing.assert_equal(data.drop_vars("time_bnds"), read_psl(path))
+    else:
+        assert (data.name, data.dims, data.dtype, values.attrs["units"]) == ("lsmask", ("lat", "lon"), np.int8, "1")
+        np.testing.assert_array_equal(data, read_psl(path)["mask"][0])
 
 
-def test_ersst_is_the_file_served(mirror, real_file, no_compute):
-    shutil.copy(real_file(ERSST), mirror.path("noaa.ersst.v5/sst.mnmean.nc"))
-    with no_compute():
-        ds = ersst_v5()
-    assert mirror.requests == ["noaa.ersst.v5/sst.mnmean.nc"]
-    with xr.open_dataset(real_file(ERSST)) as expected:
-        xr.testing.assert_equal(ds, expected)
-    assert "Huang" in ds.attrs["citation"]
+def test_attributes_say_whose_data_these_are_and_when_they_were_got(served, mirror):
+    function, path = served
+    before = datetime.now(UTC).replace(microsecond=0)
+    attrs = function().attrs
+    name = path.relative_to(mirror.folder).as_posix()
+    assert attrs["url"] == f"https://downloads.psl.noaa.gov/Datasets/{name}"
+    assert attrs["sha256"] == sha256(path)
+    assert (
+        attrs["license"] == "No constraints on data access or use" and "https://doi.org/10.1175/" in attrs["citation"]
+    )
+    assert attrs["source"]
+    assert before <= datetime.fromisoformat(attrs["accessed"]) <= datetime.now(UTC)
 
 
-def test_lsmask_is_valid_of_its_own_grid(mirror, real_file, no_compute):
+def test_source_of_the_file_stays(mirror):
+    make_psl(mirror.path(NAME))
+    assert ersst_v5().attrs["source"] == "a made-up field"
+
+
+def test_real_mask_is_valid_of_its_own_grid(mirror, real_file, no_compute):
     shutil.copy(real_file(LAND_SEA_MASK), mirror.path("noaa.oisst.v2/lsmask.nc"))
     with no_compute():
         lsmask = oisst_v2_lsmask()
-    assert (lsmask.name, lsmask.dims, lsmask.dtype) == ("lsmask", ("lat", "lon"), np.int8)
-    assert "time" not in lsmask.coords
     with xr.open_dataset(real_file(LAND_SEA_MASK)) as ds:
         np.testing.assert_array_equal(lsmask, ds.mask[0])
         field = ds.mask[0].drop_vars("time").expand_dims(time=3).rename("sst")
@@ -102,39 +115,280 @@ def test_lsmask_is_valid_of_its_own_grid(mirror, real_file, no_compute):
     np.testing.assert_array_equal(tree["level_0"]["sst"].notnull().any("time"), lsmask)
 
 
-def test_a_second_call_asks_for_nothing(mirror, cache):
-    make_oisst(mirror.path("noaa.oisst.v2/sst.mnmean.nc"))
-    first = oisst_v2_monthly().load()
-    assert (cache / "noaa.oisst.v2" / "sst.mnmean.nc").is_file()
-    mirror.path("noaa.oisst.v2/sst.mnmean.nc").unlink()
-    xr.testing.assert_identical(oisst_v2_monthly().load(), first)
+def test_real_ersst_is_the_file_served(mirror, real_file):
+    shutil.copy(real_file(ERSST), mirror.path(NAME))
+    with xr.open_dataset(real_file(ERSST)) as expected:
+        xr.testing.assert_equal(ersst_v5(), expected)
+
+
+# How it is fetched
+
+
+def test_a_second_call_asks_for_nothing(served, mirror, cache):
+    function, path = served
+    first = function().load()
+    assert (cache / path.relative_to(mirror.folder)).is_file()
+    path.unlink()
+    xr.testing.assert_identical(function().load(), first)
     assert len(mirror.requests) == 1
 
 
-def test_another_checksum_is_refused(mirror, cache):
-    make_oisst(mirror.path("noaa.oisst.v2/lsmask.nc"))
-    with pytest.raises(ValueError, match=f"does not match the known hash.*{noaa.LSMASK_SHA256}"):
-        oisst_v2_lsmask()
-    assert not [path for path in cache.rglob("*") if path.is_file()]
+def test_the_server_is_told_who_asks(mirror):
+    make_psl(mirror.path(NAME))
+    ersst_v5()
+    ((_, headers),) = mirror.requests
+    assert headers["User-Agent"] == f"xmrcae/{__version__}" and headers["Accept-Encoding"] == "identity"
 
 
-def test_the_message_of_no_connection_says_what_to_do(mirror, cache):
-    mirror.stop()
-    with pytest.raises(ConnectionError) as caught:
+def test_a_dropped_connection_goes_on_where_it_was(served, mirror, cache):
+    function, path = served
+    mirror.faults = [Fault(sent=1024), Fault(sent=None), Fault(sent=512)]
+    function()
+    assert mirror.ranges == [None, "bytes=1024-", "bytes=1024-", "bytes=1536-"]
+    assert (cache / path.relative_to(mirror.folder)).read_bytes() == path.read_bytes()
+
+
+def test_a_busy_server_is_asked_again(served, mirror):
+    function, path = served
+    mirror.faults = [Fault(503), Fault(429, {"Retry-After": "0"}), Fault(502)]
+    assert function().attrs["sha256"] == sha256(path)
+    assert len(mirror.requests) == 4
+
+
+@pytest.mark.parametrize(
+    "second",
+    [Fault(ranges=False), Fault(status=416), Fault(headers={"Content-Range": "bytes 0-9/10"})],
+    ids=["no ranges", "not this range", "another range"],
+)
+def test_it_starts_anew_where_the_rest_can_not_be_had(served, mirror, cache, second):
+    function, path = served
+    mirror.faults = [Fault(sent=1024), second]
+    function()
+    assert (cache / path.relative_to(mirror.folder)).read_bytes() == path.read_bytes()
+    assert mirror.ranges[:2] == [None, "bytes=1024-"] and set(mirror.ranges[2:]) <= {None}
+
+
+@pytest.mark.parametrize("if_range", [True, False])
+def test_a_file_that_changed_in_between_starts_anew(mirror, cache, if_range):
+    path = make_psl(mirror.path(NAME))
+    mirror.faults = [Fault(sent=1024, after=lambda: make_psl(path, seed=1)), Fault(if_range=if_range)]
+    ersst_v5()
+    assert (cache / NAME).read_bytes() == path.read_bytes()
+
+
+def test_without_a_strong_validator_nothing_is_resumed(mirror, cache):
+    path = make_psl(mirror.path(NAME))
+    mirror.faults = [Fault(sent=1024, headers={"ETag": 'W/"1"'})]
+    ersst_v5()
+    assert mirror.ranges == [None, None]
+    mirror.faults = [Fault(sent=1024, headers={"ETag": 'W/"1"', "Last-Modified": "Mon, 05 Jan 1998 00:00:00 GMT"})]
+    (cache / NAME).unlink()
+    ersst_v5()
+    assert mirror.ranges[3] == "bytes=1024-"
+    assert mirror.requests[3][1]["If-Range"] == "Mon, 05 Jan 1998 00:00:00 GMT"
+    assert (cache / NAME).read_bytes() == path.read_bytes()
+
+
+def test_what_arrived_is_kept_for_the_next_call(served, mirror, cache):
+    function, path = served
+    mirror.faults = [Fault(sent=1024), *[Fault(sent=0)] * 5]
+    with pytest.raises(
+        ConnectionError, match=r"could not get .*connection lost after 1024 bytes.*the same call goes on"
+    ):
+        function()
+    assert len(mirror.requests) == 6
+    assert files(cache) == [f"{path.name}.part"]
+    function()
+    assert mirror.ranges[6:] == ["bytes=1024-"]
+    assert files(cache) == [path.name]
+    assert (cache / path.relative_to(mirror.folder)).read_bytes() == path.read_bytes()
+
+
+def test_tries_wait_longer_and_longer_and_no_longer_than_the_bound(mirror, monkeypatch):
+    make_psl(mirror.path(NAME))
+    times = []
+    note = lambda: times.append(time.monotonic())  # noqa: E731
+    monkeypatch.setattr(download, "RETRY", download.RETRY.new(backoff_factor=0.05))
+    monkeypatch.setattr(download, "RETRY_AFTER_MAX", 0.15)
+    mirror.faults = [
+        *(Fault(sent=0, after=note) for _ in range(3)),
+        Fault(429, {"Retry-After": "3600"}, after=note),
+        Fault(after=note),
+    ]
+    ersst_v5()
+    first, second, third, fourth = np.diff(times)
+    assert first < second < third and second > 0.09 and third > 0.19
+    assert 0.14 < fourth < 1
+    assert [download.RETRY.total, download.RETRY.connect] == [5, 0]
+
+
+@pytest.mark.parametrize("status", [404, 403])
+def test_a_file_that_the_server_refuses_is_not_asked_for_again(served, mirror, status):
+    function, path = served
+    mirror.faults = [Fault(status)]
+    with pytest.raises(ConnectionError, match=f"could not get .*/{re.escape(path.name)} .*{status}"):
+        function()
+    assert len(mirror.requests) == 1
+
+
+def test_a_page_in_place_of_a_file_is_not_kept(mirror, cache):
+    mirror.path(NAME).write_text("<html>Log in to this network</html>")
+    with pytest.raises(ValueError, match=rf"{mirror.url}/{NAME} sent is no netCDF file: it begins with b'<htm'"):
         ersst_v5()
-    message = str(caught.value)
-    assert f"could not get noaa.ersst.v5/sst.mnmean.nc from {mirror.url}/noaa.ersst.v5/sst.mnmean.nc" in message
-    assert str(cache / "noaa.ersst.v5" / "sst.mnmean.nc") in message and "XMRCAE_DATA_URL" in message
+    assert files(cache) == []
+    make_psl(mirror.path(NAME))
+    assert ersst_v5().sizes["time"] == 4
 
 
-def test_a_file_put_there_by_hand_is_read(mirror, cache):
-    path = cache / "noaa.ersst.v5" / "sst.mnmean.nc"
-    path.parent.mkdir(parents=True)
-    make_oisst(path)
-    assert ersst_v5().sst.sizes["time"] == 4
+@pytest.mark.parametrize("dropped", [False, True])
+def test_another_checksum_is_refused_and_the_file_not_kept(mirror, cache, monkeypatch, dropped):
+    path = make_psl(mirror.path("noaa.oisst.v2/lsmask.nc"), lsmask=True)
+    expected, body = sha256(path), path.read_bytes()
+    monkeypatch.setattr(noaa, "LSMASK_SHA256", expected)
+    path.write_bytes(body[:-1] + b"!")
+    mirror.faults = [Fault(sent=1024)] if dropped else []
+    with pytest.raises(ValueError, match=f"expected {expected} but got {sha256(path)}"):
+        oisst_v2_lsmask()
+    assert files(cache) == []
+    path.write_bytes(body)
+    assert oisst_v2_lsmask().attrs["sha256"] == expected
+
+
+def test_two_processes_share_one_download(mirror, cache):
+    make_psl(mirror.path(NAME))
+    asked, released = threading.Event(), threading.Event()
+    mirror.faults = [Fault(sent=1024, after=lambda: (asked.set(), released.wait(20)))]
+    code = "from xmrcae.datasets import ersst_v5; print(ersst_v5(progress=False).attrs)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as other:
+        assert asked.wait(20)
+        results = []
+        here = threading.Thread(target=lambda: results.append(ersst_v5()))
+        here.start()
+        here.join(0.2)
+        assert here.is_alive() and len(mirror.requests) == 1
+        released.set()
+        here.join(20)
+        assert other.communicate()[0].strip() == str(results[0].attrs)
+    assert len(mirror.requests) == 2  # the one that was lost, and the one after it
+    assert (cache / NAME).read_bytes() == mirror.path(NAME).read_bytes()
+
+
+def test_progress_is_shown_if_asked_for(mirror, capsys):
+    make_psl(mirror.path(NAME))
+    ersst_v5(progress=False)
+    assert "B/s" not in capsys.readouterr().err
+    shutil.rmtree(os.environ["XMRCAE_DATA_DIR"])
+    mirror.faults = [Fault(sent=1024)]
+    ersst_v5()
+    shown = capsys.readouterr().err
+    assert "sst.mnmean.nc: 100%" in shown and "1.02k/" in shown
+    with pytest.raises(TypeError, match="progress='bar': True or False"):
+        ersst_v5(progress="bar")
+
+
+# Without a network
+
+
+def refused(mirror, monkeypatch):
+    mirror.stop()
+    return "Connection refused"
+
+
+def unknown(mirror, monkeypatch):
+    def lookup(*args, **kwargs):
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.delenv("XMRCAE_DATA_URL")
+    monkeypatch.setattr(socket, "getaddrinfo", lookup)
+    return "downloads.psl.noaa.gov.*Temporary failure in name resolution"
+
+
+@pytest.mark.parametrize("cut_off", [refused, unknown])
+def test_no_connection_is_told_at_once_with_what_to_do(served, mirror, cache, monkeypatch, cut_off):
+    function, path = served
+    reason = cut_off(mirror, monkeypatch)
+    start = time.perf_counter()
+    with pytest.raises(ConnectionError) as caught:
+        function()
+    assert time.perf_counter() - start < 0.9
+    name = path.relative_to(mirror.folder).as_posix()
+    assert re.search(rf"could not get {name} from http.*/{name} \(.*{reason}", str(caught.value))
+    assert f"put it at {cache / name}, or" in str(caught.value) and "XMRCAE_DATA_URL" in str(caught.value)
+
+
+def test_a_file_put_there_by_hand_is_read(served, mirror, cache):
+    function, path = served
+    there = cache / path.relative_to(mirror.folder)
+    there.parent.mkdir(parents=True)
+    shutil.copy(path, there)
+    os.utime(there, (1e9, 1e9))
+    attrs = function().attrs
+    assert (attrs["accessed"], attrs["sha256"]) == ("2001-09-09T01:46:40Z", sha256(path))
     assert mirror.requests == []
 
 
-def test_a_file_that_the_server_lacks_is_named(mirror):
-    with pytest.raises(ConnectionError, match=r"could not get noaa.oisst.v2/sst.mnmean.nc .*404"):
-        oisst_v2_monthly()
+def test_a_file_put_there_by_hand_is_held_to_the_checksum(mirror, cache):
+    there = cache / "noaa.oisst.v2" / "lsmask.nc"
+    there.parent.mkdir(parents=True)
+    make_psl(there, lsmask=True)
+    mirror.stop()
+    with pytest.raises(ConnectionError, match=r"in place of the one there, which has another checksum"):
+        oisst_v2_lsmask()
+
+
+# The record
+
+
+def test_when_a_file_was_got_outlives_a_copy_of_it(mirror, cache):
+    make_psl(mirror.path(NAME))
+    ersst_v5()
+    record = json.loads((cache / f"{NAME}.json").read_text())
+    record["accessed"] = "2020-02-20T20:20:20Z"
+    (cache / f"{NAME}.json").write_text(json.dumps(record))
+    os.utime(cache / NAME, (1e9, 1e9))
+    assert ersst_v5().attrs["accessed"] == "2020-02-20T20:20:20Z"
+    make_psl(cache / NAME, seed=1)
+    os.utime(cache / NAME, (1e9, 1e9))
+    attrs = ersst_v5().attrs
+    assert (attrs["accessed"], attrs["sha256"]) == ("2001-09-09T01:46:40Z", sha256(cache / NAME))
+
+
+def test_a_file_that_is_as_recorded_is_not_read_whole(mirror, monkeypatch):
+    make_psl(mirror.path(NAME))
+    first = ersst_v5().attrs
+    monkeypatch.setattr("pooch.file_hash", None)
+    assert ersst_v5().attrs == first
+
+
+# The year
+
+
+@pytest.mark.parametrize(
+    ("year", "error", "message"),
+    [
+        (1980, ValueError, "year=1980: .* from 1981 to this year"),
+        (9999, ValueError, "year=9999: .* from 1981 to this year"),
+        (2000.0, TypeError, r"year=2000\.0: a whole number from 1981"),
+        ("2000", TypeError, "year='2000': a whole number from 1981"),
+        (True, TypeError, "year=True: a whole number from 1981"),
+    ],
+)
+def test_years_without_data_are_refused_before_any_request(mirror, year, error, message):
+    with pytest.raises(error, match=message):
+        oisst_v21_daily(year)
+    assert mirror.requests == []
+
+
+def test_each_year_is_a_file_and_an_unfinished_one_is_named(mirror, cache, caplog):
+    this_year = datetime.now(UTC).year
+    for year in (this_year, np.int64(1981)):
+        name = f"noaa.oisst.v2.highres/sst.day.mean.{year}.nc"
+        make_psl(mirror.path(name))
+        assert oisst_v21_daily(year).attrs["url"].endswith(f"/{name}")
+    with caplog.at_level(logging.WARNING, "xmrcae"):
+        oisst_v21_daily(this_year)
+        assert caplog.text == ""
+        (cache / f"{name}.json").unlink()
+        os.utime(cache / name, (370e6, 370e6))  # in September 1981
+        oisst_v21_daily(1981)
+    assert "before its year was over: delete it" in caplog.text and name in caplog.text

@@ -2,43 +2,68 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+import logging
+from datetime import UTC, datetime
+from numbers import Integral
 
 import numpy as np
 import xarray as xr
 
+log = logging.getLogger("xmrcae")
+
 PSL = "https://downloads.psl.noaa.gov/Datasets"
 OISST_V2, LSMASK, ERSST_V5 = "noaa.oisst.v2/sst.mnmean.nc", "noaa.oisst.v2/lsmask.nc", "noaa.ersst.v5/sst.mnmean.nc"
+OISST_V21, OISST_V21_FIRST_YEAR = "noaa.oisst.v2.highres/sst.day.mean.{year}.nc", 1981
 LSMASK_SHA256 = "730407939d27a40dc341765a8cef0e72e35b42b76a9ecd28514ae9f85ca0b44f"
 LICENSE = "No constraints on data access or use"
 OISST_V2_CITATION = (
     "Reynolds et al. (2002), An improved in situ and satellite SST analysis for climate, Journal of Climate 15, "
     "1609-1625, https://doi.org/10.1175/1520-0442(2002)015<1609:AIISAS>2.0.CO;2"
 )
+OISST_V21_CITATION = (
+    "Huang et al. (2021), Improvements of the Daily Optimum Interpolation Sea Surface Temperature (DOISST) Version "
+    "2.1, Journal of Climate 34, 2923-2939, https://doi.org/10.1175/JCLI-D-20-0166.1"
+)
 ERSST_V5_CITATION = (
     "Huang et al. (2017), Extended Reconstructed Sea Surface Temperature, Version 5 (ERSSTv5): Upgrades, validations, "
     "and intercomparisons, Journal of Climate 30, 8179-8205, https://doi.org/10.1175/JCLI-D-16-0836.1"
 )
 
+#: What PSL's files leave out now and then, and CF asks for.
+CF_ATTRS = {
+    "time": {"standard_name": "time", "long_name": "time", "axis": "T"},
+    "lat": {"standard_name": "latitude", "long_name": "latitude", "units": "degrees_north", "axis": "Y"},
+    "lon": {"standard_name": "longitude", "long_name": "longitude", "units": "degrees_east", "axis": "X"},
+    "sst": {"standard_name": "sea_surface_temperature", "long_name": "sea surface temperature", "units": "degC"},
+}
 
-def oisst_v2_monthly() -> xr.Dataset:
+
+def oisst_v2_monthly(*, progress: bool = True) -> xr.Dataset:
     """NOAA OI SST V2, monthly means on one degree: what the paper's experiment on sea surface temperature took.
 
     The analysis is filled in over land: ``oisst_v2_lsmask`` tells where it holds. NOAA added a month every month from
-    December 1981 on and ended it in January 2023; the file is not held to a checksum, the attribute ``sha256`` says
-    which one was read.
+    December 1981 on and ended it in January 2023; the file is not held to a checksum.
+
+    Parameters
+    ----------
+    progress : bool
+        Whether to show a bar while the file is fetched.
 
     Returns
     -------
     xarray.Dataset, (time, lat, lon)
-        ``sst`` in degrees Celsius, lazy. The file stays in the folder XMRCAE_DATA_DIR (else the user's cache) and is
-        fetched once; to get what was added since, delete it. XMRCAE_DATA_URL names another server with the same files.
+        ``sst`` in degrees Celsius, lazy. The attributes tell `source`, `license`, `citation` and `url`, the `sha256` of
+        the file that was read, and when it was `accessed`. The file stays in the folder XMRCAE_DATA_DIR (else the
+        user's cache) and is fetched once; to get what was added since, delete it. XMRCAE_DATA_URL names another server
+        with the same files.
 
     Raises
     ------
     ConnectionError
-        If the file can not be fetched. The message says where to put a file that was got otherwise.
+        If the file can not be fetched. The message says where to put a file that was got otherwise. The part that has
+        arrived is kept, and the next call goes on from there.
+    ValueError
+        If the server sends no netCDF file.
 
     Examples
     --------
@@ -46,87 +71,144 @@ def oisst_v2_monthly() -> xr.Dataset:
     >>> sst = xmrcae.datasets.oisst_v2_monthly().sst  # doctest: +SKIP
     >>> sst.mrcae.fit(valid=xmrcae.datasets.oisst_v2_lsmask())  # doctest: +SKIP
     """
-    return _open(OISST_V2, OISST_V2_CITATION)
+    return _open(OISST_V2, OISST_V2_CITATION, progress=progress)
 
 
-def oisst_v2_lsmask() -> xr.DataArray:
+def oisst_v2_lsmask(*, progress: bool = True) -> xr.DataArray:
     """The land-sea mask of NOAA OI SST V2; the file never changes and is held to its checksum.
+
+    Parameters
+    ----------
+    progress : bool
+        Whether to show a bar while the file is fetched.
 
     Returns
     -------
     xarray.DataArray, (lat, lon)
-        ``lsmask``, int8, lazy: 1 where there is sea, 0 where there is land, as ``valid=`` takes it. Where the file
-        stays is as for ``oisst_v2_monthly``.
+        ``lsmask``, int8, lazy: 1 where there is sea, 0 where there is land, as ``valid=`` takes it for data on its own
+        grid, and :func:`xmrcae.nearest_valid` for others. Attributes, and where the file stays, are as for
+        ``oisst_v2_monthly``.
 
     Raises
     ------
     ConnectionError
         If the file can not be fetched. The message says where to put a file that was got otherwise.
     ValueError
-        If what was fetched has another checksum.
+        If what was fetched has another checksum. It is not kept.
 
     Examples
     --------
     >>> import xmrcae
     >>> share_of_sea = xmrcae.datasets.oisst_v2_lsmask().mean()  # doctest: +SKIP
     """
-    ds = _open(LSMASK, OISST_V2_CITATION, known_hash=f"sha256:{LSMASK_SHA256}")
+    ds = _open(LSMASK, OISST_V2_CITATION, sha256=LSMASK_SHA256, progress=progress)
     lsmask = ds["mask"].squeeze("time", drop=True).astype(np.int8).rename("lsmask")
     flags = {"flag_values": np.array([0, 1], np.int8), "flag_meanings": "land sea"}
     lsmask.attrs = ds.attrs | {"long_name": "land-sea mask", "standard_name": "sea_binary_mask", "units": "1"} | flags
     return lsmask
 
 
-def ersst_v5() -> xr.Dataset:
-    """NOAA ERSST v5, monthly means on two degrees since 1854; land is NaN.
+def oisst_v21_daily(year: int, *, progress: bool = True) -> xr.Dataset:
+    """NOAA OISST v2.1, daily means of a year on a quarter of a degree, since September 1981; land is NaN.
 
-    PSL adds a month every month and revises the last ones, so there is no checksum to hold the file to; the attribute
-    ``sha256`` says which one was read.
+    A year is a file of about half a gigabyte. NOAA adds a day every day to that of this year, revises the last two
+    weeks, and has made past years anew, so there is no checksum to hold a file to.
+
+    Parameters
+    ----------
+    year : int
+        From 1981 on.
+    progress : bool
+        Whether to show a bar while the file is fetched.
 
     Returns
     -------
     xarray.Dataset, (time, lat, lon)
-        ``sst`` in degrees Celsius, lazy. Where the file stays is as for ``oisst_v2_monthly``.
+        ``sst`` in degrees Celsius, lazy. Attributes, and where the file stays, are as for ``oisst_v2_monthly``. A file
+        that was fetched before its year was over is named in the log: delete it to get the rest.
 
     Raises
     ------
     ConnectionError
-        If the file can not be fetched. The message says where to put a file that was got otherwise.
+        If the file can not be fetched. The message says where to put a file that was got otherwise. The part that has
+        arrived is kept, and the next call goes on from there.
+    TypeError, ValueError
+        If the year is no whole number, or NOAA has no data of it; before any request. A ValueError too if the server
+        sends no netCDF file.
+
+    Examples
+    --------
+    >>> import xmrcae
+    >>> sst = xmrcae.datasets.oisst_v21_daily(2020).sst  # doctest: +SKIP
+    >>> xmrcae.datasets.oisst_v21_daily(1980)
+    Traceback (most recent call last):
+    ValueError: year=1980: NOAA OISST v2.1 has data from 1981 to this year, ...
+    """
+    this_year = datetime.now(UTC).year
+    if isinstance(year, bool) or not isinstance(year, Integral):
+        raise TypeError(f"year={year!r}: a whole number from {OISST_V21_FIRST_YEAR} to this year, {this_year}")
+    if not OISST_V21_FIRST_YEAR <= year <= this_year:
+        raise ValueError(
+            f"year={year}: NOAA OISST v2.1 has data from {OISST_V21_FIRST_YEAR} to this year, {this_year}: "
+            "choose one of these"
+        )
+    ds = _open(OISST_V21.format(year=year), OISST_V21_CITATION, progress=progress)
+    if int(ds.attrs["accessed"][:4]) <= year < this_year:
+        log.warning(
+            "%s was fetched on %s, before its year was over: delete it to get the rest",
+            ds.encoding["source"], ds.attrs["accessed"],
+        )  # fmt: skip
+    return ds
+
+
+def ersst_v5(*, progress: bool = True) -> xr.Dataset:
+    """NOAA ERSST v5, monthly means on two degrees since 1854; land is NaN.
+
+    PSL adds a month every month and revises the last ones, so there is no checksum to hold the file to.
+
+    Parameters
+    ----------
+    progress : bool
+        Whether to show a bar while the file is fetched.
+
+    Returns
+    -------
+    xarray.Dataset, (time, lat, lon)
+        ``sst`` in degrees Celsius, lazy. Attributes, and where the file stays, are as for ``oisst_v2_monthly``.
+
+    Raises
+    ------
+    ConnectionError
+        If the file can not be fetched. The message says where to put a file that was got otherwise. The part that has
+        arrived is kept, and the next call goes on from there.
+    ValueError
+        If the server sends no netCDF file.
 
     Examples
     --------
     >>> import xmrcae
     >>> model = xmrcae.datasets.ersst_v5().sst.sel(time=slice("1990", None)).mrcae.fit()  # doctest: +SKIP
     """
-    return _open(ERSST_V5, ERSST_V5_CITATION)
+    return _open(ERSST_V5, ERSST_V5_CITATION, progress=progress)
 
 
-def _open(name: str, citation: str, *, known_hash: str | None = None) -> xr.Dataset:
+def _open(name: str, citation: str, *, sha256: str | None = None, progress: bool) -> xr.Dataset:
     """Open one of PSL's files; its bounds become coordinates, its attributes say what it is and whose."""
-    import pooch
+    from .download import fetch, provenance
 
-    path = _fetch(name, f"{PSL}/{name}", known_hash)
-    ds = xr.open_dataset(path, engine="netcdf4", decode_coords="all", chunks={})
-    if "sst" in ds:
-        ds["sst"].attrs["standard_name"] = "sea_surface_temperature"
-    sha256 = pooch.file_hash(str(path), alg="sha256")
-    about = {"url": f"{PSL}/{name}", "sha256": sha256, "license": LICENSE, "citation": citation}
+    if not isinstance(progress, bool):
+        raise TypeError(f"progress={progress!r}: True or False")
+    path = fetch(name, PSL, sha256=sha256, progress=progress)
+    raw = xr.open_dataset(path, engine="netcdf4", decode_cf=False)
+    for key, attrs in CF_ATTRS.items():
+        if key in raw.variables:
+            raw[key].attrs = attrs | raw[key].attrs
+    if "time_bnds" in raw.variables:
+        raw["time"].attrs.setdefault("bounds", "time_bnds")
+    ds = xr.decode_cf(raw, decode_coords="all")
+    largest = max(raw.data_vars.values(), key=lambda variable: variable.size)
+    ds = ds.chunk(largest.encoding.get("preferred_chunks", {}))  # as they lie in the file
+    ds.set_close(raw.close)
+    about = {"license": LICENSE, "citation": citation, "url": f"{PSL}/{name}"} | provenance(path)
     ds.attrs = {"source": "NOAA Physical Sciences Laboratory"} | ds.attrs | about
     return ds
-
-
-def _fetch(name: str, url: str, known_hash: str | None) -> Path:
-    """The path of a file in the cache, fetched if it is not there or has another hash than the known one."""
-    import pooch
-
-    path = Path(os.environ.get("XMRCAE_DATA_DIR") or pooch.os_cache("xmrcae")) / name
-    if mirror := os.environ.get("XMRCAE_DATA_URL"):
-        url = f"{mirror.rstrip('/')}/{name}"
-    try:
-        pooch.retrieve(url, known_hash, fname=path.name, path=path.parent)
-    except OSError as error:
-        raise ConnectionError(
-            f"could not get {name} from {url} ({error}): get it on another way and put it at {path}, or name a server "
-            "that has it below the same name in XMRCAE_DATA_URL"
-        ) from error
-    return path
