@@ -104,17 +104,55 @@ def test_valid_leaves_out_pixels_that_hold_data():
     np.testing.assert_array_equal(fitted_valid(field, valid=valid)[0], valid)
 
 
-def test_valid_by_the_name_of_a_coordinate(real_file):
-    ds = open_real(real_file, MITGCM).isel(Z=slice(0, 4))
-    field = ds.THETA.assign_coords(wet=ds.maskC.isel(Z=3, drop=True))
-    expected = ds.maskC.isel(Z=3).values
-    options = {"sample": ["time", "Z"], "split": ([0, 1], [2], [3])}
-    np.testing.assert_array_equal(fitted_valid(field, valid="wet", **options)[0], expected)
+@pytest.mark.parametrize(
+    ("kind", "variables"),
+    [
+        ("coordinate", None),
+        *((kind, names) for kind in ("coordinate", "variable") for names in ("THETA", ["THETA", "SALT"])),
+    ],
+)
+def test_valid_by_name(real_file, kind, variables):
+    ds = open_real(real_file, MITGCM)[["THETA", "SALT"]].isel(Z=slice(0, 4))
+    options = {"levels": 2, "sample": ["time", "Z"], "horizontal": ["YC", "XC"]}
+    ds = ds.assign_coords(wet=ds.maskC.isel(Z=3, drop=True))
+    expected = ds.wet
+    if kind == "variable":
+        ds = ds.reset_coords("wet")
+    if variables is None:
+        tree = ds.THETA.mrcae.pyramid(valid="wet", **options)
+    else:
+        tree = ds.mrcae.pyramid(variables, valid="wet", **options)
+    np.testing.assert_array_equal(tree["level_1"]["THETA"].notnull().all(["time", "Z"]), expected)
 
 
-def test_unknown_name_of_valid_is_an_error():
-    with pytest.raises(ValueError, match=r"valid='wet'.*lat, lon"):
+def test_valid_by_name_is_that_of_the_selected_depth(real_file):
+    ds = open_real(real_file, MITGCM)[["THETA"]]
+    for depth in (0, 9):
+        at = ds.isel(Z=depth)
+        tree = at.mrcae.pyramid("THETA", levels=2, valid="maskC")
+        np.testing.assert_array_equal(tree["level_1"]["THETA"].notnull()[0], ds.maskC[depth])
+
+
+def test_fit_finds_valid_among_variables_that_it_passes_over():
+    ds = make_two_variables(n_times=20)
+    ds["wet"] = ("lat", "lon"), make_land((21, 30), seed=5) & ds.to_array().notnull().all(["variable", "time"]).values
+    np.testing.assert_array_equal(fitted_valid(ds, valid="wet"), np.stack([ds.wet] * 2))
+
+
+def test_unknown_name_of_valid_lists_the_candidates(real_file):
+    ds = open_real(real_file, MITGCM).isel(Z=0)
+    with pytest.raises(ValueError, match=r"valid='wet': .* no such coordinate.*: maskC, hFacC, rA, Depth$"):
+        ds.THETA.mrcae.pyramid(levels=2, valid="wet")
+    with pytest.raises(ValueError, match=r"valid='wet': .* no such variable or coordinate.*THETA.*maskC"):
+        ds.mrcae.fit("THETA", valid="wet")
+    with pytest.raises(ValueError, match=r"valid='wet': .*two dimensions or more: none$"):
         fitted_valid(make_field(), valid="wet")
+
+
+def test_valid_of_several_depths_says_what_to_do(real_file):
+    ds = open_real(real_file, MITGCM)[["THETA"]]
+    with pytest.raises(ValueError, match=r"valid has dimensions \('Z', 'YC', 'XC'\); .* \(YC, XC\): .*\.isel.*\.any"):
+        ds.mrcae.pyramid("THETA", levels=2, valid="maskC", sample=["time", "Z"])
 
 
 # Found from the data
@@ -137,6 +175,15 @@ def test_land_value_marks_land_where_it_stands_throughout():
     row, column = np.argwhere(ocean)[20]
     field[4, row, column] = 0
     np.testing.assert_array_equal(fitted_valid(field, land_value=0)[0], ocean)
+
+
+def test_zeros_as_land_are_those_of_the_models_own_mask(real_file):
+    ds = open_real(real_file, MITGCM)[["THETA"]].isel(Z=slice(0, 4))
+    options = {"sample": ["time", "Z"], "split": ([0, 1], [2], [3])}
+    assert (ds.THETA.isel(time=0).where(~ds.maskC) == 0).sum() == (~ds.maskC).sum()
+    np.testing.assert_array_equal(fitted_valid(ds.THETA, land_value=0.0, **options)[0], ds.maskC.any("Z"))
+    tree = ds.mrcae.pyramid("THETA", levels=2, land_value=0.0, sample=["time", "Z"])
+    np.testing.assert_array_equal(tree["level_1"]["THETA"].notnull()[0], ds.maskC)
 
 
 def test_nothing_valid_names_the_variable():

@@ -6,10 +6,11 @@ Importing it registers the accessor ``.mrcae`` on DataArray and Dataset. Torch i
 from . import datasets
 from ._version import __version__
 from .accessor import DataArrayMrcae as _DataArrayMrcae  # noqa: F401  (registers .mrcae)
+from .grid.land import nearest_valid
 from .model import MrCAE
 from .recipes import RECIPES as recipes
 
-__all__ = ["MrCAE", "__version__", "datasets", "open_model", "plot", "recipes"]
+__all__ = ["MrCAE", "__version__", "datasets", "nearest_valid", "open_model", "plot", "recipes"]
 
 
 def __getattr__(name: str) -> object:

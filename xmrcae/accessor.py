@@ -7,6 +7,7 @@ from typing import Any
 import xarray as xr
 
 from .grid.coordinates import select_variables
+from .grid.land import named_valid
 from .grid.training_set import build_pyramid
 from .model import MrCAE
 from .options import make_options
@@ -118,9 +119,4 @@ class DatasetMrcae:
         return select_variables(self._obj, variables, **dims)
 
     def _named(self, options: dict[str, Any]) -> dict[str, Any]:
-        valid = options.get("valid")
-        return (
-            options | {"valid": self._obj[valid]}
-            if isinstance(valid, str) and valid in self._obj.variables
-            else options
-        )
+        return options | {"valid": named_valid(self._obj, options.get("valid"))}

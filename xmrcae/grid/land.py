@@ -11,7 +11,148 @@ import scipy.sparse
 import scipy.sparse.linalg
 import xarray as xr
 
-from .coordinates import Grid
+from .._version import __version__
+from .coordinates import Grid, Labelled, find_dimensions, is_geographic
+
+#: Share of a cell under which two distances count as equal, as coordinates that are float32 need.
+ROUNDING = 1e-3
+
+
+def named_valid(obj: Labelled, valid: Any) -> Any:
+    """`valid`, or if it is a name the variable or coordinate of `obj` with that name.
+
+    Raises
+    ------
+    ValueError
+        If there is none; the message lists those that have two dimensions at least.
+    """
+    if not isinstance(valid, str):
+        return valid
+    names = obj.variables if isinstance(obj, xr.Dataset) else obj.coords
+    if valid not in names:
+        candidates = ", ".join(str(name) for name in names if obj[name].ndim > 1) or "none"
+        what = "variable or coordinate" if isinstance(obj, xr.Dataset) else "coordinate"
+        raise ValueError(
+            f"valid={valid!r}: the data have no such {what}; those of theirs with two dimensions or more: {candidates}"
+        )
+    return obj[valid]
+
+
+def nearest_valid(
+    valid: xr.DataArray, field: Labelled, *, horizontal: Sequence[str] | None = None, sample: Any = None
+) -> xr.DataArray:
+    """Valid pixels of another grid on the grid of a field: each pixel of the field takes the nearest one's value.
+
+    For ``valid=``, which takes pixels of the field's own grid only, where a land-sea mask lies half a cell off. Both
+    grids are assumed to be rectangular and of about the same spacing: on a field much coarser than the mask, one pixel
+    of the mask speaks for a whole cell. Coasts move by up to half a cell, so pixels can come out valid that hold no
+    data, which ``fit`` refuses; the example leaves them out.
+
+    Parameters
+    ----------
+    valid : xarray.DataArray
+        True or 1 where pixels are to be described; two horizontal dimensions, those of length 1 apart. Coordinates are
+        1-D, in any order, and longitudes modulo 360.
+    field : xarray.DataArray or xarray.Dataset
+        What is to be fitted.
+    horizontal, sample : optional
+        The field's dimensions, as the options of :class:`xmrcae.MrCAE`, where they are not found.
+
+    Returns
+    -------
+    xarray.DataArray, (y, x)
+        On the field's coordinates and under its names, with the type, the name and the attributes of `valid`; lazy if
+        `valid` is. Nearest is judged along each coordinate by itself. Of two that are equally near, the one at the
+        smaller coordinate is taken: the southern, and the western, across the seam of longitude too.
+
+    Raises
+    ------
+    TypeError
+        If `valid` is no DataArray.
+    ValueError
+        If horizontal dimensions or 1-D coordinates are not found, or a pixel of the field lies farther than one cell
+        of `valid` from the nearest.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr, xmrcae
+    >>> axes = {axis: {"standard_name": name} for axis, name in (("lat", "latitude"), ("lon", "longitude"))}
+    >>> mask = xr.DataArray(
+    ...     [[0, 1, 1, 1]] * 2,
+    ...     dims=("lat", "lon"),
+    ...     coords={"lat": ("lat", [45, -45], axes["lat"]), "lon": ("lon", [45, 135, 225, 315], axes["lon"])},
+    ... )
+    >>> sst = xr.DataArray(
+    ...     np.ones((3, 2, 4)),
+    ...     dims=("time", "lat", "lon"),
+    ...     coords={"lat": ("lat", [-45, 45], axes["lat"]), "lon": ("lon", [0, 90, 180, 270], axes["lon"])},
+    ... )
+    >>> valid = xmrcae.nearest_valid(mask, sst)
+    >>> valid.values
+    array([[1, 0, 1, 1],
+           [1, 0, 1, 1]])
+    >>> valid = valid.astype(bool) & sst.notnull().any("time")
+    """
+    if not isinstance(valid, xr.DataArray):
+        raise TypeError(
+            f"valid is a {type(valid).__name__}: give a DataArray, True or 1 where pixels are to be described"
+        )
+    valid = valid.squeeze(drop=True)
+    if valid.ndim != 2:
+        raise ValueError(f"valid has dimensions {tuple(valid.dims)}: select one of each but the two horizontal ones")
+    to = find_dimensions(_with_sample(field), horizontal=horizontal, sample=sample)
+    same_names = {to.y, to.x} == set(valid.dims)
+    source = find_dimensions(_with_sample(valid), horizontal=(to.y, to.x) if same_names else None)
+    nearest = {
+        dim: _nearest(_axis(valid, dim, "valid"), _axis(field, target, "field"))
+        for dim, target in ((source.y, to.y), (source.x, to.x))
+    }
+    values = valid.transpose(source.y, source.x).isel(nearest).variable.data
+    coords = {dim: field[dim].variable for dim in (to.y, to.x)}
+    attrs = valid.attrs | {"interpolation": "nearest neighbour", "xmrcae_version": __version__}
+    return xr.DataArray(values, coords, (to.y, to.x), valid.name, attrs)
+
+
+def _with_sample(obj: Labelled) -> Labelled:
+    """A single field as a series of one, which is what dimensions are found for."""
+    return obj.expand_dims("time") if len(obj.dims) == 2 and "time" not in obj.dims else obj
+
+
+def _axis(obj: Labelled, dim: str, argument: str) -> xr.DataArray:
+    """The coordinate along a dimension, if places can be told by it."""
+    if dim not in obj.coords or obj[dim].dtype.kind not in "iuf" or not np.isfinite(obj[dim].astype(float)).all():
+        raise ValueError(
+            f"{argument} has no finite numbers as 1-D coordinate along {dim!r}, so nothing tells which pixels are "
+            "near: interpolate curvilinear grids by other means, such as xESMF"
+        )
+    return obj[dim]
+
+
+def _nearest(source: xr.DataArray, target: xr.DataArray) -> np.ndarray:
+    """Position in `source` of the value nearest to each of `target`, of two the smaller one."""
+    a, b = source.values.astype(np.float64), target.values.astype(np.float64)
+    wraps = is_geographic(source, "longitude") and is_geographic(target, "longitude")
+    if wraps:  # one more on each side of the seam
+        a, b = a % 360, b % 360
+    a, order = np.unique(a, return_index=True)
+    if wraps:
+        order, a = order[np.r_[-1, : len(a), 0]], np.r_[a[-1] - 360, a, a[0] + 360]
+    # All steps once round; the widest is no cell where the rest is a region.
+    steps = np.sort(np.diff(a[1:]))[:-1] if wraps else np.diff(a)
+    if not len(steps):
+        raise ValueError(f"valid has one value along {source.name!r}: give at least two, so that it has cells")
+    above = np.searchsorted(a, b).clip(1, len(a) - 1)
+    to_below, to_above = b - a[above - 1], a[above] - b
+    is_above = to_above < to_below - ROUNDING * (to_below + to_above)
+    at = np.where(is_above, above, above - 1)
+    far = np.abs(b - a[at]) > (1 + ROUNDING) * steps.max()
+    if far.any():
+        raise ValueError(
+            f"field reaches beyond valid: along {target.name!r}, {int(far.sum())} of its {len(b)} pixels, the first at "
+            f"{target.values[far][0]}, lie farther than one cell ({steps.max():g}) from the nearest of valid: "
+            "select the part of the field that valid covers, or take another mask"
+        )
+    return order[at]
 
 
 def valid_from(valid: xr.DataArray, grid: Grid) -> np.ndarray:
@@ -24,7 +165,10 @@ def valid_from(valid: xr.DataArray, grid: Grid) -> np.ndarray:
     """
     valid = valid.isel({dim: 0 for dim in valid.dims if dim not in (grid.y, grid.x) and valid.sizes[dim] == 1})
     if set(valid.dims) != {grid.y, grid.x}:
-        raise ValueError(f"valid has dimensions {tuple(valid.dims)}; the grid has ({grid.y}, {grid.x})")
+        raise ValueError(
+            f"valid has dimensions {tuple(valid.dims)}; the grid has ({grid.y}, {grid.x}): select one of each but "
+            "these with .isel, or combine them with .any or .all"
+        )
     values = valid.isel(grid.indexers(valid)).transpose(grid.y, grid.x).values
     wrong = ~np.isin(values, (0, 1))
     if wrong.any():

@@ -134,6 +134,7 @@ class Preparation:
         start: tuple[Pyramid, snapshots.Standard, list[Any]] | None = None,
     ) -> None:  # fmt: skip
         self.options = options
+        named = land.named_valid(obj, options.valid)  # a variable that is not fitted, maybe
         self.obj = obj = fitted_variables(obj, options)
         self.dims = find_dimensions(obj, horizontal=options.horizontal, sample=options.sample)
         grid = Grid.of(obj, self.dims, periodic=options.periodic)
@@ -151,7 +152,7 @@ class Preparation:
         if start is not None and self.names != start[2]:
             raise ValueError(f"start: the model describes {start[2]}, the data hold {self.names}")
         options.epsilons(self.pyramid.levels, self.names, np.ones(len(self.names)), np.ones(len(self.names)))
-        given = _valid(obj, options.valid, grid)
+        given = None if named is None else land.valid_from(named, grid)
         self.weights = grid_weights(options.weights, grid)
         self.split = _split_labels(parts, self.layout, self.dims.sample)
         self.parts = {part: positions for part, positions in parts.items() if len(positions)}
@@ -267,16 +268,6 @@ def _time(layout: Layout, obj: Labelled) -> xr.DataArray | None:
     return times[0] if len(sample) == 1 and times else None
 
 
-def _valid(obj: Labelled, valid: Any, grid: Grid) -> np.ndarray | None:
-    if isinstance(valid, str):
-        if valid not in obj.coords:
-            raise ValueError(
-                f"valid={valid!r}: no such coordinate of the data; they are {', '.join(map(str, obj.coords))}"
-            )
-        valid = obj.coords[valid]
-    return None if valid is None else land.valid_from(valid, grid)
-
-
 def grid_weights(weights: Any, grid: Grid) -> np.ndarray:
     """The weight of each pixel, (y, x), ascending, from None, "area" or a DataArray."""
     if weights is None:
@@ -326,6 +317,7 @@ def _split_labels(parts: dict[str, np.ndarray], layout: Layout, sample: tuple[st
 
 def build_pyramid(obj: Labelled, options: Options) -> xr.DataTree:
     """The pyramid of a DataArray or Dataset, labelled; nothing is computed for lazy data."""
+    valid = land.named_valid(obj, options.valid)
     obj = fitted_variables(obj, options)
     dims = find_dimensions(obj, horizontal=options.horizontal, sample=options.sample)
     grid = Grid.of(obj, dims, periodic=options.periodic)
@@ -333,4 +325,5 @@ def build_pyramid(obj: Labelled, options: Options) -> xr.DataTree:
     if options.land_value is not None:
         obj = obj.where(obj != options.land_value)
     attrs = {"xmrcae_version": __version__, "xmrcae_options": options.to_json()}
-    return pyramid.tree(obj, Layout.of(obj, dims, grid), valid=_valid(obj, options.valid, grid), attrs=attrs)
+    given = None if valid is None else land.valid_from(valid, grid)
+    return pyramid.tree(obj, Layout.of(obj, dims, grid), valid=given, attrs=attrs)
