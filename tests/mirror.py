@@ -39,9 +39,10 @@ class Mirror:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
-                mirror.requests.append((self.path.lstrip("/"), dict(self.headers)))
+                name = self.path.lstrip("/").partition("?")[0]
+                mirror.requests.append((name, dict(self.headers)))
                 fault = mirror.faults.pop(0) if mirror.faults else Fault()
-                self.answer(fault, mirror.folder / self.path.lstrip("/"))
+                self.answer(fault, mirror.folder / name)
                 fault.after()
 
             def answer(self, fault, path):

@@ -1,12 +1,17 @@
-"""JHTDB: cutouts of both layouts, and slices through a stand-in for the client that records what it is asked."""
+"""JHTDB: cutouts of both layouts, and slices through a stand-in for the client, by itself and over HTTP."""
 
+import json
 import sys
+import time
+import traceback
 import types
 import urllib.parse
 
 import numpy as np
 import pytest
+import requests
 import xarray as xr
+from mirror import Fault, Mirror
 
 from xmrcae.datasets import jhtdb_slice, open_jhtdb
 
@@ -328,6 +333,56 @@ def test_an_answer_with_other_times_is_refused(client, monkeypatch):
     monkeypatch.setattr(sys.modules["givernylocal.turbulence_toolkit"], "getCutout", late)
     with pytest.raises(RuntimeError, match=r"times \[0.002\] where \[0.\] were asked for"):
         jhtdb_slice("isotropic1024coarse", [1])
+
+
+@pytest.fixture
+def service(client, tmp_path, monkeypatch):
+    """A server that the stand-in asks as givernylocal does: a GET with the token in the address, and no other try."""
+    service = Mirror(tmp_path)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+    def ask(cube, var, ranges, strides, **kwargs):
+        ds = client.getCutout(cube, var, ranges, strides, **kwargs)
+        (tmp_path / "cutout").write_text(json.dumps(ds.to_dict()))
+        response = requests.get(f"{service.url}/cutout?token={cube.auth_token}", timeout=5)
+        response.raise_for_status()
+        return xr.Dataset.from_dict(json.loads(response.content)).astype(np.float32)
+
+    monkeypatch.setattr(sys.modules["givernylocal.turbulence_toolkit"], "getCutout", ask)
+    yield service
+    service.stop()
+
+
+def test_slices_come_over_http(service, client):
+    ask = {"dataset": "isotropic1024coarse", "times": [1, 11], "every": 128}
+    got = jhtdb_slice(**ask)
+    assert [name for name, _ in service.requests] == ["cutout"]
+    sys.modules["givernylocal.turbulence_toolkit"].getCutout = client.getCutout
+    xr.testing.assert_allclose(got, jhtdb_slice(**ask))
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (Fault(503), "503 Server Error"),
+        (Fault(sent=None), "ConnectionError: .*Remote end closed connection"),
+        (Fault(sent=99), "IncompleteRead|Expecting|Unterminated"),
+        (None, "ConnectionError: .*token=<token> .*Connection refused"),
+    ],
+    ids=["busy", "no answer", "dropped", "no connection"],
+)
+def test_requests_that_fail_are_told_at_once_and_what_came_before_is_kept(service, tmp_path, fault, message):
+    ask = {"dataset": "isotropic1024coarse", "every": 128, "cache": tmp_path / "cache"}
+    first = jhtdb_slice(times=[1, 11], **ask)
+    service.faults = [fault]
+    if fault is None:
+        service.stop()
+    start = time.perf_counter()
+    with pytest.raises(RuntimeError, match=f"the client of JHTDB failed with .*({message})") as caught:
+        jhtdb_slice(times=[1, 11, 21], **ask)
+    assert time.perf_counter() - start < 0.9
+    assert TOKEN not in urllib.parse.unquote("".join(traceback.format_exception(caught.value)))
+    xr.testing.assert_identical(jhtdb_slice(times=[1, 11], **ask), first)
 
 
 def test_a_missing_client_is_named(monkeypatch):
