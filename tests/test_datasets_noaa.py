@@ -95,13 +95,8 @@ def test_attributes_say_whose_data_these_are_and_when_they_were_got(served, mirr
     assert (
         attrs["license"] == "No constraints on data access or use" and "https://doi.org/10.1175/" in attrs["citation"]
     )
-    assert attrs["source"]
+    assert attrs["source"] == ("NOAA Physical Sciences Laboratory" if "lsmask" in name else "a made-up field")
     assert before <= datetime.fromisoformat(attrs["accessed"]) <= datetime.now(UTC)
-
-
-def test_source_of_the_file_stays(mirror):
-    make_psl(mirror.path(NAME))
-    assert ersst_v5().attrs["source"] == "a made-up field"
 
 
 def test_real_mask_is_valid_of_its_own_grid(mirror, real_file, no_compute):
@@ -141,8 +136,11 @@ def test_the_server_is_told_who_asks(mirror):
     assert headers["User-Agent"] == f"xmrcae/{__version__}" and headers["Accept-Encoding"] == "identity"
 
 
-def test_a_dropped_connection_goes_on_where_it_was(served, mirror, cache):
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_dropped_connection_goes_on_where_it_was(served, mirror, cache, monkeypatch, strict):
     function, path = served
+    if not strict:  # as urllib3 was before 2.0: a short body is no error
+        monkeypatch.setattr("urllib3.response.HTTPResponse._init_length", lambda self, method: None)
     mirror.faults = [Fault(sent=1024), Fault(sent=None), Fault(sent=512)]
     function()
     assert mirror.ranges == [None, "bytes=1024-", "bytes=1024-", "bytes=1536-"]
