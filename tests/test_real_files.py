@@ -10,7 +10,7 @@ from helpers import AVISO, CMAP, CYLINDER, ERSST, HADGEM, ICE, LAND_SEA_MASK, MI
 
 import xmrcae
 
-QUICK = {"max_epochs": 15, "progress": False}
+QUICK = {"max_epochs": 5, "progress": False}
 ERSST_OPTIONS = {"levels": 4, "tolerance": [0.4, 0.3, 0.2, 0.15], **QUICK}
 
 
