@@ -149,6 +149,11 @@ def test_unknown_name_of_valid_lists_the_candidates(real_file):
         fitted_valid(make_field(), valid="wet")
 
 
+def test_name_of_valid_changes_nothing_of_what_is_no_field():
+    with pytest.raises(TypeError, match="fit takes a DataArray or a Dataset, not ndarray"):
+        fitted_valid(make_field().values, valid="wet")
+
+
 def test_valid_of_several_depths_says_what_to_do(real_file):
     ds = open_real(real_file, MITGCM)[["THETA"]]
     with pytest.raises(ValueError, match=r"valid has dimensions \('Z', 'YC', 'XC'\); .* \(YC, XC\): .*\.isel.*\.any"):

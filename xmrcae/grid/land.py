@@ -26,7 +26,7 @@ def named_valid(obj: Labelled, valid: Any) -> Any:
     ValueError
         If there is none; the message lists those that have two dimensions at least.
     """
-    if not isinstance(valid, str):
+    if not isinstance(valid, str) or not isinstance(obj, Labelled):
         return valid
     names = obj.variables if isinstance(obj, xr.Dataset) else obj.coords
     if valid not in names:
