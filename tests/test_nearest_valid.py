@@ -92,10 +92,10 @@ def test_a_column_that_is_there_twice_is_taken_once():
 
 
 def test_dimensions_are_told_by_their_names_too():
-    plain = xr.DataArray(np.eye(3), {"p": [0, 1, 2], "q": [0, 1, 2]}, ("p", "q"))
+    plain = xr.DataArray(np.arange(9).reshape(3, 3), {"p": [0, 1, 2], "q": [0, 1, 2]}, ("p", "q"))
     field = xr.DataArray(np.ones((4, 2, 2)), {"q": [0.1, 1.9], "p": [0.9, 2.2]}, ("t", "q", "p"))
     valid = xmrcae.nearest_valid(plain, field, sample="t", horizontal=("q", "p"))
-    np.testing.assert_array_equal(valid, [[0, 0], [0, 1]])
+    np.testing.assert_array_equal(valid, [[3, 6], [5, 8]])
     assert valid.dims == ("q", "p")
 
 
