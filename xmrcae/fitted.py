@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from .arrays import on_host
 from .grid.coordinates import Dimensions, Labelled
 from .grid.layout import Layout
 from .grid.snapshots import Standard, seasons
@@ -76,7 +77,7 @@ class Fitted:
                 raise TypeError(
                     f"the model was fitted to a Dataset of {', '.join(self.variables)}; a DataArray was given"
                 )
-            return obj
+            return on_host(obj)
         if not isinstance(obj, xr.Dataset):
             raise TypeError(f"a DataArray or a Dataset is needed, not {type(obj).__name__}")
         missing = [name for name in self.variables if name not in obj.data_vars]
@@ -84,7 +85,7 @@ class Fitted:
             raise ValueError(
                 f"the Dataset has no variable {', '.join(map(repr, missing))}, to which the model was fitted"
             )
-        return obj[self.variables] if self.is_dataset else obj[self.variables[0]]
+        return on_host(obj[self.variables] if self.is_dataset else obj[self.variables[0]])
 
     def layout(self, obj: Labelled) -> Layout:
         """How new data lie on the fitted grid; sample dimensions are all but the horizontal ones."""

@@ -85,7 +85,7 @@ class MrCAE:
         ----------
         obj : xarray.DataArray or xarray.Dataset
             With a sample dimension and two horizontal ones, in any order; NaN on land. The variables of a Dataset are
-            input channels. Lazy data are read through dask.
+            input channels. Lazy data are read through dask; what was opened without chunks is loaded.
         start : MrCAE, optional
             A fitted model to go on from, on the same grid or on one of its coarser levels. Its weights and groups are
             taken over; its last level is trained again, for more epochs, and a level whose error is still high gets

@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from .._version import __version__
+from ..arrays import on_host
 from ..levels import LevelData
 from ..options import Options
 from . import compression, land, snapshots
@@ -80,10 +81,10 @@ class TrainingSet:
 
 
 def fitted_variables(obj: Labelled, options: Options) -> Labelled:
-    """`obj` without the variables of a Dataset that cannot be fitted, each of which the log names."""
+    """`obj` on the host, without the variables of a Dataset that cannot be fitted, each of which the log names."""
     if isinstance(obj, xr.DataArray):
         _check_numeric(obj)
-        return obj
+        return on_host(obj)
     if not isinstance(obj, xr.Dataset):
         raise TypeError(f"fit takes a DataArray or a Dataset, not {type(obj).__name__}")
     suitable = fittable_variables(obj, horizontal=options.horizontal, sample=options.sample)
@@ -99,7 +100,7 @@ def fitted_variables(obj: Labelled, options: Options) -> Labelled:
         find_dimensions(obj, horizontal=options.horizontal, sample=options.sample)
         names = ", ".join(map(str, obj.data_vars))
         raise ValueError(f"no variable of the Dataset has a sample and two horizontal dimensions: {names}")
-    return obj[suitable]
+    return on_host(obj[suitable])
 
 
 def _check_numeric(variable: xr.DataArray) -> None:
