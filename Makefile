@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: demo test lint notebooks bench clean help
+.PHONY: demo test test-minimum lint package notebooks bench clean help
 
 BIN := .venv/bin
 
@@ -13,6 +13,16 @@ demo: .venv/.installed  ## fit the example, or DATA=file.nc VAR=name OPTIONS="ga
 test: lint  ## lint, then run all tests with coverage
 	$(BIN)/python -m pytest -n 2 --dist worksteal --cov=xmrcae --cov-fail-under=90
 
+# The files that meet the versions of other packages; what knows tensors alone is left to `make test`.
+MINIMUM := array_kinds cluster coordinates datasets_jhtdb datasets_noaa demo land model model_file plot pyramid readme \
+	snapshots start training_set
+
+test-minimum: .venv-minimum/.installed  ## run tests with the oldest versions that the package admits
+	.venv-minimum/bin/python -m pytest -q -n 2 --dist worksteal -m "not slow" $(MINIMUM:%=tests/test_%.py)
+
+package: .venv/.installed  ## build sdist and wheel into dist/, and use each in an empty environment
+	$(BIN)/python .ci/package.py dist
+
 lint: .venv/.installed  ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -24,15 +34,22 @@ notebooks: .venv/.installed  ## run all notebooks and keep what they give, or FA
 bench: .venv/.installed  ## measure everything, or SECTION=name, or QUICK=1, and write docs/benchmarks.md
 	$(BIN)/python tests/benchmarks $(SECTION) $(if $(QUICK),--quick)
 
-clean:  ## remove what the other targets wrote, but not .venv
+clean:  ## remove what the other targets wrote, but no environment
 	rm -rf demo-output build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +
+	find . -path './.venv*' -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-11s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+FIND_PYTHON := python=python3; python3.11 -c '' 2>/dev/null && python=python3.11;
 
 # One pip call for everything: a second one could bring another torch than the pinned one.
 .venv/.installed: pyproject.toml .ci/constraints.txt
-	@test -x $(BIN)/pip || { python=python3; python3.11 -c '' 2>/dev/null && python=python3.11; $$python -m venv .venv; }
+	@test -x $(BIN)/pip || { $(FIND_PYTHON) $$python -m venv .venv; }
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c .ci/constraints.txt -e '.[test]'
+	@touch $@
+
+.venv-minimum/.installed: pyproject.toml .ci/minimum.txt
+	@test -x .venv-minimum/bin/pip || { $(FIND_PYTHON) $$python -m venv .venv-minimum; }
+	.venv-minimum/bin/python -m pip install -q --disable-pip-version-check -r .ci/minimum.txt -e .
 	@touch $@

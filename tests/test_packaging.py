@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -16,8 +17,6 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
-
-from xmrcae._version import __version__
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 CONDA_NAMES = {"build": "python-build", "torch": "pytorch"}  # where the name differs by more than case and - or _
@@ -48,9 +47,9 @@ def lower_bounds(specifiers: dict[str, SpecifierSet]) -> dict[str, Version]:
     return {name: lower_bound(specifier) for name, specifier in specifiers.items()}
 
 
-def pins() -> dict[str, str]:
+def pins(file: str = "constraints.txt") -> dict[str, str]:
     """Give the lines `name==version` of the constraints; any other line is an error."""
-    lines = (REPOSITORY / ".ci" / "constraints.txt").read_text().splitlines()
+    lines = (REPOSITORY / ".ci" / file).read_text().splitlines()
     pairs = [line.split("==") for line in lines if not line.startswith("#")]
     found = {canonicalize_name(name): version for name, version in pairs}
     assert len(found) == len(pairs), "a package is pinned twice"
@@ -73,9 +72,17 @@ def test_pin_is_admitted(name):
     assert bounds.contains(pins()[name], prereleases=False)
 
 
-def test_pins_are_whole_versions():
-    for name, version in pins().items():
+@pytest.mark.parametrize("file", ["constraints.txt", "minimum.txt"])
+def test_pins_are_whole_versions(file):
+    for name, version in pins(file).items():
         assert Version(version).local is None, f"{name}: a local version is one index's own"
+
+
+def test_minimum_versions_are_the_lower_bounds():
+    expected = lower_bounds(requirements() | requirements("complete"))
+    expected["torch"] = Version(pins()["torch"])  # older ones are not to be had for the CPU alone: minimum.txt says so
+    found = pins("minimum.txt")
+    assert {name: Version(found[name]) for name in expected} == expected
 
 
 def test_import_is_light():
@@ -117,15 +124,95 @@ def test_room_imports_only_what_it_may(room, forbidden):
     assert wrong == []
 
 
-def test_citation_names_this_version():
+@pytest.mark.parametrize("name", ["ci", "release", "upstream"])
+def test_workflows_run_what_is_there(name):
+    workflow = yaml.safe_load((REPOSITORY / ".github" / "workflows" / f"{name}.yml").read_text())
+    assert workflow.keys() == {"name", True, "permissions", "jobs"} | ({"concurrency"} if name == "ci" else set())
+    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+    assert all(
+        step.keys() <= {"name", "uses", "with", "run", "env"} and ("run" in step) ^ ("uses" in step) for step in steps
+    )
+    targets = re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
+    commands = [
+        *"\n".join(step.get("run", "") for step in steps).splitlines(),
+        (REPOSITORY / ".ci" / "run").read_text(),
+    ]
+    used = {target for line in commands for target in re.findall(r"make (?:--\S+ )?([a-z-]+)", line)}
+    assert used <= set(targets)
+
+
+def released() -> list[str]:
+    """Give the versions that the changelog has, newest first; above them is what is not released."""
+    headings = re.findall(r"^## \[(.+?)\]", (REPOSITORY / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[0] == "Unreleased"
+    return headings[1:]
+
+
+def test_changelog_has_every_tag_in_order():
+    versions = [Version(version) for version in released()]
+    assert versions == sorted(set(versions), reverse=True)
+    git = subprocess.run(["git", "tag", "--list", "v*"], cwd=REPOSITORY, capture_output=True, text=True)
+    assert {tag.removeprefix("v") for tag in git.stdout.split()} <= set(released())
+
+
+def test_citation_names_the_newest_release():
     citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
-    assert str(citation["version"]) == __version__
+    assert str(citation["version"]) == released()[0]
     assert citation["title"] == PROJECT["name"]
     assert citation["license"] == PROJECT["license"]
     assert [author["name"] for author in citation["authors"]] == [author["name"] for author in PROJECT["authors"]]
     assert [reference["url"] for reference in citation["references"]] == [PROJECT["urls"]["Paper"]]
 
 
-def test_changelog_has_this_version():
-    headings = re.findall(r"^## \[(.+?)\]", (REPOSITORY / "CHANGELOG.md").read_text(), re.MULTILINE)
-    assert headings[:2] == ["Unreleased", __version__]
+# Versions.
+
+
+def git(folder: Path, *arguments: str) -> None:
+    name = ["-c", "user.name=name", "-c", "user.email=name@example.org", "-c", "commit.gpgsign=false"]
+    subprocess.run(["git", *name, *arguments], cwd=folder, check=True, capture_output=True)
+
+
+def built_version(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Give the version that a build of a folder would have."""
+    from hatchling.metadata.core import ProjectMetadata
+    from hatchling.plugin.manager import PluginManager
+
+    monkeypatch.chdir(folder)
+    return ProjectMetadata(str(folder), PluginManager()).version
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_builds_take_their_version_from_the_tag(tmp_path, monkeypatch):
+    repository, copy, archive = tmp_path / "repository", tmp_path / "copy", tmp_path / "archive"
+    repository.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE", ".gitattributes", ".git_archival.txt"):
+        shutil.copy(REPOSITORY / name, repository)
+    shutil.copytree(repository, copy)
+    assert built_version(copy, monkeypatch) == "0.0+unknown"
+
+    git(repository, "init", "--quiet")
+    git(repository, "add", ".")
+    git(repository, "commit", "--quiet", "-m", "first")
+    assert built_version(repository, monkeypatch).startswith("0.1.dev1+")
+    git(repository, "tag", "v1.2.3")
+    assert built_version(repository, monkeypatch) == "1.2.3"
+    git(repository, "commit", "--quiet", "--allow-empty", "-m", "second")
+    assert built_version(repository, monkeypatch).startswith("1.2.4.dev1+g")
+
+    git(repository, "archive", "--output", "archive.tar", "v1.2.3")
+    shutil.unpack_archive(repository / "archive.tar", archive, filter="data")
+    assert built_version(archive, monkeypatch) == "1.2.3"
+
+
+def test_version_is_that_of_the_installed_package(tmp_path, monkeypatch):
+    def version():
+        names = {}
+        exec((REPOSITORY / "xmrcae" / "_version.py").read_text(), names)
+        return names["__version__"]
+
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    assert version() == "0.0+unknown"
+    metadata = tmp_path / "xmrcae-1.2.3.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text("Metadata-Version: 2.4\nName: xmrcae\nVersion: 1.2.3\n")
+    assert version() == "1.2.3"

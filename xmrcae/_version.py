@@ -1,3 +1,8 @@
-"""The version of xmrcae: the build, the files that models are saved in and the citation read it here."""
+"""The version of xmrcae: that of the installed package, which its build took from a git tag."""
 
-__version__ = "0.1.0"
+from importlib.metadata import PackageNotFoundError, version
+
+try:
+    __version__ = version("xmrcae")
+except PackageNotFoundError:  # a source tree that is not installed
+    __version__ = "0.0+unknown"
