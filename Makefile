@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: demo test test-minimum lint package notebooks bench clean help
+.PHONY: demo test test-minimum lint package notebooks docs bench clean help
 
 BIN := .venv/bin
 
@@ -31,11 +31,14 @@ lint: .venv/.installed  ## check style and types
 notebooks: .venv/.installed  ## run all notebooks and keep what they give, or FAST=1 for short runs that change nothing
 	$(if $(FAST),XMRCAE_FAST=1) $(BIN)/python notebooks/run.py
 
+docs: .venv/.installed  ## build the documentation, without a network, in docs/_build/html; any warning is an error
+	$(BIN)/python -m sphinx -q -n -W --keep-going -b html docs docs/_build/html
+
 bench: .venv/.installed  ## measure everything, or SECTION=name, or QUICK=1, and write docs/benchmarks.md
 	$(BIN)/python tests/benchmarks $(SECTION) $(if $(QUICK),--quick)
 
 clean:  ## remove what the other targets wrote, but no environment
-	rm -rf demo-output build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf docs/_build docs/api docs/notebooks demo-output build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -path './.venv*' -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 help:  ## show this list

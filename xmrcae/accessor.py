@@ -33,6 +33,11 @@ class DataArrayMrcae:
         MrCAE
             The fitted model.
 
+        Raises
+        ------
+        ValueError, TypeError
+            For data or options that cannot be fitted, before any training.
+
         Examples
         --------
         >>> import xmrcae
@@ -93,23 +98,48 @@ class DatasetMrcae:
         -------
         MrCAE
             The fitted model.
+
+        Raises
+        ------
+        ValueError, TypeError
+            For data or options that cannot be fitted, before any training; without a name, for several variables that
+            could be meant.
+
+        Examples
+        --------
+        >>> import xmrcae
+        >>> ds = xmrcae.datasets.drifting_mode(n_times=40, size=31).to_dataset(name="height")
+        >>> ds.mrcae.fit("height", levels=1, max_epochs=3, progress=False).levels
+        1
         """
         return MrCAE(**self._named(options)).fit(self._selected(variables, options))
 
     def pyramid(self, variables: Any = None, **options: Any) -> xr.DataTree:
-        """As :meth:`DataArrayMrcae.pyramid`, of one variable or of several.
+        """As ``da.mrcae.pyramid``, of one variable or of several.
 
         Parameters
         ----------
         variables : str or list of str, optional
             As for `fit`.
         **options
-            As for :meth:`DataArrayMrcae.pyramid`.
+            As for ``da.mrcae.pyramid``.
 
         Returns
         -------
         xarray.DataTree
             /level_0, the coarsest, and up.
+
+        Raises
+        ------
+        ValueError
+            If no variable or several could be meant, or the horizontal dimensions are not found or too short.
+
+        Examples
+        --------
+        >>> import xmrcae
+        >>> ds = xmrcae.datasets.drifting_mode(n_times=40, size=31).to_dataset(name="height")
+        >>> ds.mrcae.pyramid(levels=2)["level_0/height"].shape
+        (40, 15, 15)
         """
         checked = make_options(self._named(options))
         return build_pyramid(self._selected(variables, options), checked)

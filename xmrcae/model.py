@@ -13,64 +13,47 @@ from ._version import __version__
 from .fitted import Fitted
 from .grid.coordinates import Labelled
 from .grid.layout import Layout
-from .options import make_options
+from .options import make_options, shows_options
 
 if TYPE_CHECKING:
     from .plot import ModelPlots
 
 
+@shows_options
 class MrCAE:
     """Multi-resolution convolutional autoencoder (Liu et al., arXiv:2004.04946).
 
     Parameters
     ----------
     **options
-        By keyword; see the table below. An option that does not exist is an error.
+        Those of `Options`.
 
-    Notes
-    -----
-    The options, their defaults and meanings:
-
-    ============== =================== ====================================================================
-    levels         4 at most           number of resolutions
-    channels       [[1, 1, 1, 1]]      filters of each group after the deepening, one list a level or one for all
-    tolerance      0.1 rms             rms error over time, in the data's units, that counts as resolved: one number,
-                                       one a level, or a mapping from variables; None: all groups act everywhere
-    encoding_size  None                instead of a tolerance: the most numbers per snapshot over all levels; with
-                                       encoder="projection", cells of all levels compete for them by what they gain
-    encoder        "filters"           or "projection": codes of the least squared error, by a sparse factorisation
-    widening       "residual"          or "parallel" (2.2)
-    restriction, dilation  "full_weighting", 1  or "injection"; cells by which a refinement mask is widened
-    anchor         0.5                 weight of the coarser levels' mean losses while a finer level trains
-    omega          0.5                 weight of the mean in the loss (3.1)
-    solver         "lbfgs"             or "adam", the authors' algorithm
-    max_epochs ... per solver          max_epochs, min_decrease, learning_rate, adam_eps, weight_decay, noise
-    activation     None                "relu" for comparison
-    center, scale  True, "std"         or "month", False; "minmax", None
-    weights        None                "area", or a DataArray: weights of the means
-    fill           0                   or "harmonic": what stands on land under the filters
-    valid          None                pixels to describe: a DataArray, or a coordinate's name; or `land_value`
-    gaps           None                "mask" or "mean": what happens to pixels missing at some times only
-    periodic       None                whether x wraps; found for a longitude around the globe
-    horizontal     None                names of the dimensions (y, x), where CF attributes do not tell; `sample`, of
-                                       those that snapshots lie along
-    split          (0.7, 0.2, 0.1)     training, validation, test; "blocks"; or three indexers
-    energy         0.01                variance, as share of the least tolerance squared, that training may leave out
-    sketch         None                train on so many singular vectors, and as many random combinations of the rest
-    memory         half of what is free  bytes that a fit may use, beside what the libraries themselves take
-    device, seed   "auto", 0           where to train; of split and start values
-    progress       True                show a progress bar
-    checkpoint     None                folder to keep the state in: the same call goes on where a fit was stopped
-    ============== =================== ====================================================================
+    Raises
+    ------
+    ValueError, TypeError
+        For an option that does not exist, or a value that it does not take.
 
     Examples
     --------
-    >>> import xmrcae
+    >>> import tempfile, xmrcae
     >>> field = xmrcae.datasets.drifting_mode(n_times=40, size=31)
-    >>> model = xmrcae.MrCAE(levels=2, tolerance=0.02, progress=False).fit(field)
+    >>> model = xmrcae.MrCAE(levels=2, tolerance=0.02, max_epochs=10, progress=False).fit(field)
+    >>> model.levels, model.n_parameters > 0, "validation_loss" in model.history
+    (2, True, True)
     >>> codes = model.encode(field)
-    >>> model.decode(codes, level=1).sizes["y"]
-    31
+    >>> [model.decode(codes, level=k).sizes["x"] for k in (0, 1)], model.reconstruct(field).sizes["x"]
+    ([15, 31], 31)
+    >>> test = field.isel(time=(model.split == "test").values)
+    >>> model.score(test)["rmse"].dims, model.refinement_map(level=1).dims, model.refinement_count(level=1).dims
+    (('level',), ('group', 'y', 'x'), ('y', 'x'))
+    >>> table = model.stack(codes)
+    >>> table.dims, model.unstack(table.mean("time"))["level_1/encoding"].dims
+    (('time', 'feature'), ('channel', 'y', 'x'))
+    >>> coarse = field.isel(x=slice(1, None, 2), y=slice(1, None, 2))
+    >>> coarse.mrcae.fit(levels=2, max_epochs=1, progress=False).refine(field).levels
+    3
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     model.save(f"{folder}/model.nc")
     """
 
     def __init__(self, **options: Any) -> None:
@@ -135,15 +118,6 @@ class MrCAE:
         ------
         ValueError
             If the grids do not fit.
-
-        Examples
-        --------
-        >>> import xmrcae
-        >>> field = xmrcae.datasets.drifting_mode(n_times=40, size=31)
-        >>> coarse = field.isel(x=slice(1, None, 2), y=slice(1, None, 2))
-        >>> model = coarse.mrcae.fit(levels=2, tolerance=0.02, max_epochs=20, progress=False)
-        >>> model.refine(field).levels
-        3
         """
         return MrCAE(**self.options.with_level(self.levels) | options).fit(finer, start=self)
 
@@ -253,6 +227,11 @@ class MrCAE:
         -------
         xarray.DataArray or xarray.Dataset
             In the order and orientation of `obj`; lazy on lazy data.
+
+        Raises
+        ------
+        ValueError
+            For data on another grid.
         """
         from .codes import flat_codes
 
@@ -279,6 +258,11 @@ class MrCAE:
             Over `level`: `rmse`, `worst_pixel_rmse` and `rmse_global` (against the finest data, 3.4), in the data's
             units and over counted pixels; `encoding_size`, `encoding_size_paper`, `ratio` (valid values over encoding
             size), `n_parameters` and `active_share` (active cells over cells that can act).
+
+        Raises
+        ------
+        ValueError
+            For no snapshot, data on another grid, or weights that do not fit.
         """
         from .scoring import score
 
@@ -296,6 +280,11 @@ class MrCAE:
         -------
         xarray.DataArray of bool, (group, y, x)
             On the level's encoding grid, groups 1 and up; size 0 along `group` if there is none.
+
+        Raises
+        ------
+        ValueError
+            For a level that the model does not have.
         """
         return maps.refinement_map(self.fitted, self._level(level), self._attrs())
 
@@ -311,6 +300,11 @@ class MrCAE:
         -------
         xarray.DataArray of int, (y, x)
             On the level's encoding grid.
+
+        Raises
+        ------
+        ValueError
+            For a level that the model does not have.
         """
         return maps.refinement_count(self.fitted, self._level(level), self._attrs())
 
@@ -326,6 +320,11 @@ class MrCAE:
         -------
         xarray.DataArray, (time, feature)
             `feature` is a MultiIndex (level, channel, y, x). No value is missing. Lazy on lazy codes.
+
+        Raises
+        ------
+        ValueError, TypeError
+            For codes that do not fit the model.
         """
         from .codes import stack
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import math
 import os
@@ -43,7 +44,74 @@ def default_channels() -> list[list[int]]:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options of :class:`xmrcae.MrCAE`, whose docstring says what each means.
+    """Options of :class:`xmrcae.MrCAE`, whose docstring has their part of this one.
+
+    Parameters
+    ----------
+    levels : int, optional
+        Number of resolutions. By default as many as leave 4 bottleneck cells in the shorter direction, 4 at most.
+    channels : list of list of int, default [[1, 1, 1, 1]]
+        Filters of each group after the deepening: one list a level, or one for all.
+    tolerance : float, sequence, mapping or None, default 0.1 of the data's rms about its centre
+        Rms error over time, in the data's units, that counts as resolved: one number, one a level, or a mapping from
+        variables to those. None: no masks, all groups act everywhere.
+    encoding_size : int, optional
+        Instead of a tolerance: the most numbers per snapshot over all levels. With ``encoder="projection"``, cells of
+        all levels compete for them by what they gain.
+    encoder : {"filters", "projection"}
+        "projection": codes of the least squared error, by a sparse factorisation.
+    widening : {"residual", "parallel"}
+        Whether a group reads what its level has not yet reconstructed, or the level's input, as in the paper (2.2).
+    restriction : {"full_weighting", "injection"}
+        How a level follows from the next finer one.
+    dilation : int, default 1
+        Cells by which a refinement mask is widened.
+    anchor : float, default 0.5
+        Weight of the coarser levels' mean losses while a finer level trains; 0 is the paper's.
+    omega : float, default 0.5
+        Weight of the mean in the loss (3.1); the rest goes to the largest error of a pixel.
+    solver : {"lbfgs", "adam"}
+        "adam" is the authors'.
+    max_epochs, min_decrease, learning_rate, adam_eps, weight_decay, noise : float, default by the solver
+        Most epochs of a stage, the least relative decrease in ten epochs that lets it go on, and how it trains.
+    activation : {None, "relu"}
+        "relu" for comparison with other networks.
+    center : {True, "month", False}
+        Remove each pixel's time mean, its monthly climatology, or nothing.
+    scale : {"std", "minmax", None}
+        What each variable is divided by: one number.
+    weights : {None, "area"} or xarray.DataArray
+        Weights of the means; "area" is the cosine of latitude.
+    fill : {0, "harmonic"}
+        What stands on land under the filters, after centring and scaling.
+    valid : xarray.DataArray or str, optional
+        Pixels to describe, True or 1; or the name of a variable or coordinate.
+    land_value : float, optional
+        Instead of `valid`: the value that marks land.
+    gaps : {None, "mask", "mean"}
+        What happens to pixels missing at some times only: an error, land, or filled with their mean.
+    periodic : bool, optional
+        Whether x wraps; found for a longitude around the globe.
+    horizontal : (str, str), optional
+        Names of the dimensions (y, x), where CF attributes do not tell.
+    sample : str or list of str, optional
+        Names of the dimensions that snapshots lie along, where CF attributes do not tell.
+    split : (float, float, float), "blocks" or three indexers, default (0.7, 0.2, 0.1)
+        Training, validation and test: at random, contiguous, or as told.
+    energy : float, default 0.01
+        Variance, as share of the least tolerance squared, that training may leave out.
+    sketch : int, optional
+        Train on so many singular vectors, and as many random combinations of the rest.
+    memory : float, optional
+        Bytes that a fit may use, beside what the libraries themselves take; by default half of what is free.
+    device : str, default "auto"
+        Where to train.
+    seed : int, default 0
+        Of split and start values.
+    progress : bool, default True
+        Show a progress bar.
+    checkpoint : path, optional
+        Folder to keep the state in: the same call goes on where a fit was stopped.
 
     Raises
     ------
@@ -256,6 +324,15 @@ class Options:
         """The options as one JSON string, but for the checkpoint; arrays by what they are, not by value."""
         names = [field.name for field in dataclasses.fields(self) if field.name != "checkpoint"]
         return json.dumps({name: _plain(getattr(self, name)) for name in names})
+
+
+def shows_options(cls: type) -> type:
+    """Give a class that takes these options by keyword their signature and their part of the docstring."""
+    documented, here = inspect.cleandoc(Options.__doc__ or ""), "**options\n    Those of `Options`."
+    options = documented[documented.index("levels :") : documented.index("\n\nRaises")]
+    cls.__doc__ = inspect.cleandoc(cls.__doc__ or "").replace(here, options)
+    cls.__signature__ = inspect.signature(Options)  # type: ignore[attr-defined]
+    return cls
 
 
 def make_options(options: Mapping[str, Any]) -> Options:

@@ -27,6 +27,11 @@ def two_modes(*, n_times: int = 500, size: int = 127) -> xr.DataArray:
     xarray.DataArray, (time, y, x)
         float32, lazy, scaled to [0, 1] by constants.
 
+    Raises
+    ------
+    ValueError
+        If `n_times` or `size` is not at least 1.
+
     Examples
     --------
     >>> import xmrcae
@@ -51,6 +56,11 @@ def drifting_mode(*, n_times: int = 500, size: int = 127) -> xr.DataArray:
     xarray.DataArray, (time, y, x)
         float32, lazy, scaled to [0, 1] by constants.
 
+    Raises
+    ------
+    ValueError
+        If `n_times` or `size` is not at least 1.
+
     Examples
     --------
     >>> import xmrcae
@@ -61,6 +71,8 @@ def drifting_mode(*, n_times: int = 500, size: int = 127) -> xr.DataArray:
 
 
 def _example(name: str, n_times: int, size: int, *, end: float) -> xr.DataArray:
+    if min(n_times, size) < 1:
+        raise ValueError(f"n_times={n_times}, size={size}: whole numbers of at least 1")
     time = np.linspace(0, end, n_times)
     axis = np.linspace(-5, 5, size)
     chunk = max(1, 2**24 // (8 * size * size))
