@@ -28,7 +28,7 @@ def main(folder: Path, *, size: int = 127, n_times: int = 200, max_epochs: int =
         progress=False,
     )  # fmt: skip
     test = field.isel(time=(model.split == "test").values)
-    snapshot = test.isel(time=test.sizes["time"] // 2)
+    snapshot = test.isel(time=int((test.max(("y", "x")) - test.min(("y", "x"))).argmax("time")))
     figures = {
         "overview": overview(model, snapshot),
         "pyramid": pyramid(snapshot),
@@ -49,8 +49,7 @@ def overview(model: xmrcae.MrCAE, snapshot: xr.DataArray) -> Figure:
     mesh = draw_fields(axes[:4], [snapshot, *levels], titles, snapshot)
     figure.colorbar(mesh, ax=axes[:4], shrink=0.8, pad=0.01, label="drifting mode [1]")
     count = model.refinement_count(level=2)
-    counts = draw(axes[4], count.where(count["inside"], drop=True), "filters at work, level 2", cmap=steps(count))
-    figure.colorbar(counts, ax=axes[4], shrink=0.8, ticks=range(int(count.max()) + 1), label="filters in a cell")
+    draw_counts(figure, axes[4:], [count], ["where filters act, level 2"])
     return figure
 
 
@@ -82,7 +81,7 @@ def widening(model: xmrcae.MrCAE, field: xr.DataArray) -> Figure:
     test = field.isel(time=(model.split == "test").values)
     errors = [np.sqrt(((without_groups(model, test, level=2, groups=j) - test) ** 2).mean("time")) for j in groups]
     figure, axes = panels(len(errors))
-    titles = ["deepening alone", *(f"and group {j}" if j == 1 else f"and groups 1 to {j}" for j in groups[1:])]
+    titles = ["deepening alone", *(f"with group{'s 1 to' * (j > 1)} {j}" for j in groups[1:])]
     most = float(errors[0].max())
     for ax, error, title in zip(axes, errors, titles, strict=True):
         mesh = draw(ax, error, title, vmin=0, vmax=most, cmap="magma_r")
@@ -93,13 +92,9 @@ def widening(model: xmrcae.MrCAE, field: xr.DataArray) -> Figure:
 def masks(model: xmrcae.MrCAE) -> Figure:
     """Where the groups of each level act."""
     counts = [model.refinement_count(level=k) for k in range(model.levels)]
-    most = max(counts, key=lambda count: int(count.max()))
     figure, axes = panels(len(counts))
-    for k, (ax, count) in enumerate(zip(axes, counts, strict=True)):
-        share = float((count > 0).mean())
-        title = f"level {k}: filters act in {share:.0%} of cells"
-        mesh = draw(ax, count.where(count["inside"], drop=True), title, cmap=steps(most), vmax=int(most.max()) + 0.5)
-    figure.colorbar(mesh, ax=axes, shrink=0.8, ticks=range(int(most.max()) + 1), label="filters in a cell")
+    titles = [f"level {k}: in {float((count > 0).mean()):.0%} of the cells" for k, count in enumerate(counts)]
+    draw_counts(figure, axes, counts, titles)
     return figure
 
 
@@ -120,7 +115,7 @@ def without_groups(model: xmrcae.MrCAE, field: xr.DataArray, *, level: int, grou
 
 def panels(n: int) -> tuple[Figure, Sequence[Any]]:
     """A row of maps."""
-    figure = Figure(figsize=(2.55 * n + 0.9, 2.7), layout="constrained", dpi=110)
+    figure = Figure(figsize=(2.5 * n + 0.9, 2.6), layout="compressed", dpi=110)
     return figure, np.atleast_1d(figure.subplots(1, n))
 
 
@@ -136,18 +131,22 @@ def draw_errors(figure: Figure, axes: Sequence[Any], errors: Sequence[xr.DataArr
     figure.colorbar(mesh, ax=axes, shrink=0.8, label="reconstruction − data [1]")
 
 
+def draw_counts(figure: Figure, axes: Sequence[Any], counts: Sequence[xr.DataArray], titles: Sequence[str]) -> None:
+    """Numbers of filters, a colour for each number."""
+    from matplotlib import colormaps
+
+    most = max(int(count.max()) for count in counts)
+    style = {"cmap": colormaps["viridis"].resampled(most + 1), "vmin": -0.5, "vmax": most + 0.5}
+    for ax, count, title in zip(axes, counts, titles, strict=True):
+        mesh = draw(ax, count.where(count["inside"], drop=True), title, **style)
+    figure.colorbar(mesh, ax=axes, shrink=0.8, ticks=range(most + 1), label="filters in a cell")
+
+
 def draw(ax: Any, field: xr.DataArray, title: str, **style: Any) -> Any:
     mesh = ax.pcolormesh(field["x"], field["y"], field.transpose("y", "x"), shading="nearest", **style)
     ax.set_title(title, fontsize="medium")
     ax.set(aspect="equal", xticks=[], yticks=[])
     return mesh
-
-
-def steps(count: xr.DataArray) -> Any:
-    """One colour for each number of filters."""
-    from matplotlib import colormaps
-
-    return colormaps["viridis"].resampled(int(count.max()) + 1)
 
 
 def save(figure: Figure, path: Path) -> None:
