@@ -1,11 +1,10 @@
 """The pictures of a fitted model, drawn without a screen: what they show is what the model says."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -13,21 +12,12 @@ import xarray as xr
 from helpers import ERSST, HADGEM, make_field, make_two_variables, open_real
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from plots import bars, colours_of_missing, drawn, mesh_of, no_trace, panels  # noqa: F401  (a fixture)
 
 import xmrcae
 from xmrcae.plot import LAND
 
 QUICK = {"levels": 2, "max_epochs": 5, "progress": False}
-
-
-@pytest.fixture(autouse=True)
-def no_trace(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Drawing shows nothing and changes no setting; what a test has drawn is closed."""
-    monkeypatch.setattr(plt, "show", lambda *args, **kwargs: pytest.fail("a plot called plt.show"))
-    before = dict(matplotlib.rcParams)
-    yield
-    plt.close("all")
-    assert dict(matplotlib.rcParams) == before
 
 
 @pytest.fixture(scope="module")
@@ -41,33 +31,6 @@ def field() -> xr.DataArray:
 def model(field: xr.DataArray) -> xmrcae.MrCAE:
     """With two groups on each level, which act in some of its cells."""
     return field.mrcae.fit(channels=[[1, 2]], tolerance=0.1, **QUICK)
-
-
-def panels(fig: Figure) -> list[Any]:
-    return [ax for ax in fig.axes if ax.get_label() != "<colorbar>"]
-
-
-def bars(fig: Figure) -> list[Any]:
-    return [ax for ax in fig.axes if ax.get_label() == "<colorbar>"]
-
-
-def mesh_of(ax: Any) -> Any:
-    (mesh,) = ax.collections
-    return mesh
-
-
-def drawn(ax: Any) -> xr.DataArray:
-    """What a panel shows, NaN where it is grey, at the centres of its cells, both axes ascending."""
-    mesh = mesh_of(ax)
-    corners = mesh.get_coordinates()
-    x, y = (corners[:-1, :-1, i] / 2 + corners[1:, 1:, i] / 2 for i in (0, 1))
-    values = np.ma.filled(mesh.get_array().astype(float), np.nan).reshape(x.shape)
-    return xr.DataArray(values, dims=("y", "x"), coords={"y": y[:, 0], "x": x[0]}).sortby(["y", "x"])
-
-
-def colours_of_missing(ax: Any) -> np.ndarray:
-    mesh = mesh_of(ax)
-    return mesh.to_rgba(mesh.get_array())[np.ma.getmaskarray(mesh.get_array())]
 
 
 def assert_shows(ax: Any, expected: xr.DataArray) -> None:
@@ -123,7 +86,7 @@ def test_a_level_without_groups_says_so(field: xr.DataArray) -> None:
 
 def test_reconstruction_shows_levels_data_and_error(model: xmrcae.MrCAE, field: xr.DataArray) -> None:
     snapshot = field.isel(time=3)
-    fig = model.plot.reconstruction(snapshot)
+    fig = model.plot.reconstruction(snapshot, projection=None)
     codes, again = model.encode(snapshot), model.reconstruct(snapshot)
     shown = [model.decode(codes, level=0), again, snapshot, again - snapshot]
     assert len(panels(fig)) == len(shown)
@@ -137,7 +100,8 @@ def test_reconstruction_shows_levels_data_and_error(model: xmrcae.MrCAE, field: 
     limits = {mesh_of(ax).get_clim() for ax in panels(fig)[:3]}
     assert limits == {(float(snapshot.min()), float(snapshot.max()))}
     low, high = mesh_of(panels(fig)[3]).get_clim()
-    assert -low == high == pytest.approx(float(abs(again - snapshot).max()))
+    off = abs(again - snapshot)
+    assert -low == high and 0.005 < float((off > high).sum() / off.count()) < 0.015  # the rest is in the bar's ends
     labels = {ax.get_xlabel() for ax in panels(fig)} | {ax.get_ylabel() for ax in panels(fig)}
     assert labels == {"longitude [degrees_east]", "latitude [degrees_north]"}
 
@@ -209,7 +173,8 @@ def curvilinear(*, folds: bool) -> xr.DataArray:
 def test_curvilinear_grids_are_drawn_north_up(folds: bool) -> None:
     field = curvilinear(folds=folds)
     model = field.mrcae.fit(channels=[[1]], tolerance=None, **QUICK)
-    for fig in (model.plot.refinement(level=1), model.plot.reconstruction(field.isel(time=0))):
+    on = {"projection": None}
+    for fig in (model.plot.refinement(level=1, **on), model.plot.reconstruction(field.isel(time=0), **on)):
         fig.canvas.draw()
         labels = (
             {"longitude [degrees_east]", "latitude [degrees_north]"} if not folds else {"i (position)", "j (position)"}
@@ -234,7 +199,8 @@ def test_a_given_figure_is_drawn_into(model: xmrcae.MrCAE, field: xr.DataArray) 
 
 
 def test_panels_share_their_axes_and_show_every_cell(model: xmrcae.MrCAE, field: xr.DataArray) -> None:
-    for fig in (model.plot.refinement(), model.plot.refinement(level=1), model.plot.reconstruction(field[0])):
+    on = {"projection": None}
+    for fig in (model.plot.refinement(level=1, **on), model.plot.reconstruction(field[0], **on)):
         corners = np.concatenate([mesh_of(ax).get_coordinates().reshape(-1, 2) for ax in panels(fig)])
         for ax in panels(fig):
             for limits, values in zip((ax.get_xlim(), ax.get_ylim()), corners.T, strict=True):
