@@ -6,6 +6,7 @@ from typing import Any
 
 import xarray as xr
 
+from . import representation
 from .grid.coordinates import select_variables
 from .grid.land import named_valid
 from .grid.training_set import build_pyramid
@@ -19,6 +20,12 @@ class DataArrayMrcae:
 
     def __init__(self, obj: xr.DataArray) -> None:
         self._obj = obj
+
+    def __repr__(self) -> str:
+        return representation.accessor_text(self._obj)
+
+    def _repr_html_(self) -> str:
+        return representation.accessor_html(self._obj)
 
     def fit(self, **options: Any) -> MrCAE:
         """Fit a model to this field: exactly ``xmrcae.MrCAE(**options).fit(da)``.
@@ -82,6 +89,12 @@ class DatasetMrcae:
 
     def __init__(self, obj: xr.Dataset) -> None:
         self._obj = obj
+
+    def __repr__(self) -> str:
+        return representation.accessor_text(self._obj)
+
+    def _repr_html_(self) -> str:
+        return representation.accessor_html(self._obj)
 
     def fit(self, variables: Any = None, **options: Any) -> MrCAE:
         """Fit a model to one variable, or to several as input channels.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -373,7 +372,7 @@ class MrCAE:
 
     @property
     def plot(self) -> ModelPlots:
-        """First pictures: ``plot.refinement()``, ``plot.reconstruction(snapshot)``, ``plot.history()``."""
+        """Pictures: the methods of :class:`xmrcae.plot.ModelPlots`, such as ``plot.refinement()``."""
         from .plot import ModelPlots
 
         return ModelPlots(self)
@@ -391,9 +390,7 @@ class MrCAE:
         return {"xmrcae_version": __version__, "xmrcae_model": fitted.id, "xmrcae_options": fitted.options_json}
 
     def __repr__(self) -> str:
-        return f"MrCAE (not fitted; {self.options})" if self._fitted is None else representation.text(self)
+        return representation.text(self)
 
     def _repr_html_(self) -> str:
-        if self._fitted is None:
-            return f"<pre>{html.escape(repr(self))}</pre>"
         return representation.as_html(self)

@@ -1,26 +1,38 @@
-"""How a fitted model shows itself: nothing is computed but what is known."""
+"""How models and accessors show themselves, as text and in notebooks: nothing is computed, and nothing raises."""
 
 from __future__ import annotations
 
 import html
-from typing import TYPE_CHECKING
+import json
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 
+from .grid.coordinates import Grid, find_dimensions, fittable_variables
+from .grid.pyramid import Pyramid
 from .grid.snapshots import PARTS
+from .options import Options
 
 if TYPE_CHECKING:
     from .model import MrCAE
 
+Rows = list[tuple[str, str]]
+
 
 def text(model: MrCAE) -> str:
-    """A line on the model and a row a level."""
-    return f"{summary(model)}\n{table(model).to_string()}"
+    """A line on the model and a row a level; the options that are not defaults before it is fitted."""
+    if model._fitted is None:
+        return _lines(_printable("MrCAE (not fitted)"), _options(model))
+    return f"{_printable(summary(model))}\n{table(model).to_string()}"
 
 
 def as_html(model: MrCAE) -> str:
     """The same for notebooks, escaped."""
+    if model._fitted is None:
+        return _table("MrCAE (not fitted)", _options(model))
     return f"<div><p>{html.escape(summary(model))}</p>{table(model).to_html(escape=True)}</div>"
 
 
@@ -47,7 +59,7 @@ def table(model: MrCAE) -> pd.DataFrame:
         if fitted.is_dataset:
             error = f"{rmse:.3g} (scaled)"
         else:
-            error = f"{rmse * fitted.standard.scale[0]:.3g} {fitted.attrs[0].get('units', '')}".strip()
+            error = f"{rmse * fitted.standard.scale[0]:.3g} {_printable(fitted.attrs[0].get('units', ''))}".strip()
         rows.append({
             "level": k,
             "grid": " x ".join(map(str, fitted.inference.standards[k].valid.shape[1:])),
@@ -58,3 +70,79 @@ def table(model: MrCAE) -> pd.DataFrame:
             "encoding size": int(sizes[k]),
         })  # fmt: skip
     return pd.DataFrame(rows).set_index("level")
+
+
+def accessor_text(obj: Any) -> str:
+    """What the accessor sees of a DataArray or Dataset."""
+    return _lines(f"mrcae accessor of {_kind(obj)}", seen(obj))
+
+
+def accessor_html(obj: Any) -> str:
+    """The same for notebooks, escaped."""
+    return _table(f"mrcae accessor of {_kind(obj)}", seen(obj))
+
+
+def seen(obj: Any) -> Rows:
+    """Dimensions, levels by default and where the values are; or why `fit` and `pyramid` refuse the data."""
+    try:
+        return _seen(obj)
+    except Exception as error:  # whatever is odd about data, looking at them works
+        return [("not usable", _printable(error) or type(error).__name__)]
+
+
+def _seen(obj: Any) -> Rows:
+    if isinstance(obj, xr.Dataset):
+        names = fittable_variables(obj)
+        if len(names) != 1:
+            what = f"one of, or a list of: {', '.join(map(_printable, names))}"
+            if not names:
+                return [("not usable", "no numeric variable has a sample and two horizontal dimensions")]
+            return [("variables", what), ("next", f".fit({names[0]!r}) or .pyramid({names[0]!r})")]
+        return [("variable", _printable(names[0])), *_seen(obj[names[0]])]
+    if obj.dtype.kind not in "iuf":
+        return [("not usable", f"numbers are needed; dtype is {_printable(obj.dtype)}")]
+    dims = find_dimensions(obj)
+    grid = Grid.of(obj, dims)
+    pyramid = Pyramid.of(grid, levels=None, restriction="full_weighting")
+    empty = [dim for dim in dims.sample if not obj.sizes[dim]]
+    if empty:
+        return [("not usable", f"no snapshot: dimension {_printable(empty[0])} has size 0")]
+    shapes = [tuple(len(range(*axis.inside(k).indices(axis.length(k)))) for axis in (pyramid.y, pyramid.x))
+              for k in range(pyramid.levels)]  # fmt: skip
+    periodic = ", periodic" if grid.periodic else ""
+    where = f"lazy, {int(np.prod([len(sizes) for sizes in obj.chunks]))} chunks" if obj.chunks else "not lazy"
+    return [
+        ("horizontal", f"{_size(obj, dims.y)}, {_size(obj, dims.x)}{periodic}"),
+        ("sample", ", ".join(_size(obj, dim) for dim in dims.sample)),
+        ("levels", f"{pyramid.levels} by default: {', '.join(f'{rows} x {columns}' for rows, columns in shapes)}"),
+        ("values", f"{obj.dtype}, {where}"),
+    ]
+
+
+def _options(model: MrCAE) -> Rows:
+    given, default = (json.loads(options.to_json()) for options in (model.options, Options()))
+    rows = [(name, _printable(value)) for name, value in given.items() if value != default[name]]
+    return rows or [("options", "all as by default")]
+
+
+def _kind(obj: Any) -> str:
+    name = f" {_printable(obj.name)}" if getattr(obj, "name", None) is not None else ""
+    return f"{type(obj).__name__}{name}"
+
+
+def _size(obj: Any, dim: str) -> str:
+    return f"{_printable(dim)}: {obj.sizes[dim]}"
+
+
+def _printable(value: Any) -> str:
+    """A value as text of one line."""
+    return "".join(each if each.isprintable() else " " for each in str(value))
+
+
+def _lines(title: str, rows: Iterable[tuple[str, str]]) -> str:
+    return "\n".join([title, *(f"    {name + ':':<12} {value}" for name, value in rows)])
+
+
+def _table(title: str, rows: Iterable[tuple[str, str]]) -> str:
+    cells = "".join(f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>" for name, value in rows)
+    return f"<div><p>{html.escape(title)}</p><table>{cells}</table></div>"

@@ -173,7 +173,7 @@ class Map(Surface):
 
         if not self.geographic:
             return {}
-        locator = MaxNLocator(LINES, steps=[1, 2, 3, 6, 10])
+        locator = MaxNLocator(max(2, round(LINES / max(1.0, self.shape))), steps=[1, 2, 3, 6, 10])
         y, x = (self._valid[name].values for name in self.names)
         x = self.centre + (x - self.centre + 180) % 360 - 180
         xlocs, ylocs = (
@@ -209,7 +209,8 @@ class Map(Surface):
             pieces.set_array(values[rows, columns])
             ax.add_collection(pieces, autolim=False)
         if self.coastlines == "data":
-            ax.add_patch(PathPatch(self._coast, fill=False, edgecolor="0.15", linewidth=0.5, transform=transform))
+            style = {"fill": False, "edgecolor": "0.15", "linewidth": 0.5, "gid": "coast"}
+            ax.add_artist(PathPatch(self._coast, transform=transform, **style))
         elif self.coastlines == "natural_earth":
             ax.coastlines(linewidth=0.5, color="0.15")  # type: ignore[attr-defined]
         ax.set_title(title, fontsize="medium")
