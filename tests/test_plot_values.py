@@ -116,7 +116,7 @@ def test_what_is_no_score_is_an_error(model: xmrcae.MrCAE, ds: xr.Dataset) -> No
     ):
         with pytest.raises(ValueError, match=match):
             xmrcae.plot.errors(given, **kwargs)
-    with pytest.raises(TypeError, match="'a' is no Dataset as model.score"):
+    with pytest.raises(TypeError, match="'a' is no Dataset as model\\.score"):
         xmrcae.plot.errors({"a": 3})
     assert not plt.get_fignums()
 
