@@ -149,6 +149,32 @@ def autoencoder(field: Field, sizes: Iterable[int], **options: Any) -> Points:
         yield counted, model.reconstruct(test)
 
 
+def written(model: Any, codes: xr.DataArray) -> np.ndarray:
+    """What a code of one writes on the field, as root-sum-square over pixels: that of one cell for all of its filter.
+
+    Parameters
+    ----------
+    model : xmrcae.MrCAE
+        Fitted to one variable.
+    codes : xarray.DataArray, (time, feature)
+        Its stacked codes.
+
+    Returns
+    -------
+    numpy.ndarray, shape (feature,)
+    """
+    levels, channels = (codes[name].values for name in ("level", "channel"))
+    norms = np.empty(codes.sizes["feature"])
+    nothing = codes[:1].copy(data=np.zeros((1, len(norms)), dtype=np.float32))
+    for level, channel in set(zip(levels, channels, strict=True)):
+        same = np.flatnonzero((levels == level) & (channels == channel))
+        impulse = nothing.copy(deep=True)
+        impulse[0, same[len(same) // 2]] = 1
+        difference = model.decode(model.unstack(impulse)) - model.decode(model.unstack(nothing))
+        norms[same] = float(np.sqrt((difference**2).sum()))
+    return norms
+
+
 def quantised(field: Field, sizes: Sequence[int]) -> Points:
     """The codes of xmrcae in whole steps, by zlib; a number is four bytes of the stream.
 
@@ -157,15 +183,7 @@ def quantised(field: Field, sizes: Sequence[int]) -> Points:
     model = fitted(field, sizes[-1])
     codes = model.stack(model.encode(field.data[field.test]))
     n_codes, n_pixels = codes.sizes["feature"], int(field.data[0].notnull().sum())
-    levels, channels = (codes[name].values for name in ("level", "channel"))
-    norms = np.empty(n_codes)
-    nothing = codes[:1].copy(data=np.zeros((1, n_codes), dtype=np.float32))
-    for level, channel in set(zip(levels, channels, strict=True)):
-        same = np.flatnonzero((levels == level) & (channels == channel))
-        impulse = nothing.copy(deep=True)
-        impulse[0, same[len(same) // 2]] = 1
-        written = model.decode(model.unstack(impulse)) - model.decode(model.unstack(nothing))
-        norms[same] = float(np.sqrt((written**2).sum()))
+    norms = written(model, codes)
     validation = field.data[field.validation]
     error = float(np.sqrt(((model.reconstruct(validation) - validation) ** 2).mean()))
     for share in (2.0, 1.0, 0.5):
