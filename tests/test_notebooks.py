@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import numpy as np
 import pytest
+import xarray as xr
 from conftest import REPOSITORY
 
 import xmrcae
 
 FOLDER = REPOSITORY / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+TASKS = {"quickstart", "sst_archive", "pangeo", "modes_on_codes", "land_and_gaps"}
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
@@ -31,8 +34,13 @@ def texts(path: Path) -> Iterator[str]:
         yield from (str(data) for kind, data in output.get("data", {}).items() if kind != "image/png")
 
 
-def test_every_experiment_of_the_paper_has_one() -> None:
-    assert set(xmrcae.recipes) <= {path.stem for path in NOTEBOOKS}
+def test_every_experiment_of_the_paper_and_every_task_has_one() -> None:
+    assert set(xmrcae.recipes) | TASKS <= {path.stem for path in NOTEBOOKS}
+
+
+def test_the_readme_names_each() -> None:
+    named = re.findall(r"^(?:\| )?`(\w+)\.ipynb`", (FOLDER / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(named) == [path.stem for path in NOTEBOOKS]
 
 
 @each_notebook
@@ -107,3 +115,91 @@ def test_the_table_of_stages_ends_at_the_models_size(monkeypatch: pytest.MonkeyP
     assert table["encoding size"].iloc[[0, -1]].tolist() == model.encoding_sizes.values.tolist()
     assert table["global loss"].iloc[-1] == f"{float(model.history['validation_global_loss'][-1]):.5f}"
     assert table["epochs"].replace("–", 0).sum() == model.history.sizes["epoch"]
+
+
+@pytest.fixture
+def forecast(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(FOLDER)
+    import forecast
+
+    return forecast
+
+
+def scores_of(step: np.ndarray, n_times: int) -> xr.DataArray:
+    """A state that follows x(t + 1) = step x(t)."""
+    state = [np.ones(len(step))]
+    for _ in range(n_times - 1):
+        state.append(step @ state[-1])
+    months = np.datetime64("2000-01") + np.arange(n_times)
+    coords = {"time": months.astype("datetime64[ns]"), "mode": np.arange(1, len(step) + 1)}
+    return xr.DataArray(np.array(state), coords, ("time", "mode"))
+
+
+#: A turn of 12 months that dies away in ten, and a decay, not symmetric: G and its transpose differ.
+STEP = np.array([[0.8, -0.5, 0.3], [0.5, 0.8, 0.0], [0.0, 0.0, 0.7]])
+
+
+@pytest.mark.parametrize("lead", [0, 1, 3, 6])
+def test_a_linear_system_is_forecast_as_it_goes_on(forecast: Any, lead: int) -> None:
+    scores = scores_of(STEP, 120)
+    noisy = scores + np.random.default_rng(0).normal(scale=1e-12, size=scores.shape)
+    found = forecast.foretold(noisy, slice(0, 40), slice(40, 60), lead=lead, modes=3)
+    assert found["time"].equals(scores["time"][40:60])
+    np.testing.assert_allclose(found, scores[40:60], rtol=0.2, atol=1e-4)
+
+
+def test_the_propagator_is_lag_1_over_lag_0(forecast: Any) -> None:
+    state = np.random.default_rng(0).normal(size=(50, 3))
+    for t in range(1, 50):
+        state[t] += STEP @ state[t - 1]
+    scores = scores_of(STEP, 50).copy(data=state)
+    expected = (state[1:].T @ state[:-1] / 49) @ np.linalg.inv(state.T @ state / 50)
+    np.testing.assert_allclose(forecast.propagator(scores), expected)
+    np.testing.assert_allclose(forecast.propagator(scores.T), expected)
+
+
+def test_forecasts_know_training_and_starting_months_only(forecast: Any) -> None:
+    scores = scores_of(STEP, 60) + np.random.default_rng(0).normal(size=(60, 3))
+    train, target, lead = slice(0, 30), slice(40, 50), 3
+    expected = forecast.foretold(scores, train, target, lead=lead, modes=2)
+    unknown = scores.copy()
+    unknown[30:37], unknown[47:], unknown[:, 2] = 1e3, 1e3, 1e3
+    xr.testing.assert_equal(forecast.foretold(unknown, train, target, lead=lead, modes=2), expected)
+    known = scores.copy()
+    known[37] += 1
+    assert not np.allclose(forecast.foretold(known, train, target, lead=lead, modes=2)[0], expected[0])
+
+
+def test_a_forecast_that_would_start_before_the_record_is_an_error(forecast: Any) -> None:
+    with pytest.raises(ValueError, match="the first target is month 2: a forecast at lead 3"):
+        forecast.shifted(scores_of(STEP, 9), slice(2, 9), 3)
+
+
+def test_errors_weigh_pixels_by_area_and_leave_none_out(forecast: Any) -> None:
+    truth = xr.DataArray(
+        np.zeros((3, 2, 2)), {"time": np.arange(3), "lat": [0.0, 60.0], "lon": [0.0, 1.0]}, ("time", "lat", "lon")
+    )
+    truth[:, 0, 0] = np.nan
+    error = truth + np.array([[3.0], [6.0]])
+    expected = np.sqrt((9 + 2 * 0.5 * 36) / (1 + 2 * 0.5))
+    assert forecast.rmse(error[1:], truth) == pytest.approx(expected)
+    error[2, 1, 1] = np.nan
+    with pytest.raises(ValueError, match="lacks 1 value"):
+        forecast.rmse(error, truth)
+
+
+def test_modes_are_chosen_by_their_mean_error(forecast: Any) -> None:
+    assert forecast.least({2: [0.1, 0.9], 3: [0.4, 0.5], 4: [0.5, 0.5]}) == 3
+
+
+def test_the_notebook_reports_three_methods_at_three_leads() -> None:
+    printed = "".join(output.get("text", "") for output in outputs(FOLDER / "modes_on_codes.ipynb"))
+    for lead in (1, 3, 6):
+        line = re.search(rf"^lead {lead}: (.*)$", printed, re.MULTILINE)
+        assert line
+        methods = [part.rsplit(" ", 1) for part in line[1].split(" < ")]
+        size = {number for name, _ in methods for number in re.findall(r"LIM on (\d+) EOFs", name)}
+        assert len(size) == 1  # the same for both
+        names = {re.sub(r"\d+ ", "", name): float(rmse) for name, rmse in methods}
+        assert set(names) == {"LIM on EOFs of the codes, decoded", "persistence", "LIM on EOFs of the field"}
+        assert list(names.values()) == sorted(names.values()) and min(names.values()) > 0.05
