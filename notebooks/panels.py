@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 import xmrcae
+
+if TYPE_CHECKING:
+    from xarray.plot import FacetGrid
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -81,3 +85,10 @@ def sizes(model: xmrcae.MrCAE, held_out: xr.DataArray) -> pd.DataFrame:
     names = ["rmse", "worst_pixel_rmse", "encoding_size", "encoding_size_paper", "ratio", "active_share"]
     table = score[names].to_dataframe()
     return table.round({"rmse": 4, "worst_pixel_rmse": 4, "ratio": 2, "active_share": 2})
+
+
+def grey_land(grid: FacetGrid[xr.DataArray]) -> None:
+    """Grey under the maps of a grid of xarray's, where they are NaN, and a panel's value alone as its title."""
+    grid.set_titles("{value}", maxchar=40)
+    for ax in grid.axs.flat:
+        ax.set_facecolor("0.8")
