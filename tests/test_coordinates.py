@@ -340,7 +340,8 @@ def test_nothing_of_the_users_data_changes(real_file):
     grid.indexers(ds.Eta)
     select_variables(ds, ["THETA", "SALT"])
     xr.testing.assert_identical(ds, before)
-    assert {name: ds[name].encoding for name in ds.variables} == {name: before[name].encoding for name in ds.variables}
+    for name in ds.variables:
+        assert repr(ds[name].encoding) == repr(before[name].encoding)  # a missing value is NaN, which equals nothing
 
 
 # Variables of a Dataset
