@@ -21,7 +21,7 @@ DOCS = REPOSITORY / "docs"
 PAGES = sorted(path for path in DOCS.glob("**/*.md") if "```pycon" in path.read_text())
 
 #: Of numpydoc's checks: there is a summary, sections are known and in order, and every parameter and result is told.
-CHECKS = {"GL01", "GL06", "GL07", "GL08", "SS01", "SS04", "PR01", "PR02", "PR03", "PR04", "PR07", "RT01", "RT03"}
+CHECKS = {"GL01", "GL06", "GL07", "GL08", "SS01", "SS04", "PR01", "PR02", "PR03", "PR07", "RT01", "RT03"}
 
 #: Classes with methods that users call, by the name that the API page gives them.
 CLASSES = {
@@ -56,19 +56,19 @@ def lacking(name: str, thing: Any) -> list[str]:
     """What the docstring of a public name lacks.
 
     Functions and methods that take arguments say what they raise; each is called in an example, its own or its class's.
-    A property has a summary, to which numpydoc's checks add nothing.
+    Properties need no more than numpydoc's checks, and classes not either: their methods are looked at.
     """
     found = [f"{code}: {text}" for code, text in validate(get_doc_object(thing))["errors"] if code in CHECKS]
-    if isinstance(thing, property):
+    if isinstance(thing, property) or inspect.isclass(thing):
         return found
     owner, _, last = name.rpartition(".")
     sections = NumpyDocString(inspect.getdoc(thing) or "None.")
-    if not sections["Raises"] and set(inspect.signature(thing).parameters) - {"self"} and not inspect.isclass(thing):
+    if not sections["Raises"] and set(inspect.signature(thing).parameters) - {"self"}:
         found.append("Raises: what arguments it refuses")
     examples = "\n".join(sections["Examples"])
     if not examples and owner in CLASSES:
         examples = "\n".join(NumpyDocString(inspect.getdoc(CLASSES[owner]) or "None.")["Examples"])
-    if not re.search(r"^>>> " if inspect.isclass(thing) else rf"^(>>>|\.\.\.) .*\b{last}\(", examples, re.MULTILINE):
+    if not re.search(rf"^(>>>|\.\.\.) .*\b{last}\(", examples, re.MULTILINE):
         found.append(f"Examples: a line that calls {last}, here or in the docstring of its class")
     return found
 
