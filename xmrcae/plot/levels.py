@@ -32,7 +32,7 @@ def pyramid(
         Which variable to draw; the first by default.
     cmap : str or matplotlib.colors.Colormap, optional
         "viridis" by default. Its scale is the range of the finest level.
-    fig, projection, transform, coastlines, subplot_kws
+    fig, projection, transform, coastlines, subplot_kws : optional
         As for :meth:`ModelPlots.reconstruction`. The coast is where the snapshot's finest level has no data.
 
     Returns

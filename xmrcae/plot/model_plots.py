@@ -122,7 +122,7 @@ class ModelPlots:
         cmap : str or matplotlib.colors.Colormap, optional
             Of the fields, "viridis" by default. Their one scale is the data's range; that of the error, "RdBu_r", ends
             where 1 % of the pixels are further off.
-        fig, projection, transform, coastlines, subplot_kws
+        fig, projection, transform, coastlines, subplot_kws : optional
             As for `refinement`.
 
         Returns
