@@ -1,5 +1,7 @@
 """Valid pixels, gaps, and what stands on land."""
 
+import warnings
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -180,6 +182,15 @@ def test_land_value_marks_land_where_it_stands_throughout():
     row, column = np.argwhere(ocean)[20]
     field[4, row, column] = 0
     np.testing.assert_array_equal(fitted_valid(field, land_value=0)[0], ocean)
+
+
+def test_a_land_value_that_stands_nowhere_is_warned_of():
+    field = make_field().fillna(0)
+    with pytest.warns(UserWarning, match="land_value=-999: no pixel holds it"):
+        assert fitted_valid(field, land_value=-999).all()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fitted_valid(field, land_value=0)
 
 
 def test_zeros_as_land_are_those_of_the_models_own_mask(real_file):

@@ -85,9 +85,9 @@ class Options:
     fill : {0, "harmonic"}
         What stands on land under the filters, after centring and scaling.
     valid : xarray.DataArray or str, optional
-        Pixels to describe, True or 1; or the name of a variable or coordinate.
+        Pixels to describe, True or 1; or the name of a variable or coordinate of the data that says so.
     land_value : float, optional
-        Instead of `valid`: the value that marks land.
+        Instead of `valid`: the value that land holds at all times.
     gaps : {None, "mask", "mean"}
         What happens to pixels missing at some times only: an error, land, or filled with their mean.
     periodic : bool, optional

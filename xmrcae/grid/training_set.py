@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -170,6 +171,8 @@ class Preparation:
         )  # fmt: skip
         self.found, self._products = survey(self.array, rules, given, memory=self.memory / 4)
         found = self.found
+        if options.land_value is not None and not found.is_land.any():
+            warnings.warn(f"land_value={options.land_value:g}: no pixel holds it at all times", stacklevel=2)
         valid = land.find_valid(
             given, found.finite, found.infinite, n_samples,
             is_land=None if options.land_value is None else found.is_land, gaps=options.gaps,
