@@ -199,8 +199,8 @@ def test_builds_take_their_version_from_the_tag(tmp_path, monkeypatch):
     git(repository, "commit", "--quiet", "--allow-empty", "-m", "second")
     assert built_version(repository, monkeypatch).startswith("1.2.4.dev1+g")
 
-    git(repository, "archive", "--output", "archive.tar", "v1.2.3")
-    shutil.unpack_archive(repository / "archive.tar", archive, filter="data")
+    git(repository, "archive", "--output", "archive.zip", "v1.2.3")
+    shutil.unpack_archive(repository / "archive.zip", archive)
     assert built_version(archive, monkeypatch) == "1.2.3"
 
 
