@@ -12,9 +12,12 @@ from typing import Any
 
 import cf_xarray  # noqa: F401  (registers .cf)
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 Labelled = xr.DataArray | xr.Dataset
+#: Indexes of values that no file can hold; older xarray calls their coordinates objects.
+PANDAS_ONLY = pd.PeriodIndex, pd.IntervalIndex, pd.CategoricalIndex
 
 
 @dataclass(frozen=True)
@@ -59,9 +62,11 @@ def find_dimensions(obj: Labelled, *, horizontal: Sequence[str] | None = None, s
         If a coordinate has a type that only pandas knows.
     """
     for name, coord in obj.coords.items():
-        if not isinstance(coord.dtype, np.dtype):
+        index = getattr(obj.xindexes.get(name), "index", None)
+        dtype = index.dtype if isinstance(index, PANDAS_ONLY) else coord.dtype
+        if not isinstance(dtype, np.dtype):
             raise TypeError(
-                f"coordinate {name!r} holds {type(coord.dtype).__name__}, which no file can hold: give it as numbers, "
+                f"coordinate {name!r} holds {type(dtype).__name__}, which no file can hold: give it as numbers, "
                 "text or times (periods by .to_timestamp(), categories as text), or drop it"
             )
     dims = [str(dim) for dim in obj.dims]
