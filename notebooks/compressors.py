@@ -290,7 +290,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     result.attrs = {
         "title": f"Held-out error against numbers stored per snapshot: {given.field}",
         "references": "see datasets/README.md",
-        "command": f"python notebooks/compressors.py {given.field}",
+        "command": f"python notebooks/compressors.py {given.field} --data {given.data.name}",
     }
     part = output.with_suffix(".part")
     result.to_netcdf(part)

@@ -15,6 +15,8 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 
+import xmrcae
+
 MOST_BYTES = 1_500_000
 #: No notebook draws a progress bar, so that none needs what tqdm misses.
 QUIET = {"PYTHONWARNINGS": "ignore:IProgress not found"}
@@ -67,7 +69,8 @@ def run(path: Path, *, keep: bool) -> str:
     notebook.metadata = nbformat.from_dict(METADATA)
     for cell in notebook.cells:
         cell.metadata.clear()
-    text = nbformat.writes(notebook) + "\n"
+    version = xmrcae.__version__
+    text = nbformat.writes(notebook).replace(version, version.partition("+")[0]) + "\n"  # without commit and day
     size = len(text.encode())
     if size > MOST_BYTES:
         raise Failed(f"{size:,} bytes with its outputs, and {MOST_BYTES:,} are allowed: draw fewer or smaller figures")

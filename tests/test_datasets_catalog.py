@@ -7,7 +7,7 @@ import sys
 import pytest
 import yaml
 from conftest import REPOSITORY
-from helpers import CYLINDER, LAND_SEA_MASK
+from helpers import LAND_SEA_MASK
 
 import xmrcae
 from xmrcae.datasets import jhtdb, noaa
@@ -49,7 +49,13 @@ def test_entry_of_a_simulation_says_what_its_attributes_say(name):
     assert (entry["licence"], entry["citation"]) == (jhtdb.LICENSE, jhtdb.CITATION)
 
 
-@pytest.mark.parametrize(("name", "file"), [("oisst_v2_lsmask", LAND_SEA_MASK), ("cylinder_wake", CYLINDER)])
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("oisst_v2_lsmask", LAND_SEA_MASK),
+        *((name, entry["file"]) for name, entry in CATALOG.items() if "file" in entry),
+    ],
+)
 def test_checksum_is_the_real_files(name, file, real_file):
     assert CATALOG[name]["sha256"] == hashlib.sha256(real_file(file).read_bytes()).hexdigest()
 
