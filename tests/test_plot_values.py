@@ -122,6 +122,7 @@ def test_what_is_no_score_is_an_error(model: xmrcae.MrCAE, ds: xr.Dataset) -> No
 
 
 def test_pyramid_shows_every_level(ds: xr.Dataset) -> None:
+    ds = ds.assign(ssh=ds.ssh.assign_attrs(long_name="height", units="m"))
     tree = ds.chunk(time=5).mrcae.pyramid(["sst", "ssh"], levels=3).isel(time=[4])
     fig = xmrcae.plot.pyramid(tree, variable="ssh", projection=None, cmap="cividis")
     for k, ax in enumerate(panels(fig)):
@@ -132,7 +133,7 @@ def test_pyramid_shows_every_level(ds: xr.Dataset) -> None:
         assert ax.get_title().startswith(f"level {k} ({rows} × {columns})")
         finest = tree["level_2/ssh"]
         assert mesh_of(ax).get_clim() == (float(finest.min()), float(finest.max()))
-    assert ax.get_title().endswith(", 2001-06-01") and bars(fig)[0].get_xlabel() == "a made-up temperature [degC]"
+    assert ax.get_title().endswith(", 2001-06-01") and bars(fig)[0].get_xlabel() == "height [m]"
 
 
 def test_pyramids_without_coordinates_lie_by_position() -> None:
