@@ -14,8 +14,8 @@ test: lint  ## lint, then run all tests with coverage
 	$(BIN)/python -m pytest -n 2 --dist worksteal --cov=xmrcae --cov-fail-under=90
 
 # The files that meet the versions of other packages; what knows tensors alone is left to `make test`.
-MINIMUM := array_kinds cluster coordinates datasets_jhtdb datasets_noaa demo land model model_file plot plot_maps plot_values pyramid \
-	readme snapshots start training_set
+MINIMUM := array_kinds cluster coordinates datasets_jhtdb datasets_noaa demo land model model_file plot plot_maps \
+	plot_values pyramid readme snapshots start training_set
 
 test-minimum: .venv-minimum/.installed  ## run tests with the oldest versions that the package admits
 	.venv-minimum/bin/python -m pytest -q -n 2 --dist worksteal -m "not slow" $(MINIMUM:%=tests/test_%.py)
