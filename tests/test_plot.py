@@ -1,5 +1,6 @@
 """The pictures of a fitted model, drawn without a screen: what they show is what the model says."""
 
+import warnings
 from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
@@ -133,6 +134,21 @@ def test_one_snapshot_at_a_time(model: xmrcae.MrCAE, field: xr.DataArray) -> Non
     with pytest.raises(ValueError, match="got time: 0"):
         model.plot.reconstruction(field.isel(time=slice(0)))
     assert not plt.get_fignums()
+
+
+def test_a_snapshot_without_a_value_is_an_error(model: xmrcae.MrCAE, field: xr.DataArray) -> None:
+    with pytest.raises(ValueError, match="no value on a valid pixel"):
+        model.plot.reconstruction(field.isel(time=0) * np.nan)
+    assert not plt.get_fignums()
+
+
+def test_a_constant_field_is_drawn(field: xr.DataArray) -> None:
+    constant = field * 0 + 5
+    model = constant.mrcae.fit(levels=2, max_epochs=2, progress=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for fig in (model.plot.history(), model.plot.errors(constant), model.plot.reconstruction(constant[0])):
+            fig.canvas.draw()
 
 
 def test_variables_of_a_dataset_are_chosen_by_name() -> None:

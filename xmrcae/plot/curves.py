@@ -83,12 +83,19 @@ def errors(
         sizes = np.append(sizes, value)
     if len(lines) == 1:
         _name_levels(ax, *next(iter(lines.values())))
-    ax.set(xscale="log", yscale="log", xlabel=size.attrs.get("long_name", "size of encoding"), ylabel=ends.pop())
+    ax.set(
+        xscale="log", yscale=_scale(found), xlabel=size.attrs.get("long_name", "size of encoding"), ylabel=ends.pop()
+    )
     ax.margins(0.1)
     _tick(ax.xaxis, sizes, "{x:,.0f}")
     _tick(ax.yaxis, found[found > 0], "{x:g}")
     ax.legend(fontsize="small")
     return ax.figure
+
+
+def _scale(values: np.ndarray) -> str:
+    """Logarithmic, unless all is 0: a constant field is described without error."""
+    return "log" if (values > 0).any() else "linear"
 
 
 def _tick(axis: Axis, values: np.ndarray, text: str) -> None:
@@ -160,7 +167,8 @@ def losses(history: xr.Dataset, ax: Any) -> Figure:
         ax.plot(epoch, history[f"{part}_loss"], label=f"{part}, own level (3.1)", linewidth=1.2, **style)
     known = history["validation_global_loss"].dropna("epoch")
     ax.plot(known["epoch"], known, ".", color="black", markersize=4, label="validation, finest level (3.4)")
-    ax.set(yscale="log", xlabel="epoch", xlim=(epoch[0] - 0.5, epoch[-1] + 0.5))
+    drawn = np.concatenate([line.get_ydata() for line in ax.lines])
+    ax.set(yscale=_scale(drawn), xlabel="epoch", xlim=(epoch[0] - 0.5, epoch[-1] + 0.5))
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.set_ylabel(label(history["train_loss"].assign_attrs(history.attrs), "loss"))
     _mark_stages(ax, history)

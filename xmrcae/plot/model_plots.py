@@ -133,8 +133,8 @@ class ModelPlots:
         Raises
         ------
         ValueError, TypeError
-            For several snapshots, data on another grid, a variable that the model was not fitted to, or a projection
-            for data that have no place on Earth.
+            For several snapshots or one without a value, data on another grid, a variable that the model was not fitted
+            to, or a projection for data that have no place on Earth.
 
         Examples
         --------
@@ -330,6 +330,8 @@ class ModelPlots:
         panels = [result if isinstance(result, xr.DataArray) else result[variable] for result in results]
         panels = [panel.transpose(*dims).drop_vars(list(panel.coords)) for panel in panels]
         panels[-1] = panels[-1].where(panels[-2].notnull())
+        if not panels[-1].notnull().any():
+            raise ValueError(f"the snapshot of {variable!r} has no value on a valid pixel: there is nothing to draw")
         panels[-1].attrs = fitted.attrs[fitted.variables.index(variable)] | panels[-1].attrs
         for i, level in enumerate([*range(self._model.levels), self._model.levels - 1]):
             at = [axis.positions(level)[axis.inside(level)] for axis in (pyramid.y, pyramid.x)]
