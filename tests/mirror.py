@@ -17,7 +17,8 @@ class Fault:
     """What is wrong with one answer.
 
     Of the body, only the first `sent` bytes arrive (None: no answer at all); then `after` is called. `ranges` and
-    `if_range` tell whether these headers are heeded.
+    `if_range` tell whether these headers are heeded, `most` how many bytes a range has at most, `length` whether the
+    length of the body is told.
     """
 
     status: int | None = None
@@ -25,6 +26,8 @@ class Fault:
     sent: float | None = float("inf")
     ranges: bool = True
     if_range: bool = True
+    most: int | None = None
+    length: bool = True
     after: Callable[[], object] = lambda: None
 
 
@@ -57,9 +60,11 @@ class Mirror:
                     start = self.start(fault, headers["ETag"])
                     self.send_response(206 if start else 200)
                     if start:
-                        headers["Content-Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
-                        body = body[start:]
-                for name, value in ({"Content-Length": str(len(body))} | headers | fault.headers).items():
+                        end = len(body) if fault.most is None else min(start + fault.most, len(body))
+                        headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(body)}"
+                        body = body[start:end]
+                length = {"Content-Length": str(len(body))} if fault.length else {}
+                for name, value in (length | headers | fault.headers).items():
                     self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(body[: min(fault.sent, len(body))])

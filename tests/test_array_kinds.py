@@ -264,3 +264,19 @@ def without_id(obj: Any) -> Any:
     for each in (obj, *getattr(obj, "data_vars", {}).values()):
         each.attrs.pop("xmrcae_model", None)
     return obj
+
+
+def test_a_model_outlives_the_file_that_its_coordinates_lie_in(field: xr.DataArray, tmp_path: Path) -> None:
+    lat, lon = (xr.DataArray(values, dims=("y", "x")) for values in np.mgrid[40:50:31j, 0:20:31j])
+    curved = field.drop_vars(["y", "x"]).assign_coords(
+        nav_lat=lat.assign_attrs(standard_name="latitude", units="degrees_north"),
+        nav_lon=lon.assign_attrs(standard_name="longitude", units="degrees_east"),
+    )
+    path = tmp_path / "curved.nc"
+    curved.to_netcdf(path)
+    with xr.open_dataset(path, chunks={}) as ds:
+        model = ds[str(field.name)].mrcae.fit(levels=2, max_epochs=1, progress=False)
+    path.unlink()
+    model.save(tmp_path / "model.nc")
+    assert model.refinement_map(level=1)["nav_lat"].notnull().any()
+    assert model.encode(curved)["level_1"]["encoding"].notnull().any()

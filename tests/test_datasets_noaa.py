@@ -147,6 +147,34 @@ def test_a_dropped_connection_goes_on_where_it_was(served, mirror, cache, monkey
     assert (cache / path.relative_to(mirror.folder)).read_bytes() == path.read_bytes()
 
 
+def test_a_server_may_send_less_than_the_rest(served, mirror, cache):
+    function, path = served
+    mirror.faults = [Fault(sent=1024), Fault(most=512)]
+    function()
+    assert mirror.ranges == [None, "bytes=1024-", "bytes=1536-"]
+    assert (cache / path.relative_to(mirror.folder)).read_bytes() == path.read_bytes()
+
+
+def test_a_file_cut_off_unnoticed_is_named(mirror, cache):
+    path = make_psl(mirror.path(NAME))
+    mirror.faults = [Fault(sent=path.stat().st_size // 2, length=False)]
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"sst\.mnmean\.nc cannot be read .*: delete it"):
+            ersst_v5()
+    (cache / NAME).unlink()
+    xr.testing.assert_equal(ersst_v5().sst, read_psl(path).sst)
+
+
+def test_the_folder_may_be_told_from_home(mirror, tmp_path, monkeypatch):
+    make_psl(mirror.path(NAME))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XMRCAE_DATA_DIR", "~/data")
+    monkeypatch.chdir(tmp_path)
+    ersst_v5()
+    assert ersst_v5().attrs["sha256"] and len(mirror.requests) == 1
+    assert (tmp_path / "home" / "data" / NAME).is_file() and not (tmp_path / "~").exists()
+
+
 def test_a_busy_server_is_asked_again(served, mirror):
     function, path = served
     mirror.faults = [Fault(503, {"Retry-After": "0"}), Fault(429), Fault(502)]

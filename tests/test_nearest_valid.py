@@ -42,6 +42,11 @@ def test_the_real_mask_half_a_cell_off(real_file):
     np.testing.assert_array_equal(tree["level_1"]["sst"].notnull().all("time"), (valid == 1) & holds_data)
 
 
+def test_a_dataset_with_bounds_has_one_grid(real_file):
+    mask, ds = open_real(real_file, LAND_SEA_MASK)["mask"], open_real(real_file, CLIMATOLOGY)
+    xr.testing.assert_identical(xmrcae.nearest_valid(mask, ds), xmrcae.nearest_valid(mask, ds["sst"]))
+
+
 def test_the_fields_own_grid_changes_nothing(real_file):
     mask = open_real(real_file, LAND_SEA_MASK).mask
     xr.testing.assert_equal(xmrcae.nearest_valid(mask, mask), mask[0].drop_vars("time"))

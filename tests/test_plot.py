@@ -6,6 +6,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import cftime
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from plots import bars, colours_of_missing, drawn, mesh_of, no_trace, panels  # 
 
 import xmrcae
 from xmrcae.plot import LAND
+from xmrcae.plot.panels import when
 
 QUICK = {"levels": 2, "max_epochs": 5, "progress": False}
 
@@ -147,8 +149,46 @@ def test_a_constant_field_is_drawn(field: xr.DataArray) -> None:
     model = constant.mrcae.fit(levels=2, max_epochs=2, progress=False)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for fig in (model.plot.history(), model.plot.errors(constant), model.plot.reconstruction(constant[0])):
+        figures = [
+            model.plot.reconstruction(constant[0]),
+            xmrcae.plot.pyramid(constant.mrcae.pyramid(levels=2).isel(time=0)),
+        ]
+        for fig in (*figures, model.plot.history(), model.plot.errors(constant)):
             fig.canvas.draw()
+    for fig, n in zip(figures, (3, 2), strict=True):  # equal values have equal colours
+        assert len({mesh_of(ax).get_clim() for ax in panels(fig)[:n]}) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (np.datetime64("2000-01-01"), "2000-01-01"), (np.datetime64("2000-01-01T06:00"), "2000-01-01T06:00"),
+        (np.datetime64("2000-01-01T00:00:30"), "2000-01-01T00:00:30"), (np.timedelta64(30, "h"), "t 1 days 06:00:00"),
+        (np.timedelta64(48, "h"), "t 2 days"), (20000105, "t 20000105"), (0.123456, "t 0.1235"), ("r1i1", "r1i1"),
+        (cftime.Datetime360Day(2000, 2, 30), "2000-02-30"),
+        (cftime.Datetime360Day(2000, 2, 30, 9), "2000-02-30T09:00"),
+    ],
+)  # fmt: skip
+def test_titles_tell_the_place_of_a_snapshot(value: Any, text: str) -> None:
+    field = xr.DataArray(np.zeros((1, 2, 2)), dims=("t", "y", "x"), coords={"t": [value]})
+    assert when(field, ["t"]) == when(field[0], ["t"]) == f", {text}"
+
+
+def test_titles_of_stacked_samples_tell_each_place(field: xr.DataArray) -> None:
+    stacked = xr.concat([field[:2]] * 2, xr.DataArray(["a", "b"], dims="member", name="member")).stack(
+        s=["member", "time"]
+    )
+    assert when(stacked.isel(s=3), ["s"]) == ", b, " + str(field["time"].values[1])[:10]
+
+
+def test_a_power_of_ten_does_not_lie_on_the_label(field: xr.DataArray) -> None:
+    small = (field * 1e-5).assign_attrs(units="kg m-2 s-1", long_name="Precipitation")
+    fig = small.mrcae.fit(levels=2, max_epochs=2, progress=False).plot.reconstruction(small[0])
+    fig.canvas.draw()
+    for bar in bars(fig):
+        offset, name = bar.xaxis.get_offset_text(), bar.xaxis.label
+        assert not offset.get_text() or not offset.get_window_extent().overlaps(name.get_window_extent())
+    assert offset.get_text()
 
 
 def test_variables_of_a_dataset_are_chosen_by_name() -> None:

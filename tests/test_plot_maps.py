@@ -114,6 +114,19 @@ def test_a_tripolar_grid_is_drawn_where_it_lies(real_file: Callable[[str], Path]
     assert wrong < 0.01 and n > 0.85 * field.size  # some cells of the fold lie over others
 
 
+def test_cells_beside_land_without_coordinates_are_drawn() -> None:
+    field = snapshot(globe=False)
+    land = field[0].isnull().drop_vars("time")
+    curved = {
+        f"nav_{name}": values.where(~land).assign_attrs(field[name].attrs).variable
+        for name, values in zip(("lat", "lon"), xr.broadcast(field["lat"], field["lon"]), strict=True)
+    }
+    field = field.drop_vars(["lat", "lon"]).assign_coords(curved).rename(lat="j", lon="i")
+    assert 10 < land.sum() < 300
+    wrong, n = wrong_pixels(draw(field), field, "nav_lat", "nav_lon")
+    assert wrong < 0.01 and n == (~land).sum()
+
+
 def test_the_map_is_about_the_middle_of_the_data() -> None:
     for first, middle in ((0.0, 172.5), (-180.0, -7.5), (30.0, 202.5)):
         ax = panels(draw(snapshot(first=first)))[-1]
@@ -192,6 +205,18 @@ def test_coordinates_of_a_projection_are_drawn_by_transform() -> None:
     x, y = ax.projection.transform_point(field["x"][3], field["y"][5], polar)
     corners = mesh_of(ax).get_coordinates()[5:7, 3:5].reshape(-1, 2)
     assert np.hypot(*(corners.mean(0) - (x, y))) < 0.02 * np.ptp(corners[:, 0])
+
+
+@pytest.mark.parametrize("reach", [4e6, 7.63e6])
+def test_corners_that_miss_the_seam_of_a_map_by_a_rounding_are_on_it(reach: float) -> None:
+    source, y, x = ccrs.NorthPolarStereo(), np.linspace(reach, -reach / 2, 20), np.linspace(-reach, reach, 30)
+    assert 0 < abs(x[14] + x[15]) < 1e-8
+    field = snapshot(shape=(20, 30)).fillna(0).drop_vars(["lat", "lon"]).rename(lat="y", lon="x")
+    field = field.assign_coords(y=y, x=x)
+    lon, lat, _ = np.moveaxis(ccrs.PlateCarree().transform_points(source, *np.meshgrid(x, y)), -1, 0)
+    fig = draw(field, transform=source, projection=ccrs.PlateCarree())
+    wrong, n = wrong_pixels(fig, field.assign_coords(lat=(("y", "x"), lat), lon=(("y", "x"), lon)), "lat", "lon")
+    assert wrong < 0.01 and n > 0.9 * field.size
 
 
 def test_subplot_kws_are_handed_on() -> None:

@@ -1,5 +1,7 @@
 """Filters, errors and pyramids show the values that they are asked for, and say what else they take."""
 
+from collections.abc import Callable
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -85,6 +87,22 @@ def test_errors_are_drawn_against_size(model: xmrcae.MrCAE, ds: xr.Dataset) -> N
         own.lines[0].get_color() != own.lines[1].get_color() and own.lines[0].get_marker() != own.lines[1].get_marker()
     )
     np.testing.assert_array_equal(own.lines[0].get_ydata(), score["rmse_global"].sel(variable="sst"))
+
+
+def test_errors_of_a_variable_have_its_name_and_units(model: xmrcae.MrCAE, ds: xr.Dataset) -> None:
+    assert list(model.score(ds)["units"]) == [ds[name].attrs.get("units", "") for name in ("sst", "ssh")]
+    (ax,) = model.plot.errors(ds, variable="sst").axes
+    assert ax.get_ylabel() == "root-mean-square error against the finest data of sst [degC]"
+    alone = ds["sst"].mrcae.fit(levels=2, max_epochs=1, progress=False)
+    (ax,) = xmrcae.plot.errors({"alone": alone.score(ds["sst"]), "both": model.score(ds)}).axes
+    assert ax.get_ylabel() == "root-mean-square error against the finest data [degC]"
+
+
+def test_errors_refuse_before_they_read(model: xmrcae.MrCAE, ds: xr.Dataset, no_compute: Callable) -> None:
+    lazy = ds.chunk(time=5)
+    for kwargs in ({"metric": "mse"}, {"variable": "u"}):
+        with no_compute(), pytest.raises(ValueError, match=r"mse|'u'"):
+            model.plot.errors(lazy, **kwargs)
 
 
 def test_axes_of_errors_always_have_numbers() -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -115,6 +116,17 @@ def test_a_level_more_starts_from_what_the_model_knows(size: tuple[int, int], gl
     trained = model.refine(fine, max_epochs=10)
     assert set(trained.history["level"].values) == {1, 2}
     assert float(trained.score(fine)["rmse"][-1]) < float(refined.score(fine)["rmse"][-1])
+
+
+def test_what_was_not_trained_anew_has_a_dash_and_every_level_its_name() -> None:
+    field = make_field(shape=(23, 31), globe=False)
+    model = xmrcae.MrCAE(**OPTIONS).fit(field[:, ::2, ::2])
+    finer = model.refine(field)
+    assert "nan" not in repr(finer) and repr(finer).splitlines()[3].split()[-2:-1] == ["-"]
+    more = xmrcae.MrCAE(**OPTIONS | {"channels": [[1, 2], [1, 1]]}).fit(field[:, ::2, ::2], start=model)
+    texts = [text.get_text() for text in more.plot.history().axes[0].texts]
+    plt.close()
+    assert {"level 0 group 2", "level 1 group 1"} <= set(texts)
 
 
 def test_options_of_one_value_a_level_repeat_the_last() -> None:

@@ -66,7 +66,8 @@ class DataArrayMrcae:
         Returns
         -------
         xarray.DataTree
-            /level_0, the coarsest, and up; lazy on lazy data. Each snapshot is averaged over what it holds.
+            /level_0, the coarsest, and up; lazy on lazy data, of which only coordinates and `valid` are read. Each
+            snapshot is averaged over what it holds.
 
         Raises
         ------

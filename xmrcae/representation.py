@@ -41,7 +41,7 @@ def summary(model: MrCAE) -> str:
     fitted = model.fitted
     parts = fitted.split.values.ravel()
     counts = ", ".join(f"{int((parts == part).sum())} {part}" for part in PARTS)
-    what = ", ".join(str(name) for name in fitted.variables)
+    what = ", ".join("unnamed" if name is None else str(name) for name in fitted.variables)
     state = "partial, " if model.partial else ""
     return f"MrCAE ({state}{what}; {model.levels} levels, {model.n_parameters} parameters; snapshots: {counts})"
 
@@ -56,7 +56,9 @@ def table(model: MrCAE) -> pd.DataFrame:
         storable = max(1, int(network.storable[k].any(0).sum()))
         last = np.flatnonzero(history["level"].values == k)
         rmse = float(history["validation_mse"].values[last[-1]]) ** 0.5 if len(last) else np.nan
-        if fitted.is_dataset:
+        if not np.isfinite(rmse):  # trained by the model that this one went on from
+            error = "-"
+        elif fitted.is_dataset:
             error = f"{rmse:.3g} (scaled)"
         else:
             error = f"{rmse * fitted.standard.scale[0]:.3g} {_printable(fitted.attrs[0].get('units', ''))}".strip()

@@ -81,6 +81,7 @@ def score(model: MrCAE, obj: Labelled, *, weights: Any) -> xr.Dataset:
     coords: dict[str, Any] = {"level": np.arange(model.levels)}
     if fitted.is_dataset:
         coords["variable"] = list(fitted.variables)
+        coords["units"] = ("variable", [str(attrs.get("units", "")) for attrs in fitted.attrs])
     return xr.Dataset(result, coords=coords, attrs=model._attrs())
 
 

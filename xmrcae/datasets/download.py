@@ -64,7 +64,7 @@ def fetch(name: str, server: str, *, sha256: str | None = None, progress: bool =
     ValueError
         If what was sent has another checksum or is no netCDF file. It is not kept.
     """
-    folder = Path(os.environ.get("XMRCAE_DATA_DIR") or pooch.os_cache("xmrcae"))
+    folder = Path(os.environ.get("XMRCAE_DATA_DIR") or pooch.os_cache("xmrcae")).expanduser()
     server = (os.environ.get("XMRCAE_DATA_URL") or server).rstrip("/")
     path = folder / name
     if path.is_file() and (sha256 is None or pooch.file_hash(str(path)) == sha256):
@@ -157,7 +157,8 @@ class Downloader:
         """Write the body to the part, behind what is there if that is what was sent."""
         start = self.part.stat().st_size if response.status_code == 206 else 0
         length = response.headers.get("Content-Length")
-        total = None if length is None else start + int(length)
+        whole = response.headers.get("Content-Range", "").rpartition("/")[2]  # a server may send less than is asked for
+        total = int(whole) if whole.isdigit() else None if length is None else start + int(length)
         if not start:
             self.part.unlink(missing_ok=True)  # before the record: no part may have the validator of another
             _write_record(self.path, {"validator": _validator(response)})

@@ -199,7 +199,10 @@ def _open(name: str, citation: str, *, sha256: str | None = None, progress: bool
     if not isinstance(progress, bool):
         raise TypeError(f"progress={progress!r}: True or False")
     path = fetch(name, PSL, sha256=sha256, progress=progress)
-    raw = xr.open_dataset(path, engine="netcdf4", decode_cf=False)
+    try:
+        raw = xr.open_dataset(path, engine="netcdf4", decode_cf=False)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error}): delete it, and the next call fetches it anew") from error
     for key, attrs in CF_ATTRS.items():
         if key in raw.variables:
             raw[key].attrs = attrs | raw[key].attrs

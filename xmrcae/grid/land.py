@@ -12,7 +12,7 @@ import scipy.sparse.linalg
 import xarray as xr
 
 from .._version import __version__
-from .coordinates import Grid, Labelled, find_dimensions, is_geographic
+from .coordinates import Grid, Labelled, find_dimensions, fittable_variables, is_geographic
 
 #: Share of a cell under which two distances count as equal, as coordinates that are float32 need.
 ROUNDING = 1e-3
@@ -100,6 +100,8 @@ def nearest_valid(
     valid = valid.squeeze(drop=True)
     if valid.ndim != 2:
         raise ValueError(f"valid has dimensions {tuple(valid.dims)}: select one of each but the two horizontal ones")
+    if isinstance(field, xr.Dataset):  # without bounds and the like
+        field = field[fittable_variables(field, horizontal=horizontal, sample=sample) or [*map(str, field.data_vars)]]
     to = find_dimensions(_with_sample(field), horizontal=horizontal, sample=sample)
     same_names = {to.y, to.x} == set(valid.dims)
     source = find_dimensions(_with_sample(valid), horizontal=(to.y, to.x) if same_names else None)

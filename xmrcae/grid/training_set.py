@@ -140,6 +140,7 @@ class Preparation:
         self.obj = obj = fitted_variables(obj, options)
         self.dims = find_dimensions(obj, horizontal=options.horizontal, sample=options.sample)
         grid = Grid.of(obj, self.dims, periodic=options.periodic)
+        grid = replace(grid, coords=grid.coords.compute())  # a model outlives the file that 2-D coordinates lie in
         self.pyramid = (
             Pyramid.of(grid, levels=options.levels, restriction=options.restriction)
             if start is None
@@ -320,7 +321,7 @@ def _split_labels(parts: dict[str, np.ndarray], layout: Layout, sample: tuple[st
 
 
 def build_pyramid(obj: Labelled, options: Options) -> xr.DataTree:
-    """The pyramid of a DataArray or Dataset, labelled; nothing is computed for lazy data."""
+    """The pyramid of a DataArray or Dataset, labelled; of lazy data only coordinates and `valid` are read."""
     valid = land.named_valid(obj, options.valid)
     obj = fitted_variables(obj, options)
     dims = find_dimensions(obj, horizontal=options.horizontal, sample=options.sample)

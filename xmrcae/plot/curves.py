@@ -64,9 +64,15 @@ def errors(
     >>> plt.close(fig)
     """
     named = _named(scores, labels)
-    if metric not in ("rmse_global", "rmse", "worst_pixel_rmse"):
-        raise ValueError(f'metric={metric!r}: one of "rmse_global", "rmse" and "worst_pixel_rmse"')
-    lines = {name: (score["encoding_size"], _of(score[metric], variable)) for name, score in named.items()}
+    lines, chosen = {}, set()
+    for name, score in named.items():
+        of = chosen_variable(metric, variable, score.get("variable"))
+        error = score[metric]
+        if of is not None:
+            error = error.sel(variable=of)
+            error = error.assign_attrs({"units": units} if (units := error["units"].item()) else {})
+        lines[name] = score["encoding_size"], error
+        chosen.add(of)
     ends = {label(error) for _, error in lines.values()}
     if len(ends) > 1:
         raise ValueError(f"scores: their units differ, {'; '.join(sorted(ends))}: draw them in figures of their own")
@@ -83,9 +89,8 @@ def errors(
         sizes = np.append(sizes, value)
     if len(lines) == 1:
         _name_levels(ax, *next(iter(lines.values())))
-    ax.set(
-        xscale="log", yscale=_scale(found), xlabel=size.attrs.get("long_name", "size of encoding"), ylabel=ends.pop()
-    )
+    what = f"{error.attrs['long_name']} of {of}" if of is not None and len(chosen) == 1 else ""
+    ax.set(xscale="log", yscale=_scale(found), xlabel=size.attrs.get("long_name"), ylabel=label(error, what))
     ax.margins(0.1)
     _tick(ax.xaxis, sizes, "{x:,.0f}")
     _tick(ax.yaxis, found[found > 0], "{x:g}")
@@ -144,16 +149,24 @@ def _named(scores: Any, labels: Iterable[str] | None) -> dict[str, xr.Dataset]:
     return named
 
 
-def _of(error: xr.DataArray, variable: Any) -> xr.DataArray:
-    """The errors of one variable."""
-    if "variable" not in error.dims:
+def chosen_variable(metric: str, variable: Any, names: Any) -> Any:
+    """Which of the variables of a score is drawn; None for the score of a single field, which has no names.
+
+    Raises
+    ------
+    ValueError
+        For another metric than a score has, or another variable.
+    """
+    if metric not in ("rmse_global", "rmse", "worst_pixel_rmse"):
+        raise ValueError(f'metric={metric!r}: one of "rmse_global", "rmse" and "worst_pixel_rmse"')
+    if names is None:
         if variable is not None:
             raise ValueError(f"variable={variable!r}: the score is of a single field; leave it out")
-        return error
-    names = list(error["variable"].values)
+        return None
+    names = [str(name) for name in np.asarray(names)]
     if variable is not None and variable not in names:
-        raise ValueError(f"variable={variable!r}: the score has {', '.join(map(str, names))}")
-    return error.sel(variable=names[0] if variable is None else variable)
+        raise ValueError(f"variable={variable!r}: the score has {', '.join(names)}")
+    return names[0] if variable is None else variable
 
 
 def losses(history: xr.Dataset, ax: Any) -> Figure:
@@ -184,15 +197,17 @@ def _mark_stages(ax: Axes, history: xr.Dataset) -> None:
     inches = ax.get_position().width * ax.get_figure(root=True).get_figwidth() * 0.9  # type: ignore[union-attr]
     room = 1.4 * size / 72 / inches * (end - begin[0])
     labelled: list[float] = []
-    for i in sorted(range(len(starts)), key=lambda i: group[starts[i]] > 0):  # where there is little room, levels first
+    first = np.diff(level[starts], prepend=-1) != 0  # of a level; a fit that goes on may not deepen it
+    for i in np.argsort(~first, kind="stable"):  # where there is little room, levels first
         k, j = level[starts[i]], group[starts[i]]
         ax.axvline(begin[i], color="0.5", linewidth=0.8, linestyle=":" if j else "-", zorder=0)
-        if not j and k % 2:
+        if first[i] and k % 2:
             later = begin[level[starts] > k]
             ax.axvspan(begin[i], later[0] if len(later) else end, color="0.93", zorder=-1)
         if all(abs(begin[i] - other) >= room for other in labelled):
             labelled.append(begin[i])
             ax.annotate(
-                f"group {j}" if j else f"level {k} deepen", (begin[i], 1), (0, 3), xycoords=("data", "axes fraction"),
-                textcoords="offset points", rotation=90, ha="center", va="bottom", fontsize=size,
+                f"level {k} " * bool(first[i]) + (f"group {j}" if j else "deepen"), (begin[i], 1), (0, 3),
+                xycoords=("data", "axes fraction"), textcoords="offset points", rotation=90, ha="center", va="bottom",
+                fontsize=size,
             )  # fmt: skip

@@ -6,12 +6,13 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import dask.base
 import numpy as np
 import xarray as xr
 
 from ..grid.coordinates import Dimensions, Grid, find_dimensions
 from ..grid.pyramid import Pyramid
-from .panels import board, colour_bar, columns_of, label, when, with_land
+from .panels import board, colour_bar, columns_of, label, limits, when, with_land
 from .surfaces import positions, surface_of
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ def pyramid(
     options = json.loads(tree.attrs.get("xmrcae_options", "{}"))
     fields = [node[variable] for node in nodes]
     sample, dims = _dimensions(fields[-1], options)
-    fields = [field.isel(dict.fromkeys(set(field.dims) - {dims.y, dims.x}, 0)).compute() for field in fields]
+    fields = [field.isel(dict.fromkeys(set(field.dims) - {dims.y, dims.x}, 0)) for field in fields]
+    fields = list(dask.base.compute(*fields))  # together, as they come from the same chunk
 
     grid = Grid.of(fields[-1], dims, periodic=options.get("periodic"))
     whole = Pyramid.of(grid, levels=len(fields), restriction="full_weighting")
@@ -82,9 +84,10 @@ def pyramid(
     surface.frame(places)
     columns = columns_of(len(places), surface.shape)
     fig, axes, bars = board(fig, [divmod(i, columns) for i in range(len(places))], surface, bars=1)
+    low, high = limits(finest)
     for k, (ax, place) in enumerate(zip(axes, places, strict=True)):
         title = size_of(k, place.field) + when(finest, sample) * (k == len(places) - 1)
-        mesh = surface.draw(ax, place, title, cmap=with_land(cmap), vmin=float(finest.min()), vmax=float(finest.max()))
+        mesh = surface.draw(ax, place, title, cmap=with_land(cmap), vmin=low, vmax=high)
     colour_bar(fig, mesh, bars[0], label(finest), extend=extension(fields, finest))
     surface.finish(axes)
     return fig

@@ -92,7 +92,7 @@ class Map(Surface):
 
     def _projected(self, place: Place, inner: Sequence[np.ndarray]) -> Mapped:
         """Corners in the map's coordinates; cells that its edge tears apart are cut there."""
-        y, x = place.corners
+        y, x = (_snapped(corners) for corners in place.corners)
         outer = self.projection.transform_points(self.source, x, y)[..., :2]
         centres = self.projection.transform_points(self.source, inner[1].astype(float), inner[0].astype(float))[..., :2]
         four = np.stack([outer[:-1, :-1], outer[:-1, 1:], outer[1:, 1:], outer[1:, :-1]])
@@ -286,6 +286,12 @@ def _geographic_names(grid: Grid) -> tuple[Any, Any] | None:
     latitude = grid.coords[names[0]].values
     known = latitude.dtype.kind in "iuf" and grid.coords[names[1]].dtype.kind in "iuf"
     return (names[0], names[1]) if known and np.nanmax(np.abs(latitude)) < 90.01 else None
+
+
+def _snapped(values: np.ndarray) -> np.ndarray:
+    """Without rounding errors: cartopy cannot cut a cell that passes the map's edge by one."""
+    unit = 10.0 ** np.floor(np.log10(np.nanmax(np.abs(values), initial=1e-300)) - 9)
+    return np.round(values / unit) * unit
 
 
 def _middle(longitude: xr.DataArray, grid: Grid) -> float:

@@ -8,10 +8,10 @@ import numpy as np
 import xarray as xr
 
 from ..grid.coordinates import Grid, Labelled
-from .curves import errors, losses
+from .curves import chosen_variable, errors, losses
 from .filters import draw_filters
 from .levels import extension, size_of
-from .panels import board, colour_bar, columns_of, label, when, with_land
+from .panels import board, colour_bar, columns_of, label, limits, when, with_land
 from .surfaces import Surface, positions, surface_of
 
 if TYPE_CHECKING:
@@ -159,11 +159,8 @@ class ModelPlots:
         spots = [divmod(i, columns) for i in range(len(fields))]
         spots += [((len(places) - 1) // columns, columns - i) for i in (2, 1)]
         fig, axes, bars = board(fig, spots, surface, bars=2)
-        low, high, most = (
-            float(data.min()),
-            float(data.max()),
-            float(abs(error).quantile(0.99)) or float(abs(error).max()) or 1.0,
-        )
+        low, high = limits(data)
+        most = float(abs(error).quantile(0.99)) or float(abs(error).max()) or 1.0
         for ax, place, title in zip(axes[:-1], places, titles, strict=False):
             mesh = surface.draw(ax, place, title, cmap=with_land(cmap), vmin=low, vmax=high)
         colour_bar(fig, mesh, bars[0], label(data), extend=extension(fields, data))
@@ -212,7 +209,9 @@ class ModelPlots:
         fitted, k = self._model.fitted, self._model._level(level)
         return draw_filters(fitted.inference.network.levels[k], k, group, fitted.variables, cmap=cmap, fig=fig)
 
-    def errors(self, obj: Labelled, *, weights: Any = None, **kwargs: Any) -> Figure:
+    def errors(
+        self, obj: Labelled, *, weights: Any = None, metric: str = "rmse_global", variable: Any = None, ax: Any = None
+    ) -> Figure:
         """Error of each level against the size of encoding: ``xmrcae.plot.errors(model.score(obj))``.
 
         Parameters
@@ -221,8 +220,8 @@ class ModelPlots:
             Snapshots on the fitted grid, for example those that `split` calls "test".
         weights : None, "area" or xarray.DataArray, optional
             Weights of the means.
-        **kwargs
-            `metric`, `variable` and `ax` of :func:`xmrcae.plot.errors`, which also draws several models.
+        metric, variable, ax : optional
+            As for :func:`xmrcae.plot.errors`, which also draws several models.
 
         Returns
         -------
@@ -232,7 +231,7 @@ class ModelPlots:
         Raises
         ------
         ValueError, TypeError
-            For data on another grid, or an option that :func:`xmrcae.plot.errors` does not know.
+            For data on another grid, another metric than a score has, or another variable than the model.
 
         Examples
         --------
@@ -243,8 +242,11 @@ class ModelPlots:
         >>> fig = model.plot.errors(field)
         >>> plt.close(fig)
         """
-        name = ", ".join(map(str, self._model.fitted.variables))
-        return errors({name: self._model.score(obj, weights=weights)}, **kwargs)
+        fitted = self._model.fitted
+        chosen_variable(metric, variable, fitted.variables if fitted.is_dataset else None)
+        name = ", ".join("unnamed" if name is None else str(name) for name in fitted.variables)
+        score = self._model.score(obj, weights=weights)
+        return errors({name: score}, metric=metric, variable=variable, ax=ax)
 
     def history(self, *, ax: Any = None) -> Figure:
         """Losses against epoch, with a band a level and a line where each stage begins.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pandas as pd
 import xarray as xr
 
 from ..grid.coordinates import Labelled
@@ -35,6 +37,13 @@ def with_land(cmap: Any, n: int | None = None) -> Any:
     return (colours if n is None else colours.resampled(n)).with_extremes(bad=LAND)
 
 
+def limits(field: xr.DataArray) -> tuple[float, float]:
+    """The range of a field, wider than nothing: matplotlib widens an empty one for the panel with the bar alone."""
+    low, high = float(field.min()), float(field.max())
+    room = 0.0 if high > low else 0.1 * abs(low) or 0.1
+    return low - room, high + room
+
+
 def label(obj: xr.DataArray, what: str = "") -> str:
     """The name of an array, or what it is of, with its units."""
     name = what or obj.attrs.get("long_name") or obj.attrs.get("standard_name") or obj.name or "value"
@@ -43,9 +52,23 @@ def label(obj: xr.DataArray, what: str = "") -> str:
 
 def when(snapshot: Labelled, sample: Sequence[str]) -> str:
     """The place of a snapshot along its sample dimensions, as text."""
-    values = [(dim, snapshot[dim].squeeze()) for dim in sample if dim in snapshot.coords]
-    texts = [f"{d} {v.item():.4g}" if v.dtype.kind in "iuf" else str(v.values)[:16] for d, v in values]
-    return "".join(f", {text.replace('T00:00', '').removesuffix(' 00:00')}" for text in texts)
+    places = [(dim, snapshot[dim].squeeze().values[()]) for dim in sample if dim in snapshot.coords]
+    return "".join(f", {_place(dim, value)}" for dim, value in places)
+
+
+def _place(dim: str, value: Any) -> str:
+    """A value along one of them; the time of day only if it is not midnight."""
+    if isinstance(value, tuple):  # of a stacked dimension
+        return ", ".join(_place(dim, part) for part in value)
+    if isinstance(value, np.timedelta64 | pd.Timedelta):  # before integers, which NumPy counts it among
+        return f"{dim} {str(pd.Timedelta(value)).removesuffix(' 00:00:00')}"
+    if isinstance(value, int | np.integer):
+        return f"{dim} {value}"
+    if isinstance(value, float | np.floating):
+        return f"{dim} {value:.4g}"
+    if isinstance(value, np.datetime64) or hasattr(value, "strftime"):
+        return str(value)[:19].replace(" ", "T").removesuffix(":00").removesuffix("T00:00")
+    return str(value)[:24]
 
 
 def columns_of(n: int, shape: float) -> int:
@@ -75,4 +98,8 @@ def colour_bar(fig: Any, mesh: Any, ax: Axes, text: str, *, narrow: bool = False
     from matplotlib.ticker import MaxNLocator
 
     kwargs = {"ticks": MaxNLocator(3 if narrow else 6, min_n_ticks=3)} | kwargs
-    return fig.colorbar(mesh, cax=ax, orientation="horizontal", label=text, **kwargs)
+    bar = fig.colorbar(mesh, cax=ax, orientation="horizontal", label=text, **kwargs)
+    bar.formatter.set_locs(bar.get_ticks())
+    if bar.formatter.get_offset():  # room for a power of ten beside the label
+        bar.ax.xaxis.labelpad += 10
+    return bar

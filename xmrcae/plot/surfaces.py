@@ -167,7 +167,9 @@ def corners_2d(centres: np.ndarray) -> np.ndarray:
         first, last = (np.take(centres, [i], axis) for i in (0, -1))
         second, before = (np.take(centres, [i], axis) for i in (1, -2)) if centres.shape[axis] > 1 else (first, last)
         centres = np.concatenate([2 * first - second, centres, 2 * last - before], axis)
-    return (centres[1:, 1:] + centres[1:, :-1] + centres[:-1, 1:] + centres[:-1, :-1]) / 4
+    four = np.stack([centres[1:, 1:], centres[1:, :-1], centres[:-1, 1:], centres[:-1, :-1]])
+    known = np.isfinite(four).sum(0)  # there may be no coordinates on land
+    return np.where(known > 0, np.nansum(four, 0) / np.maximum(known, 1), np.nan)
 
 
 def true_to_scale(y: xr.DataArray, x: xr.DataArray) -> tuple[float, float]:
