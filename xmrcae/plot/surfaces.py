@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.collections import QuadMesh
 
+#: To the four neighbours of a cell.
+STEPS = (0, 1), (0, -1), (1, 0), (-1, 0)
+
 
 @dataclass(frozen=True)
 class Place:
@@ -162,14 +165,22 @@ def positions(dims: Sequence[str], at: Sequence[np.ndarray]) -> dict[str, Any]:
 
 
 def corners_2d(centres: np.ndarray) -> np.ndarray:
-    """Corners of cells from their centres, (row, column): means of four, those at the edge by going on straight."""
-    for axis in (0, 1):
-        first, last = (np.take(centres, [i], axis) for i in (0, -1))
-        second, before = (np.take(centres, [i], axis) for i in (1, -2)) if centres.shape[axis] > 1 else (first, last)
-        centres = np.concatenate([2 * first - second, centres, 2 * last - before], axis)
-    four = np.stack([centres[1:, 1:], centres[1:, :-1], centres[:-1, 1:], centres[:-1, :-1]])
-    known = np.isfinite(four).sum(0)  # there may be no coordinates on land
-    return np.where(known > 0, np.nansum(four, 0) / np.maximum(known, 1), np.nan)
+    """Corners of cells from their centres, (row, column): means of four, going on straight at edges and beside NaN."""
+    cells = np.pad(centres.astype(np.float64), 1, constant_values=np.nan)
+    rows, columns = cells.shape
+    for _ in range(2):  # along rows and columns, then aslant
+        wide = np.pad(cells, 2, constant_values=np.nan)
+        near, far = (
+            [wide[2 + n * i : 2 + n * i + rows, 2 + n * j : 2 + n * j + columns] for i, j in STEPS] for n in (1, 2)
+        )
+        cells = np.where(np.isfinite(cells), cells, _mean_of_known(2 * np.array(near) - np.array(far)))
+    return _mean_of_known(np.array([cells[1:, 1:], cells[1:, :-1], cells[:-1, 1:], cells[:-1, :-1]]))
+
+
+def _mean_of_known(values: np.ndarray) -> np.ndarray:
+    """Mean along the first axis, without NaN where there is any number."""
+    known = np.isfinite(values).sum(0)
+    return np.where(known > 0, np.nansum(values, 0) / np.maximum(known, 1), np.nan)
 
 
 def true_to_scale(y: xr.DataArray, x: xr.DataArray) -> tuple[float, float]:
