@@ -11,7 +11,8 @@ import xarray as xr
 
 import xmrcae
 from xmrcae.core.network import Network
-from xmrcae.grid.coordinates import Grid, find_dimensions
+from xmrcae.grid.coordinates import Grid
+from xmrcae.grid.dimensions import find_dimensions
 from xmrcae.grid.layout import Layout
 from xmrcae.grid.pyramid import Pyramid
 from xmrcae.grid.training_set import TrainingSet, prepare

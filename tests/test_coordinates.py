@@ -24,7 +24,7 @@ from helpers import (
     open_real,
 )
 
-from xmrcae.grid.coordinates import Dimensions, find_dimensions, select_variables
+from xmrcae.grid.dimensions import Dimensions, find_dimensions, select_variables
 
 
 def bare(*dims, sizes=None, axes=None):

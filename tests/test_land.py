@@ -18,7 +18,8 @@ from helpers import (
     prepare_with,
 )
 
-from xmrcae.grid import land
+from xmrcae.grid.fill import fill
+from xmrcae.grid.valid import valid_from
 
 
 def gappy_field(n_times=20):
@@ -52,44 +53,44 @@ def laplacian(values):
 def test_true_and_false_may_be_1_and_0(dtype):
     field, ocean = make_field(n_times=2), make_land((21, 30))
     valid = xr.DataArray(ocean.astype(dtype), dims=("lat", "lon"))
-    np.testing.assert_array_equal(land.valid_from(valid, grid_of(field)), ocean)
+    np.testing.assert_array_equal(valid_from(valid, grid_of(field)), ocean)
 
 
 def test_valid_comes_in_any_orientation_and_order():
     field, ocean = make_field(n_times=2), make_land((21, 30))
     valid = xr.DataArray(ocean, dims=("lat", "lon"), coords={"lat": field.lat, "lon": field.lon})
     turned = valid.isel(lat=slice(None, None, -1)).roll(lon=7, roll_coords=True).transpose("lon", "lat")
-    np.testing.assert_array_equal(land.valid_from(turned, grid_of(field)), ocean)
+    np.testing.assert_array_equal(valid_from(turned, grid_of(field)), ocean)
 
 
 def test_time_axis_of_length_1_is_dropped(real_file):
     mask = open_real(real_file, LAND_SEA_MASK).mask
     assert mask.sizes["time"] == 1
-    np.testing.assert_array_equal(land.valid_from(mask, grid_of(mask)), mask.values[0, ::-1] == 1)
+    np.testing.assert_array_equal(valid_from(mask, grid_of(mask)), mask.values[0, ::-1] == 1)
 
 
 def test_other_values_are_counted(real_file):
     mask = open_real(real_file, LAND_SEA_MASK).mask
     with pytest.raises(ValueError, match=rf"{int((mask == 1).sum())} values other than .* 2\.0"):
-        land.valid_from(2 * mask, grid_of(mask))
+        valid_from(2 * mask, grid_of(mask))
 
 
 def test_missing_values_are_other_values():
     field = make_field(n_times=2)
     with pytest.raises(ValueError, match=rf"{int(field[0].isnull().sum())} values other than .* nan"):
-        land.valid_from(field[0] * 0 + 1, grid_of(field))
+        valid_from(field[0] * 0 + 1, grid_of(field))
 
 
 def test_other_coordinates_are_named(real_file):
     grid = grid_of(open_real(real_file, CLIMATOLOGY).sst)
     with pytest.raises(ValueError, match="'lon' differs first at 0"):
-        land.valid_from(open_real(real_file, LAND_SEA_MASK).mask, grid)
+        valid_from(open_real(real_file, LAND_SEA_MASK).mask, grid)
 
 
 def test_other_dimensions_are_named():
     field = make_field(n_times=2)
     with pytest.raises(ValueError, match=r"valid has dimensions \('time', 'lat', 'lon'\)"):
-        land.valid_from(field.notnull(), grid_of(field))
+        valid_from(field.notnull(), grid_of(field))
 
 
 def test_declared_valid_but_always_missing_is_counted():
@@ -283,13 +284,13 @@ def test_gap_in_all_training_times_is_an_error():
 def test_fill_is_zero_by_default():
     values = np.random.default_rng(0).random((3, 2, 21, 30))
     has_data = np.stack([make_land((21, 30), seed=seed) for seed in (0, 1)])
-    np.testing.assert_array_equal(land.fill(values, has_data, 0), values * has_data)
+    np.testing.assert_array_equal(fill(values, has_data, 0), values * has_data)
 
 
 def test_harmonic_fill_solves_laplaces_equation():
     values = np.random.default_rng(0).random((3, 2, 21, 30))
     has_data = np.stack([make_land((21, 30), seed=seed) for seed in (0, 1)])
-    filled = land.fill(values, has_data, "harmonic")
+    filled = fill(values, has_data, "harmonic")
     for sample in filled:
         for field, has in zip(sample, has_data, strict=True):
             np.testing.assert_allclose(laplacian(field)[~has], 0, atol=1e-12)
@@ -298,7 +299,7 @@ def test_harmonic_fill_solves_laplaces_equation():
 def test_harmonic_fill_on_a_real_coast(real_file):
     mask = open_real(real_file, LAND_SEA_MASK).mask.values[0, ::3, ::3] == 1
     values = np.random.default_rng(0).random((1, 1, *mask.shape))
-    filled = land.fill(values, mask[None], "harmonic")
+    filled = fill(values, mask[None], "harmonic")
     np.testing.assert_allclose(laplacian(filled[0, 0])[~mask], 0, atol=1e-12)
     assert filled.min() >= values[..., mask].min() and filled.max() <= values[..., mask].max()
 
@@ -306,8 +307,8 @@ def test_harmonic_fill_on_a_real_coast(real_file):
 def test_harmonic_fill_is_linear():
     rng, has_data = np.random.default_rng(0), make_land((21, 30))[None]
     a, b = rng.random((2, 3, 1, 21, 30))
-    together = land.fill(2 * a - 3 * b, has_data, "harmonic")
-    apart = 2 * land.fill(a, has_data, "harmonic") - 3 * land.fill(b, has_data, "harmonic")
+    together = fill(2 * a - 3 * b, has_data, "harmonic")
+    apart = 2 * fill(a, has_data, "harmonic") - 3 * fill(b, has_data, "harmonic")
     np.testing.assert_allclose(together, apart, atol=1e-13)
 
 
@@ -316,7 +317,7 @@ def test_harmonic_fill_is_linear():
 def test_fill_keeps_the_data_to_the_bit(how, dtype):
     values = np.random.default_rng(0).random((3, 1, 21, 30)).astype(dtype)
     has_data = make_land((21, 30))[None]
-    filled = land.fill(values, has_data, how)
+    filled = fill(values, has_data, how)
     assert filled.dtype == dtype
     np.testing.assert_array_equal(filled[:, has_data], values[:, has_data])
 
@@ -325,19 +326,19 @@ def test_fill_keeps_the_data_to_the_bit(how, dtype):
 def test_fill_looks_at_no_value_on_land(how):
     values, has_data = np.random.default_rng(0).random((3, 1, 21, 30)), make_land((21, 30))[None]
     changed = np.where(has_data, values, np.nan)
-    np.testing.assert_array_equal(land.fill(changed, has_data, how), land.fill(values, has_data, how))
+    np.testing.assert_array_equal(fill(changed, has_data, how), fill(values, has_data, how))
 
 
 def test_harmonic_fill_carries_a_constant_over_a_wide_land():
     has_data = np.zeros((1, 200, 200), dtype=bool)
     has_data[0, 0, 0] = True
-    filled = land.fill(np.full((1, 1, 200, 200), 5.0), has_data, "harmonic")
+    filled = fill(np.full((1, 1, 200, 200), 5.0), has_data, "harmonic")
     np.testing.assert_allclose(filled, 5, rtol=1e-8)
 
 
 def test_harmonic_fill_without_land_or_without_data():
     values = np.random.default_rng(0).random((2, 2, 5, 6))
     has_data = np.stack([np.ones((5, 6), dtype=bool), np.zeros((5, 6), dtype=bool)])
-    filled = land.fill(values, has_data, "harmonic")
+    filled = fill(values, has_data, "harmonic")
     np.testing.assert_array_equal(filled[:, 0], values[:, 0])
     np.testing.assert_array_equal(filled[:, 1], 0)

@@ -10,7 +10,7 @@ from helpers import (
     prepare_with,
 )
 
-from xmrcae.grid.snapshots import split_samples
+from xmrcae.grid.split import split_samples
 
 VALUES = make_land((21, 30))
 

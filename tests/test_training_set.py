@@ -18,7 +18,7 @@ from helpers import (
 
 from xmrcae.grid import blocks
 from xmrcae.grid.compression import Compressed, level_data
-from xmrcae.grid.coordinates import find_dimensions
+from xmrcae.grid.dimensions import find_dimensions
 from xmrcae.grid.layout import Layout
 from xmrcae.grid.training_set import grid_weights
 

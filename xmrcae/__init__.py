@@ -6,7 +6,7 @@ Importing it registers the accessor ``.mrcae`` on DataArray and Dataset. Torch i
 from . import datasets
 from ._version import __version__
 from .accessor import DataArrayMrcae as _DataArrayMrcae  # noqa: F401  (registers .mrcae)
-from .grid.land import nearest_valid
+from .grid.valid import nearest_valid
 from .model import MrCAE
 from .recipes import RECIPES as recipes
 

@@ -7,9 +7,9 @@ from typing import Any
 import xarray as xr
 
 from . import representation
-from .grid.coordinates import select_variables
-from .grid.land import named_valid
+from .grid.dimensions import select_variables
 from .grid.training_set import build_pyramid
+from .grid.valid import named_valid
 from .model import MrCAE
 from .options import make_options
 

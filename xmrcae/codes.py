@@ -12,7 +12,8 @@ import pandas as pd
 import xarray as xr
 
 from .fitted import Fitted
-from .grid.coordinates import Dimensions, Grid, Labelled
+from .grid.coordinates import Grid
+from .grid.dimensions import Dimensions, Labelled
 from .grid.layout import Layout, map_samples
 from .grid.pyramid import Pyramid
 from .inference import Inference

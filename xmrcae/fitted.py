@@ -10,9 +10,10 @@ import pandas as pd
 import xarray as xr
 
 from .arrays import on_host
-from .grid.coordinates import Dimensions, Labelled
+from .grid.dimensions import Dimensions, Labelled
 from .grid.layout import Layout
-from .grid.snapshots import Standard, seasons
+from .grid.scaling import Standard
+from .grid.split import seasons
 
 if TYPE_CHECKING:
     from .grid.training_set import TrainingSet

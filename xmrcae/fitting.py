@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm.auto import tqdm
 
 from .fitted import Fitted
-from .grid.coordinates import Labelled
+from .grid.dimensions import Labelled
 from .io.checkpoint import Checkpoint
 from .options import Options
 

@@ -12,8 +12,9 @@ import torch
 
 from .core.matrices import Prolongation
 from .core.network import Network
+from .grid.fill import complete
 from .grid.pyramid import Pyramid
-from .grid.snapshots import Standard, complete
+from .grid.scaling import Standard
 
 #: Snapshots that go through the network together. Always as many, so that no bit depends on the chunks of the data.
 WIDTH = 32

@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from .grid.coordinates import Grid, find_dimensions, fittable_variables
+from .grid.coordinates import Grid
+from .grid.dimensions import find_dimensions, fittable_variables
 from .grid.pyramid import Pyramid
-from .grid.snapshots import PARTS
+from .grid.split import PARTS
 from .options import Options
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from .grid.coordinates import Labelled
+from .grid.dimensions import Labelled
 from .grid.layout import BLOCK_BYTES, as_node, call
 from .grid.training_set import grid_weights
 

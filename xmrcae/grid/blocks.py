@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -108,3 +109,11 @@ def _bands(array: da.Array | np.ndarray, batch: Sequence[slice]) -> list[Any]:
 
 def _add(total: list[np.ndarray], more: list[np.ndarray]) -> list[np.ndarray]:
     return [a + b for a, b in zip(total, more, strict=True)]
+
+
+def free_memory() -> int:
+    """Bytes of memory that are free now; 4 GiB where the system does not say."""
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 2**32

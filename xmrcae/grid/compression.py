@@ -21,8 +21,9 @@ import numpy as np
 
 from ..levels import LevelData
 from .blocks import batches, over_batch
+from .fill import complete
 from .pyramid import Pyramid, restrict_all
-from .snapshots import Standard, complete
+from .scaling import Standard
 from .survey import GRAM_LIMIT, RANDOM_RANK
 
 #: Samples that are brought to all levels together.

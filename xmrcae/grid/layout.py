@@ -12,7 +12,8 @@ import numpy as np
 import xarray as xr
 from dask.delayed import delayed
 
-from .coordinates import Dimensions, Grid, Labelled
+from .coordinates import Grid
+from .dimensions import Dimensions, Labelled
 
 #: Bytes of a block of samples where the user's chunks do not say otherwise.
 BLOCK_BYTES = 2**26

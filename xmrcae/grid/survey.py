@@ -10,7 +10,7 @@ import dask.array as da
 import numpy as np
 
 from .blocks import batches, over_batch
-from .land import describable
+from .valid import describable
 
 #: Training snapshots up to which the decomposition is exact, by Gram matrices.
 GRAM_LIMIT = 3000

@@ -16,11 +16,16 @@ from .._version import __version__
 from ..arrays import on_host
 from ..levels import LevelData
 from ..options import Options
-from . import compression, land, snapshots
-from .coordinates import Grid, Labelled, find_dimensions, fittable_variables
+from . import compression
+from .blocks import free_memory
+from .coordinates import Grid
+from .dimensions import Labelled, find_dimensions, fittable_variables
 from .layout import Layout
 from .pyramid import Pyramid
+from .scaling import Standard
+from .split import seasons, split_samples
 from .survey import Rules, Survey, survey
+from .valid import find_valid, named_valid, valid_from
 
 log = logging.getLogger("xmrcae")
 
@@ -59,7 +64,7 @@ class TrainingSet:
 
     data: dict[str, list[LevelData]]
     pyramid: Pyramid
-    standard: snapshots.Standard
+    standard: Standard
     split: xr.DataArray
     variables: list[Any]
     attrs: list[dict[str, Any]]
@@ -133,10 +138,10 @@ class Preparation:
 
     def __init__(
         self, obj: Labelled, options: Options, *, memory: float | None = None, products: bool = True,
-        start: tuple[Pyramid, snapshots.Standard, list[Any]] | None = None,
+        start: tuple[Pyramid, Standard, list[Any]] | None = None,
     ) -> None:  # fmt: skip
         self.options = options
-        named = land.named_valid(obj, options.valid)  # a variable that is not fitted, maybe
+        named = named_valid(obj, options.valid)  # a variable that is not fitted, maybe
         self.obj = obj = fitted_variables(obj, options)
         self.dims = find_dimensions(obj, horizontal=options.horizontal, sample=options.sample)
         grid = Grid.of(obj, self.dims, periodic=options.periodic)
@@ -149,18 +154,18 @@ class Preparation:
         options.channels_of(self.pyramid.levels)
         self.layout = Layout.of(obj, self.dims, grid)
         n_samples = int(np.prod(self.layout.sample_shape))
-        parts = snapshots.split_samples(n_samples, options.split, seed=options.seed)
-        self.season = snapshots.seasons(_time(self.layout, obj), n_samples, center=options.center)
+        parts = split_samples(n_samples, options.split, seed=options.seed)
+        self.season = seasons(_time(self.layout, obj), n_samples, center=options.center)
         self.names: list[Any] = list(obj.data_vars) if isinstance(obj, xr.Dataset) else [obj.name]
         if start is not None and self.names != start[2]:
             raise ValueError(f"start: the model describes {start[2]}, the data hold {self.names}")
         options.epsilons(self.pyramid.levels, self.names, np.ones(len(self.names)), np.ones(len(self.names)))
-        given = None if named is None else land.valid_from(named, grid)
+        given = None if named is None else valid_from(named, grid)
         self.weights = grid_weights(options.weights, grid)
         self.split = _split_labels(parts, self.layout, self.dims.sample)
         self.parts = {part: positions for part, positions in parts.items() if len(positions)}
 
-        self.memory = float(memory or options.memory or snapshots.free_memory() / 2)
+        self.memory = float(memory or options.memory or free_memory() / 2)
         array = self.layout.array(obj)
         if isinstance(array, da.Array) and array.nbytes < self.memory / 4:
             array = array.compute()
@@ -174,7 +179,7 @@ class Preparation:
         found = self.found
         if options.land_value is not None and not found.is_land.any():
             warnings.warn(f"land_value={options.land_value:g}: no pixel holds it at all times", stacklevel=2)
-        valid = land.find_valid(
+        valid = find_valid(
             given, found.finite, found.infinite, n_samples,
             is_land=None if options.land_value is None else found.is_land, gaps=options.gaps,
             missing=found.finite_in_training == 0, variables=self.names,
@@ -287,7 +292,7 @@ def grid_weights(weights: Any, grid: Grid) -> np.ndarray:
     return values
 
 
-def _standard(found: Survey, valid: np.ndarray, options: Options) -> tuple[snapshots.Standard, np.ndarray]:
+def _standard(found: Survey, valid: np.ndarray, options: Options) -> tuple[Standard, np.ndarray]:
     """Centring and scaling from training snapshots and valid pixels, and the rms about the centre."""
     n = found.finite_in_training
     rms = np.array([np.sqrt(s[v].sum() / c[v].sum()) for s, v, c in zip(found.squares, valid, n, strict=True)])
@@ -302,10 +307,10 @@ def _standard(found: Survey, valid: np.ndarray, options: Options) -> tuple[snaps
         centre = centre + least[None, :, None, None]
     monthly = options.center == "month"
     centre, mean = np.where(valid, centre, 0), np.where(valid, mean, 0)
-    return snapshots.Standard(centre, scale, mean, valid, monthly, options.fill), rms
+    return Standard(centre, scale, mean, valid, monthly, options.fill), rms
 
 
-def _tail(epsilons: Any, standard: snapshots.Standard, rms: np.ndarray, energy: float) -> np.ndarray:
+def _tail(epsilons: Any, standard: Standard, rms: np.ndarray, energy: float) -> np.ndarray:
     """Variance under which trailing singular vectors may be left out of training, in scaled units squared."""
     if epsilons is None:
         return energy * (rms / standard.scale) ** 2
@@ -322,7 +327,7 @@ def _split_labels(parts: dict[str, np.ndarray], layout: Layout, sample: tuple[st
 
 def build_pyramid(obj: Labelled, options: Options) -> xr.DataTree:
     """The pyramid of a DataArray or Dataset, labelled; of lazy data only coordinates and `valid` are read."""
-    valid = land.named_valid(obj, options.valid)
+    valid = named_valid(obj, options.valid)
     obj = fitted_variables(obj, options)
     dims = find_dimensions(obj, horizontal=options.horizontal, sample=options.sample)
     grid = Grid.of(obj, dims, periodic=options.periodic)
@@ -330,5 +335,5 @@ def build_pyramid(obj: Labelled, options: Options) -> xr.DataTree:
     if options.land_value is not None:
         obj = obj.where(obj != options.land_value)
     attrs = {"xmrcae_version": __version__, "xmrcae_options": options.to_json()}
-    given = None if valid is None else land.valid_from(valid, grid)
+    given = None if valid is None else valid_from(valid, grid)
     return pyramid.tree(obj, Layout.of(obj, dims, grid), valid=given, attrs=attrs)

@@ -21,7 +21,7 @@ import xarray as xr
 from fsspec.implementations.local import LocalFileSystem
 
 from .._version import __version__
-from ..grid.snapshots import PARTS
+from ..grid.split import PARTS
 from ..options import Options
 from .labels import attributes_from_json, attributes_to_json, coordinates_from_plain, coordinates_to_plain
 
@@ -289,7 +289,7 @@ def _from_tree(tree: xr.DataTree) -> MrCAE:
     from ..fitted import Fitted
     from ..grid.coordinates import Grid
     from ..grid.pyramid import Pyramid
-    from ..grid.snapshots import Standard
+    from ..grid.scaling import Standard
     from ..inference import Inference
     from ..model import MrCAE
 

@@ -10,7 +10,8 @@ import dask.base
 import numpy as np
 import xarray as xr
 
-from ..grid.coordinates import Dimensions, Grid, find_dimensions
+from ..grid.coordinates import Grid
+from ..grid.dimensions import Dimensions, find_dimensions
 from ..grid.pyramid import Pyramid
 from .panels import board, colour_bar, columns_of, label, limits, when, with_land
 from .surfaces import positions, surface_of

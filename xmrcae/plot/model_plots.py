@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from ..grid.coordinates import Grid, Labelled
+from ..grid.coordinates import Grid
+from ..grid.dimensions import Labelled
 from .curves import chosen_variable, errors, losses
 from .filters import draw_filters
 from .levels import extension, size_of

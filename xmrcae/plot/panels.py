@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ..grid.coordinates import Labelled
+from ..grid.dimensions import Labelled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

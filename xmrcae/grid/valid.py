@@ -1,18 +1,16 @@
-"""Valid pixels, gaps, and what stands on land while filters run over it."""
+"""Valid pixels: given, found, or taken from the nearest of another grid."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import scipy.sparse
-import scipy.sparse.linalg
 import xarray as xr
 
 from .._version import __version__
-from .coordinates import Grid, Labelled, find_dimensions, fittable_variables, is_geographic
+from .coordinates import Grid, is_geographic
+from .dimensions import Labelled, find_dimensions, fittable_variables
 
 #: Share of a cell under which two distances count as equal, as coordinates that are float32 need.
 ROUNDING = 1e-3
@@ -268,45 +266,3 @@ def find_valid(
         if not each.any():
             raise ValueError(f"no pixel of {name!r} is valid: the data are missing everywhere, or valid leaves nothing")
     return valid
-
-
-def fill(values: np.ndarray, has_data: np.ndarray, how: Any) -> np.ndarray:
-    """Values where there is no data: 0, or those that solve Laplace's equation from the coast inward.
-
-    Both are linear in the data, so a compressed training set stays exact.
-
-    Parameters
-    ----------
-    values : numpy.ndarray, shape (sample, variable, y, x)
-        Centred and scaled.
-    has_data : numpy.ndarray of bool, shape (variable, y, x)
-        Where `values` count.
-    how : {0, "harmonic"}
-        What to fill with.
-    """
-    filled = np.where(has_data, values, values.dtype.type(0))
-    if how == "harmonic":
-        for variable, has in enumerate(has_data):
-            if has.all() or not has.any():
-                continue
-            land, coast, solve = _laplace(has.tobytes(), has.shape)
-            field = filled[:, variable].reshape(len(filled), -1)
-            field[:, land] = solve(coast @ field.T.astype(np.float64)).T
-            filled[:, variable] = field.reshape(filled[:, variable].shape)
-    return filled
-
-
-@lru_cache(maxsize=16)
-def _laplace(has_data: bytes, shape: tuple[int, int]) -> tuple[np.ndarray, Any, Any]:
-    """The land pixels, and the system of their discrete Laplace equation with the data as boundary values."""
-    has = np.frombuffer(has_data, dtype=bool)
-    chains = [scipy.sparse.diags_array([1.0, 1.0], offsets=[-1, 1], shape=(n, n)) for n in shape]
-    neighbours = scipy.sparse.kron(chains[0], scipy.sparse.eye_array(shape[1])) + scipy.sparse.kron(
-        scipy.sparse.eye_array(shape[0]), chains[1]
-    )
-    neighbours = neighbours.tocsr()
-    land = np.flatnonzero(~has)
-    degree = scipy.sparse.diags_array(neighbours.sum(axis=1)[land])
-    system = (degree - neighbours[land][:, land]).tocsc()
-    coast = neighbours[land] @ scipy.sparse.diags_array(has.astype(np.float64))
-    return land, coast.tocsr(), scipy.sparse.linalg.splu(system).solve

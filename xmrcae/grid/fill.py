@@ -1,0 +1,64 @@
+"""What stands on land and in the padding while filters run over it."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+import scipy.sparse.linalg
+
+from .pyramid import Pyramid
+
+
+def complete(values: np.ndarray, has_data: np.ndarray, pyramid: Pyramid, level: int, how: Any) -> np.ndarray:
+    """A level with land filled and its padding repeated from the edge."""
+    rows = pyramid.y.inside(level)
+    columns = slice(None) if pyramid.x.periodic else pyramid.x.inside(level)
+    part = (..., rows, columns)
+    result = np.zeros_like(values)
+    result[part] = fill(values[part], has_data[part], how)
+    return pyramid.repeat_edge(result, level)
+
+
+def fill(values: np.ndarray, has_data: np.ndarray, how: Any) -> np.ndarray:
+    """Values where there is no data: 0, or those that solve Laplace's equation from the coast inward.
+
+    Both are linear in the data, so a compressed training set stays exact.
+
+    Parameters
+    ----------
+    values : numpy.ndarray, shape (sample, variable, y, x)
+        Centred and scaled.
+    has_data : numpy.ndarray of bool, shape (variable, y, x)
+        Where `values` count.
+    how : {0, "harmonic"}
+        What to fill with.
+    """
+    filled = np.where(has_data, values, values.dtype.type(0))
+    if how == "harmonic":
+        for variable, has in enumerate(has_data):
+            if has.all() or not has.any():
+                continue
+            land, coast, solve = _laplace(has.tobytes(), has.shape)
+            field = filled[:, variable].reshape(len(filled), -1)
+            field[:, land] = solve(coast @ field.T.astype(np.float64)).T
+            filled[:, variable] = field.reshape(filled[:, variable].shape)
+    return filled
+
+
+@lru_cache(maxsize=16)
+def _laplace(has_data: bytes, shape: tuple[int, int]) -> tuple[np.ndarray, Any, Any]:
+    """The land pixels, and the system of their discrete Laplace equation with the data as boundary values."""
+    has = np.frombuffer(has_data, dtype=bool)
+    chains = [scipy.sparse.diags_array([1.0, 1.0], offsets=[-1, 1], shape=(n, n)) for n in shape]
+    neighbours = scipy.sparse.kron(chains[0], scipy.sparse.eye_array(shape[1])) + scipy.sparse.kron(
+        scipy.sparse.eye_array(shape[0]), chains[1]
+    )
+    neighbours = neighbours.tocsr()
+    land = np.flatnonzero(~has)
+    degree = scipy.sparse.diags_array(neighbours.sum(axis=1)[land])
+    system = (degree - neighbours[land][:, land]).tocsc()
+    coast = neighbours[land] @ scipy.sparse.diags_array(has.astype(np.float64))
+    return land, coast.tocsr(), scipy.sparse.linalg.splu(system).solve

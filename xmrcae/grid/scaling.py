@@ -1,0 +1,73 @@
+"""Centring and scaling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from .pyramid import Pyramid, restrict_all
+
+
+@dataclass(frozen=True)
+class Standard:
+    """Centring and scaling: (x - centre) / scale, per variable.
+
+    Attributes
+    ----------
+    centre : numpy.ndarray, shape (season, variable, y, x)
+        Time mean of each pixel, one a calendar month with ``center="month"``; or a constant. In the data's units.
+    scale : numpy.ndarray, shape (variable,)
+        In the data's units.
+    mean : numpy.ndarray, shape (variable, y, x)
+        Training mean, which stands in for a missing value.
+    valid : numpy.ndarray of bool, shape (variable, y, x)
+        Pixels to be described.
+    monthly : bool
+        Whether `centre` is a monthly climatology.
+    fill : {0, "harmonic"}
+        What stands on land.
+    """
+
+    centre: np.ndarray
+    scale: np.ndarray
+    mean: np.ndarray
+    valid: np.ndarray
+    monthly: bool
+    fill: Any
+
+    def apply(self, values: np.ndarray, season: np.ndarray) -> np.ndarray:
+        """Snapshots (sample, variable, y, x) centred and scaled; NaN where missing, 0 on land."""
+        return np.where(self.valid, (values - self._centre(season)) / self._scale(values), values.dtype.type(0))
+
+    def undo(self, values: np.ndarray, season: np.ndarray) -> np.ndarray:
+        """Back to the data's units; NaN where not valid."""
+        result = values * self._scale(values) + self._centre(season)
+        return np.where(self.valid, result, values.dtype.type(np.nan))
+
+    def stand_in(self, values: np.ndarray, season: np.ndarray) -> np.ndarray:
+        """Snapshots with the mean in place of missing values."""
+        mean = self._centre(season) if self.monthly else self.mean
+        return np.where(np.isfinite(values), values, mean).astype(values.dtype, copy=False)
+
+    def astype(self, dtype: Any) -> Standard:
+        """The same in another precision."""
+        return replace(self, centre=self.centre.astype(dtype), mean=self.mean.astype(dtype))
+
+    def at_levels(self, pyramid: Pyramid) -> list[Standard]:
+        """The same for each level within the data's extent, coarsest first: restriction and scaling commute."""
+        has_data = pyramid.pad(self.valid) & pyramid.may_have_data(pyramid.levels - 1)
+        centres = restrict_all(pyramid, pyramid.pad(self.centre), has_data)
+        means = restrict_all(pyramid, pyramid.pad(self.mean), has_data)
+        result = []
+        for level, ((centre, has), (mean, _)) in enumerate(zip(centres, means, strict=True)):
+            cut = pyramid.cut(level)
+            result.append(replace(self, centre=centre[cut], mean=mean[cut], valid=has[cut]))
+        return result
+
+    def _centre(self, season: np.ndarray) -> np.ndarray:
+        return self.centre[season] if self.monthly else self.centre[0]
+
+    def _scale(self, values: np.ndarray) -> np.ndarray:
+        return self.scale[:, None, None].astype(values.dtype)
