@@ -18,6 +18,11 @@ VALUES = make_land((21, 30))
 # Split
 
 
+def snapshots(n):
+    """The positions of n snapshots without coordinates."""
+    return xr.DataArray(np.arange(n), dims="time")
+
+
 def sizes_of(parts):
     """Number of training, validation and test snapshots."""
     return [len(part) for part in parts.values()]
@@ -26,26 +31,26 @@ def sizes_of(parts):
 @pytest.mark.parametrize(("n", "sizes"), [(10, [7, 2, 1]), (128, [90, 25, 13]), (4, [3, 1, 0])])
 @pytest.mark.parametrize("split", [(0.7, 0.2, 0.1), "blocks"])
 def test_split_gives_every_snapshot_one_part(n, sizes, split):
-    parts = split_samples(n, split, seed=0)
+    parts = split_samples(snapshots(n), split, seed=0)
     assert list(parts) == ["training", "validation", "test"]
     assert sizes_of(parts) == sizes
     np.testing.assert_array_equal(np.sort(np.concatenate(list(parts.values()))), np.arange(n))
 
 
 def test_random_split_depends_on_the_seed_alone():
-    first, again, other = (split_samples(50, (0.7, 0.2, 0.1), seed=seed)["training"] for seed in (3, 3, 4))
+    first, again, other = (split_samples(snapshots(50), (0.7, 0.2, 0.1), seed=seed)["training"] for seed in (3, 3, 4))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
 
 
 def test_random_split_leaves_numpys_random_state_alone():
     before = np.random.get_state()[1].copy()  # noqa: NPY002
-    split_samples(50, (0.7, 0.2, 0.1), seed=3)
+    split_samples(snapshots(50), (0.7, 0.2, 0.1), seed=3)
     np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
 
 
 def test_blocks_are_contiguous_in_time():
-    for part in split_samples(40, "blocks", seed=0).values():
+    for part in split_samples(snapshots(40), "blocks", seed=0).values():
         np.testing.assert_array_equal(np.diff(part), 1)
 
 
@@ -58,14 +63,14 @@ def test_blocks_are_contiguous_in_time():
     ],
 )
 def test_split_by_indexers(split):
-    parts = split_samples(10, split, seed=0)
+    parts = split_samples(snapshots(10), split, seed=0)
     for part, expected in zip(parts.values(), (range(7), range(7, 9), range(9, 10)), strict=True):
         np.testing.assert_array_equal(part, expected)
 
 
 @pytest.mark.parametrize("empty", [[], slice(0, 0), np.zeros(10, dtype=bool), ()])
 def test_test_part_may_be_empty(empty):
-    assert sizes_of(split_samples(10, (slice(0, 7), slice(7, 10), empty), seed=0)) == [7, 3, 0]
+    assert sizes_of(split_samples(snapshots(10), (slice(0, 7), slice(7, 10), empty), seed=0)) == [7, 3, 0]
 
 
 def test_snapshots_in_no_part_are_left_out():
@@ -88,7 +93,7 @@ def test_snapshots_in_no_part_are_left_out():
 )
 def test_split_that_does_not_suit_the_snapshots_is_an_error(split, message):
     with pytest.raises(ValueError, match=message):
-        split_samples(10, split, seed=0)
+        split_samples(snapshots(10), split, seed=0)
 
 
 # Centring and scaling

@@ -13,19 +13,19 @@ import xarray as xr
 
 from .fitted import Fitted
 from .grid.coordinates import Grid
-from .grid.dimensions import Dimensions, Labelled
+from .grid.dimensions import Dimensions, Labelled, check_names
 from .grid.layout import Layout, map_samples
 from .grid.pyramid import Pyramid
 from .inference import Inference
 
 
-def flat_codes(obj: Labelled, fitted: Fitted, center: Any) -> tuple[Any, Layout]:
+def flat_codes(obj: Labelled, fitted: Fitted) -> tuple[Any, Layout]:
     """All codes (sample, code) of labelled data, and how they lie."""
     obj = fitted.variables_of(obj)
     layout = fitted.layout(obj)
     array = layout.array(obj).astype(fitted.dtype, copy=False)
     size = (sum(fitted.inference.sizes),)
-    season = fitted.season(layout, center)
+    season = fitted.season(layout)
     return map_samples(fitted.inference.encode, array, season, shape=size, dtype=np.float32), layout
 
 
@@ -33,6 +33,7 @@ def codes_to_tree(flat: Any, inference: Inference, layout: Layout, attrs: dict[s
     """All codes (sample, code) as a DataTree with an `encoding` (sample, channel, y, x) a level."""
     pyramid = inference.pyramid
     grid = pyramid.grid
+    check_names([*layout.order, *layout.sample_coords.coords])
     nodes: dict[str, xr.Dataset] = {"/": xr.Dataset(attrs=attrs)}
     for level, active in enumerate(inference.active):
         values = map_samples(inference.scatter, flat, shape=active.shape, dtype=np.float32, level=level)
@@ -124,10 +125,9 @@ def _active_codes(encoding: xr.DataArray, inference: Inference, level: int) -> t
     ), layout
 
 
-def fields_of(
-    flat: Any, fitted: Fitted, layout: Layout, season: np.ndarray, *, level: int, attrs: dict[str, Any]
-) -> Labelled:
+def fields_of(flat: Any, fitted: Fitted, layout: Layout, *, level: int, attrs: dict[str, Any]) -> Labelled:
     """Fields on a level's grid from the codes (sample, code) of the levels up to it."""
+    season = fitted.season(layout)
     inference, grid = fitted.inference, fitted.inference.pyramid.grid
     shape = inference.standards[level].valid.shape
     fields = map_samples(inference.decode, flat, season, shape=shape, dtype=fitted.dtype, level=level)
@@ -137,6 +137,14 @@ def fields_of(
         for v, name in enumerate(fitted.variables)
     }
     return xr.Dataset(arrays, attrs=attrs) if fitted.is_dataset else next(iter(arrays.values()))
+
+
+def with_gaps_of(given: Labelled, result: Labelled) -> Labelled:
+    """The same result with NaN where the given data have it; nothing but values changes."""
+    if isinstance(result, xr.Dataset):
+        return result.assign({name: with_gaps_of(given[name], each) for name, each in result.data_vars.items()})
+    known = given.variable.notnull().transpose(*result.dims)
+    return result.copy(data=result.variable.where(known).data)
 
 
 def encoding_grid(pyramid: Pyramid, level: int) -> Grid:

@@ -13,7 +13,7 @@ from .arrays import on_host
 from .grid.dimensions import Dimensions, Labelled
 from .grid.layout import Layout
 from .grid.scaling import Standard
-from .grid.split import seasons
+from .grid.split import months, time_of
 
 if TYPE_CHECKING:
     from .grid.training_set import TrainingSet
@@ -92,19 +92,16 @@ class Fitted:
         """How new data lie on the fitted grid; sample dimensions are all but the horizontal ones."""
         grid = self.inference.pyramid.grid
         first = obj[self.variables[0]] if isinstance(obj, xr.Dataset) else obj
-        sample = tuple(
-            str(dim)
-            for dim in first.dims
-            if dim in self.sample or (dim not in (grid.y, grid.x) and first.sizes[dim] > 1)
-        )
+        sample = tuple(str(dim) for dim in first.dims if dim not in (grid.y, grid.x) and first.sizes[dim] != 1)
         return Layout.of(obj, Dimensions(sample, grid.y, grid.x), grid)
 
-    def season(self, layout: Layout, center: Any) -> np.ndarray:
-        """The centre that each snapshot of a layout departs from."""
-        sample = layout.dims.sample
-        time = layout.sample_coords.get(self.sample[0]) if len(self.sample) == 1 else None
-        n = int(np.prod(layout.sample_shape))
-        return seasons(time if not sample or time is not None else None, n, center=center)
+    def season(self, layout: Layout) -> Any:
+        """The centre that each snapshot of a layout departs from, (sample,): its month, or always 0."""
+        if not self.standard.monthly:
+            return np.zeros(int(np.prod(layout.sample_shape)), dtype=np.int64)
+        time = time_of(self.split.coords.to_dataset(), self.split.dims)
+        name = None if time is None else time.name
+        return months(layout.sample_coords, layout.dims.sample, layout.sample_shape, name=name)
 
     def orient(self, result: xr.DataArray) -> xr.DataArray:
         """A result on ascending rows and columns, in the fitted data's order and orientation."""

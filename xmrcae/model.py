@@ -176,7 +176,7 @@ class MrCAE:
         """
         from .codes import codes_to_tree, flat_codes
 
-        flat, layout = flat_codes(obj, self.fitted, self.options.center)
+        flat, layout = flat_codes(obj, self.fitted)
         return codes_to_tree(flat, self.fitted.inference, layout, self._attrs())
 
     def decode(self, codes: xr.DataTree, *, level: int | None = None) -> Labelled:
@@ -208,9 +208,7 @@ class MrCAE:
     def _decode(self, flat: Any, layout: Layout, level: int) -> Labelled:
         from .codes import fields_of
 
-        return fields_of(
-            flat, self.fitted, layout, self.fitted.season(layout, self.options.center), level=level, attrs=self._attrs()
-        )
+        return fields_of(flat, self.fitted, layout, level=level, attrs=self._attrs())
 
     def reconstruct(self, obj: Labelled, *, keep_gaps: bool = False) -> Labelled:
         """decode(encode(obj)), on the data's own grid.
@@ -232,14 +230,13 @@ class MrCAE:
         ValueError
             For data on another grid.
         """
-        from .codes import flat_codes
+        from .codes import flat_codes, with_gaps_of
 
-        flat, layout = flat_codes(obj, self.fitted, self.options.center)
+        flat, layout = flat_codes(obj, self.fitted)
         result = layout.restore(self._decode(flat, layout, self.levels - 1))
-        result = result.assign_coords({dim: obj.coords[dim] for dim in layout.indexers if dim in obj.coords})
-        if keep_gaps:
-            result = result.where(self.fitted.variables_of(obj).notnull())
-        return result
+        given = self.fitted.variables_of(obj)
+        result = result.assign_coords(given.coords)
+        return with_gaps_of(given, result) if keep_gaps else result
 
     def score(self, obj: Labelled, *, weights: Any = None) -> xr.Dataset:
         """Compare each level's reconstruction with the data restricted to that level.

@@ -10,7 +10,7 @@ import xarray as xr
 
 from .grid.dimensions import Labelled
 from .grid.layout import BLOCK_BYTES, as_node, call
-from .grid.training_set import grid_weights
+from .grid.training_set import grid_weights, known_weights
 
 if TYPE_CHECKING:
     from .model import MrCAE
@@ -23,7 +23,7 @@ def score(model: MrCAE, obj: Labelled, *, weights: Any) -> xr.Dataset:
     pyramid, network = inference.pyramid, inference.network
     obj = fitted.variables_of(obj)
     layout = fitted.layout(obj)
-    pixel_weights = grid_weights(weights, pyramid.grid)
+    pixel_weights = known_weights(grid_weights(weights, pyramid.grid), inference.standards[-1].valid)
     array = layout.array(obj).astype(fitted.dtype, copy=False)
     if not len(array):
         raise ValueError("score needs at least one snapshot; none was given")
@@ -93,13 +93,13 @@ def _own(level: int, position: int, shapes: list[Any]) -> int:
 def _total(model: MrCAE, layout: Any, array: Any) -> np.ndarray:
     """Sums of squared errors and numbers of values of every pixel, over all snapshots."""
     errors = model.fitted.inference.squared_errors
-    season = model.fitted.season(layout, model.options.center)
+    season = model.fitted.season(layout)
     if not isinstance(array, da.Array):
         length = max(1, BLOCK_BYTES // max(1, array[:1].nbytes))
         cuts = [slice(i, i + length) for i in range(0, len(array), length)]
         return np.sum([errors(array[cut], season[cut])[0] for cut in cuts], axis=0)
     array = array.rechunk({1: -1, 2: -1, 3: -1})
-    beside = da.from_array(season, chunks=(array.chunks[0],))
+    beside = da.asarray(season).rechunk((array.chunks[0],))
     levels = model.fitted.inference.standards
     pixels = sum(s.valid.size for s in levels) + len(levels) * levels[-1].valid.size
     blocks = da.blockwise(

@@ -15,6 +15,9 @@ Labelled = xr.DataArray | xr.Dataset
 #: Indexes of values that no file can hold; older xarray calls their coordinates objects.
 PANDAS_ONLY = pd.PeriodIndex, pd.IntervalIndex, pd.CategoricalIndex
 
+#: Dimensions, coordinates and levels of the index of codes.
+CODES_OWN = ("channel", "encoding", "feature", "group", "inside", "level")
+
 
 @dataclass(frozen=True)
 class Dimensions:
@@ -23,6 +26,26 @@ class Dimensions:
     sample: tuple[str, ...]
     y: str
     x: str
+
+
+def check_names(names: Iterable[Any]) -> None:
+    """Refuse names of dimensions and coordinates that codes could not keep.
+
+    Raises
+    ------
+    ValueError
+        Naming the first, and what to call it.
+    """
+    for name in names:
+        if name in CODES_OWN:
+            why, other = "which codes use for themselves", f"{name}_of_data"
+        elif "/" in str(name):
+            why, other = 'with "/", which a DataTree cannot hold', str(name).replace("/", "_")
+        else:
+            continue
+        raise ValueError(
+            f"the data have the name {name!r}, {why}: rename it first, with .rename({{{name!r}: {other!r}}})"
+        )
 
 
 def find_dimensions(obj: Labelled, *, horizontal: Sequence[str] | None = None, sample: Any = None) -> Dimensions:

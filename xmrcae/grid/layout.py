@@ -26,9 +26,9 @@ class Layout:
     Attributes
     ----------
     dims : Dimensions
-        Its sample and horizontal dimensions.
+        Its horizontal dimensions; all others, those of length 1 too, are sample dimensions.
     order : tuple of str
-        The order of its dimensions, those of length 1 that are neither left out.
+        The order of its dimensions.
     indexers : mapping
         Where its rows and columns lie in the grid's.
     sample_coords : xarray.Dataset
@@ -46,13 +46,20 @@ class Layout:
     @classmethod
     def of(cls, obj: Labelled, dims: Dimensions, grid: Grid) -> Layout:
         """The layout of `obj` on `grid`; an error if `obj` lies on another grid."""
-        used = {*dims.sample, dims.y, dims.x}
-        obj = obj.isel({dim: 0 for dim in obj.dims if dim not in used})
-        first = obj[next(iter(obj.data_vars))] if isinstance(obj, xr.Dataset) else obj
-        names = [name for name, c in obj.coords.items() if set(c.dims) <= set(dims.sample)]
+        fields = list(obj.data_vars.values()) if isinstance(obj, xr.Dataset) else [obj]
+        shared = [str(dim) for dim in fields[0].dims if all(dim in field.dims for field in fields)]
+        for field in fields:
+            long = [dim for dim in field.dims if dim not in shared and field.sizes[dim] != 1]
+            if long:
+                raise ValueError(
+                    f"{field.name!r} has the dimension {long[0]!r}, which {fields[0].name!r} has not: select from it"
+                )
+        sample = *dims.sample, *(d for d in shared if d not in (*dims.sample, dims.y, dims.x))
+        names = [name for name, c in obj.coords.items() if set(c.dims) <= set(sample)]
         coords = obj.coords.to_dataset()[names]
-        shape = tuple(obj.sizes[dim] for dim in dims.sample)
-        return cls(dims, tuple(map(str, first.dims)), grid.indexers(obj), coords, shape)
+        shape = tuple(obj.sizes[dim] for dim in sample)
+        dims = Dimensions(sample, dims.y, dims.x)
+        return cls(dims, tuple(shared), grid.indexers(obj), coords, shape)
 
     def array(self, obj: Labelled) -> Any:
         """The values as (sample, variable, y, x), both coordinates ascending; a dask array for lazy data."""
@@ -80,7 +87,8 @@ class Layout:
         values = values.reshape(*self.sample_shape, *values.shape[1:])
         result = xr.DataArray(values, dims=(*sample, *dims), name=name, attrs=attrs)
         result = result.assign_coords(self.sample_coords.coords).assign_coords(coords.coords)
-        at = max((self.order.index(dim) + 1 for dim in sample), default=0)
+        long = [dim for dim, n in zip(sample, self.sample_shape, strict=True) if n != 1]
+        at = max((self.order.index(dim) + 1 for dim in long or sample[:1]), default=0)
         new = [dim for dim in dims if dim not in self.order]
         order = [*self.order[:at], *new, *self.order[at:]]
         return result.transpose(*(dim for dim in order if dim in result.dims))
@@ -103,15 +111,15 @@ class Layout:
 
 
 def map_samples(
-    function: Callable[..., Any], array: Any, *others: np.ndarray, shape: tuple[int, ...], dtype: Any, **kwargs: Any
+    function: Callable[..., Any], array: Any, *others: Any, shape: tuple[int, ...], dtype: Any, **kwargs: Any
 ) -> Any:
     """Apply a function of a block of samples, (t, ...) to (t, *shape); one task a block if the array is lazy.
 
-    The `others`, (t,) each, are cut into the same blocks and follow it as arguments.
+    The `others`, (t,) each, are cut into the same blocks and follow it as arguments; lazy ones make the result lazy.
     """
-    if isinstance(array, da.Array):
-        array = array.rechunk({axis: -1 for axis in range(1, array.ndim)})
-        beside = [da.from_array(other, chunks=(array.chunks[0],)) for other in others]
+    if any(isinstance(each, da.Array) for each in (array, *others)):
+        array = da.asarray(array).rechunk({axis: -1 for axis in range(1, array.ndim)})
+        beside = [da.asarray(other).rechunk((array.chunks[0],)) for other in others]
         out, inner = "t" + "opqr"[: len(shape)], "t" + "abcd"[: array.ndim - 1]
         return da.blockwise(
             call, out, array, inner, *(argument for other in beside for argument in (other, "t")),

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from ..stencils import FULL_WEIGHTING
-from .coordinates import Grid, is_geographic
+from .coordinates import Grid, period, shortest
 from .layout import Layout, map_samples, merge_samples
 
 
@@ -132,23 +133,30 @@ class Pyramid:
         """
         levels = self.levels if levels is None else levels
         step = 2 ** max(0, levels - self.levels)
-        axes = []
-        for dim, own, axis, size in zip(
-            (grid.y, grid.x), (self.grid.y, self.grid.x), (self.y, self.x), grid.sizes, strict=True
-        ):
-            fine, coarse = _points(grid, dim), _points(self.grid, own)
-            fits = [
-                first for first in range(step) if levels >= self.levels and grid.periodic == self.grid.periodic
-                and len(fine[first::step]) == len(coarse) and np.allclose(fine[first::step], coarse, rtol=1e-5)
-            ]  # fmt: skip
-            if not fits:
-                raise ValueError(
-                    f"start: level {self.levels - 1} of levels={levels} over these data is not the grid of the model "
-                    f"to start from: along {dim!r}, every {step}. coordinate has to be one of its {len(coarse)}, as in "
-                    "a level of data.mrcae.pyramid()"
-                )
-            axes.append(axis.refined(size, levels, fits[0]))
-        return Pyramid(grid, levels, axes[0], axes[1], self.restriction)
+        offsets = list(product(range(step - 1, -1, -1), repeat=2))  # the likeliest first: from the last of a cell on
+        why = [self._why_no_level(grid, step, at) for at in offsets]
+        if levels < self.levels or all(why):
+            raise ValueError(
+                f"start: level {self.levels - 1} of levels={levels} over these data is not the grid of the model to "
+                f"start from, taking every {step}. row and column, as in a level of data.mrcae.pyramid(): {why[0]}"
+            )
+        first = offsets[why.index("")]
+        y, x = (
+            axis.refined(size, levels, at) for axis, size, at in zip((self.y, self.x), grid.sizes, first, strict=True)
+        )
+        return Pyramid(grid, levels, y, x, self.restriction)
+
+    def _why_no_level(self, grid: Grid, step: int, first: tuple[int, int]) -> str:
+        """Why every so many rows and columns of another grid are not this one's, in the same order; "" if they are."""
+        every = {dim: slice(at, None, step) for dim, at in zip((grid.y, grid.x), first, strict=True)}
+        points = xr.DataArray(np.broadcast_to(False, grid.sizes), grid.coords.coords, (grid.y, grid.x)).isel(every)
+        try:
+            order = self.grid.indexers(points)
+        except ValueError as error:
+            return str(error)
+        if grid.periodic != self.grid.periodic:
+            return "one of the two is periodic"
+        return "" if all(at == slice(None) for at in order.values()) else "the order is another"
 
     def shape(self, level: int) -> tuple[int, int]:
         """Rows and columns of a level, padding included; -1 is the bottleneck."""
@@ -223,7 +231,8 @@ class Pyramid:
     def encoding_coordinates(self, level: int) -> xr.Dataset:
         """Coordinates of a level's encoding grid, uncut, with `inside` marking what lies in the data's extent.
 
-        Outer cells carry the coordinate continued by its last spacing, NaN where it is 2-D.
+        Outer cells carry the coordinate continued by its last spacing; a 2-D one is missing there: NaN, NaT, no text,
+        False.
         """
         dims = {self.grid.y: self.y, self.grid.x: self.x}
         within = {dim: axis.inside(level - 1) for dim, axis in dims.items()}
@@ -232,11 +241,10 @@ class Pyramid:
         for name, coordinate in self.grid.coords.coords.items():
             if coordinate.ndim == 1:
                 axis, dim = dims[str(coordinate.dims[0])], coordinate.dims[0]
-                period = 360 if is_geographic(coordinate, "longitude") else None
-                values = _continued(coordinate.values, axis.positions(level - 1), period=period)
+                values = _continued(coordinate.values, axis.positions(level - 1), circle=period(coordinate))
                 result[name] = (dim, values, coordinate.attrs)
             else:
-                values = np.full([sizes[str(dim)] for dim in coordinate.dims], np.nan)
+                values = _missing([sizes[str(dim)] for dim in coordinate.dims], coordinate.dtype)
                 index = tuple(dims[str(d)].positions(level - 1)[within[str(d)]] for d in coordinate.dims)
                 values[tuple(within[str(d)] for d in coordinate.dims)] = coordinate.values[np.ix_(*index)]
                 result[name] = (coordinate.dims, values, coordinate.attrs)
@@ -279,25 +287,22 @@ class Pyramid:
         return tree
 
 
-def _points(grid: Grid, dim: str) -> np.ndarray:
-    """The coordinate along a dimension, or positions where there is none."""
-    values = (
-        grid.coords[dim].values
-        if dim in grid.coords.coords
-        else np.arange(dict(zip((grid.y, grid.x), grid.sizes, strict=True))[dim])
-    )
-    return values.astype(np.float64) if values.dtype.kind in "iuf" else np.arange(float(len(values)))
+def _missing(shape: Sequence[int], dtype: np.dtype[Any]) -> np.ndarray:
+    """An array without values, of a type that can hold those of `dtype`: whole numbers become float64."""
+    if dtype.kind in "iu":
+        return np.full(shape, np.nan)
+    nothing = {"b": False, "M": "NaT", "m": "NaT", "U": "", "S": b"", "T": ""}.get(dtype.kind, np.nan)
+    return np.full(shape, nothing, dtype=dtype)
 
 
-def _continued(values: np.ndarray, positions: np.ndarray, *, period: float | None) -> np.ndarray:
+def _continued(values: np.ndarray, positions: np.ndarray, *, circle: float | None) -> np.ndarray:
     """A 1-D coordinate at positions along the data, continued by its last spacing beyond them."""
     n = len(values)
     result = values[positions.clip(0, n - 1)]
     if values.dtype.kind not in "iuf" or n < 2:
         return result
-    first, last = values[1] - values[0], values[-1] - values[-2]
-    if period is not None:  # a longitude may pass the date line or Greenwich between its last two points
-        first, last = (step - period * round(float(step) / period) for step in (first, last))
+    # A longitude may pass the date line or Greenwich between its last two points.
+    first, last = (shortest(step, circle) for step in (values[1] - values[0], values[-1] - values[-2]))
     before, after = positions < 0, positions >= n
     result[before] = values[0] + positions[before] * first
     result[after] = values[-1] + (positions[after] - n + 1) * last

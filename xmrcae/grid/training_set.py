@@ -19,11 +19,11 @@ from ..options import Options
 from . import compression
 from .blocks import free_memory
 from .coordinates import Grid
-from .dimensions import Labelled, find_dimensions, fittable_variables
+from .dimensions import Labelled, check_names, find_dimensions, fittable_variables
 from .layout import Layout
 from .pyramid import Pyramid
 from .scaling import Standard
-from .split import seasons, split_samples
+from .split import months, split_samples
 from .survey import Rules, Survey, survey
 from .valid import find_valid, named_valid, valid_from
 
@@ -143,6 +143,7 @@ class Preparation:
         self.options = options
         named = named_valid(obj, options.valid)  # a variable that is not fitted, maybe
         self.obj = obj = fitted_variables(obj, options)
+        check_names([*obj.dims, *obj.coords])
         self.dims = find_dimensions(obj, horizontal=options.horizontal, sample=options.sample)
         grid = Grid.of(obj, self.dims, periodic=options.periodic)
         grid = replace(grid, coords=grid.coords.compute())  # a model outlives the file that 2-D coordinates lie in
@@ -154,15 +155,18 @@ class Preparation:
         options.channels_of(self.pyramid.levels)
         self.layout = Layout.of(obj, self.dims, grid)
         n_samples = int(np.prod(self.layout.sample_shape))
-        parts = split_samples(n_samples, options.split, seed=options.seed)
-        self.season = seasons(_time(self.layout, obj), n_samples, center=options.center)
+        samples = _over_samples(np.arange(n_samples), self.layout, self.dims.sample)
+        parts = split_samples(samples, options.split, seed=options.seed)
+        self.season = np.zeros(n_samples, dtype=np.int64)
+        if options.center == "month":
+            self.season = np.asarray(months(samples.coords.to_dataset(), samples.dims, samples.shape))
         self.names: list[Any] = list(obj.data_vars) if isinstance(obj, xr.Dataset) else [obj.name]
         if start is not None and self.names != start[2]:
             raise ValueError(f"start: the model describes {start[2]}, the data hold {self.names}")
         options.epsilons(self.pyramid.levels, self.names, np.ones(len(self.names)), np.ones(len(self.names)))
         given = None if named is None else valid_from(named, grid)
-        self.weights = grid_weights(options.weights, grid)
-        self.split = _split_labels(parts, self.layout, self.dims.sample)
+        weights = grid_weights(options.weights, grid)
+        self.split = _split_labels(parts, samples)
         self.parts = {part: positions for part, positions in parts.items() if len(positions)}
 
         self.memory = float(memory or options.memory or free_memory() / 2)
@@ -184,6 +188,7 @@ class Preparation:
             is_land=None if options.land_value is None else found.is_land, gaps=options.gaps,
             missing=found.finite_in_training == 0, variables=self.names,
         )  # fmt: skip
+        self.weights = known_weights(weights, valid)
         standard, self.rms = _standard(found, valid, options)
         if start is not None:
             standard = replace(standard, scale=start[1].scale)
@@ -271,15 +276,8 @@ def _digest(arrays: list[np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def _time(layout: Layout, obj: Labelled) -> xr.DataArray | None:
-    """The coordinate with dates along the sample dimension."""
-    sample = layout.dims.sample
-    times = [obj.coords[dim] for dim in sample if dim in obj.coords]
-    return times[0] if len(sample) == 1 and times else None
-
-
 def grid_weights(weights: Any, grid: Grid) -> np.ndarray:
-    """The weight of each pixel, (y, x), ascending, from None, "area" or a DataArray."""
+    """The weight of each pixel, (y, x), ascending, from None, "area" or a DataArray; NaN where latitude is missing."""
     if weights is None:
         return np.ones(grid.sizes)
     if isinstance(weights, str):
@@ -290,6 +288,18 @@ def grid_weights(weights: Any, grid: Grid) -> np.ndarray:
     if not (np.isfinite(values).all() and (values >= 0).all() and values.any()):
         raise ValueError("weights must be finite, at least 0, and somewhere above it")
     return values
+
+
+def known_weights(weights: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Weights, (y, x), with 0 where they are missing and no variable, (variable, y, x), is valid."""
+    missing = np.isnan(weights)
+    wanted = int((missing & valid.any(0)).sum())
+    if wanted:
+        raise ValueError(
+            f'weights="area" needs the latitude of each valid pixel: that of {wanted} is missing, or no latitude; '
+            "give the weights as a DataArray, or leave these pixels out with valid="
+        )
+    return np.where(missing, 0.0, weights)
 
 
 def _standard(found: Survey, valid: np.ndarray, options: Options) -> tuple[Standard, np.ndarray]:
@@ -317,18 +327,26 @@ def _tail(epsilons: Any, standard: Standard, rms: np.ndarray, energy: float) -> 
     return energy * np.min(epsilons, axis=0)
 
 
-def _split_labels(parts: dict[str, np.ndarray], layout: Layout, sample: tuple[str, ...]) -> xr.DataArray:
-    labels = np.empty(int(np.prod(layout.sample_shape)), dtype="<U10")
+def _over_samples(values: np.ndarray, layout: Layout, sample: tuple[str, ...]) -> xr.DataArray:
+    """One value for each snapshot, over the sample dimensions and with their coordinates."""
+    sizes = dict(zip(layout.dims.sample, layout.sample_shape, strict=True))
+    coords = {name: c for name, c in layout.sample_coords.coords.items() if set(c.dims) <= set(sample)}
+    return xr.DataArray(values.reshape([sizes[dim] for dim in sample]), coords, sample)
+
+
+def _split_labels(parts: dict[str, np.ndarray], samples: xr.DataArray) -> xr.DataArray:
+    labels = np.empty(samples.size, dtype="<U10")
     for name, positions in parts.items():
         labels[positions] = name
-    coords = layout.sample_coords
-    return xr.DataArray(labels.reshape(layout.sample_shape), dims=sample, name="split", coords=coords.coords)
+    return samples.copy(data=labels.reshape(samples.shape)).rename("split")
 
 
 def build_pyramid(obj: Labelled, options: Options) -> xr.DataTree:
     """The pyramid of a DataArray or Dataset, labelled; of lazy data only coordinates and `valid` are read."""
     valid = named_valid(obj, options.valid)
     obj = fitted_variables(obj, options)
+    slashed = [obj.name, *obj.coords] if isinstance(obj, xr.DataArray) else obj.variables
+    check_names(name for name in slashed if "/" in str(name))
     dims = find_dimensions(obj, horizontal=options.horizontal, sample=options.sample)
     grid = Grid.of(obj, dims, periodic=options.periodic)
     pyramid = Pyramid.of(grid, levels=options.levels, restriction=options.restriction)
