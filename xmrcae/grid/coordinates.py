@@ -178,15 +178,15 @@ class Grid:
         Raises
         ------
         ValueError
-            If a 1-D coordinate that rows or columns are known by is missing somewhere or turns back, or rows lie along a
-        longitude and columns along a latitude.
+            If a 1-D coordinate that rows or columns are known by is missing somewhere or turns
+            back, or rows lie along a longitude and columns along a latitude.
         """
-        coords = _horizontal(obj, (dims.y, dims.x))
+        coords = horizontal_coordinates(obj, (dims.y, dims.x))
         found = [places(coords, dim, kind) for dim, kind in zip((dims.y, dims.x), FARTHEST, strict=True)]
         if [each[0].kind if each else None for each in found] == ["longitude", "latitude"]:
             raise ValueError(
-                f"horizontal=({dims.y!r}, {dims.x!r}) are rows and columns, but {dims.y!r} lies along a longitude: give "
-                f"horizontal=({dims.x!r}, {dims.y!r})"
+                f"horizontal=({dims.y!r}, {dims.x!r}) are rows and columns, but {dims.y!r} lies "
+                f"along a longitude: give horizontal=({dims.x!r}, {dims.y!r})"
             )
         descending = []
         for dim, each in zip((dims.y, dims.x), found, strict=True):
@@ -216,7 +216,7 @@ class Grid:
                 raise ValueError(f"the data have no dimension {dim!r}; the fitted grid has ({self.y}, {self.x})")
             if obj.sizes[dim] != size:
                 raise ValueError(f"dimension {dim!r} has {obj.sizes[dim]} points; the fitted grid has {size}")
-        given = _horizontal(obj, dims)
+        given = horizontal_coordinates(obj, dims)
         came = dict(zip(dims, (REVERSED if d else slice(None) for d in self.descending), strict=True))
         pairs, order = {}, {}
         for dim, kind in zip(dims, FARTHEST, strict=True):
@@ -247,7 +247,7 @@ class Grid:
         )
 
 
-def _horizontal(obj: Labelled, dims: tuple[str, str]) -> xr.Dataset:
+def horizontal_coordinates(obj: Labelled, dims: tuple[str, str]) -> xr.Dataset:
     """The coordinates of `obj` along horizontal dimensions, those of a dimension's own name being indexes."""
     names = [name for name, c in obj.coords.items() if c.dims and set(c.dims) <= set(dims)]
     coords = xr.Dataset(coords={name: obj.coords[name].variable for name in names})

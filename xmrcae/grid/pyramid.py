@@ -146,7 +146,7 @@ class Pyramid:
         )
         return Pyramid(grid, levels, y, x, self.restriction)
 
-    def _why_no_level(self, grid: Grid, step: int, first: tuple[int, int]) -> str:
+    def _why_no_level(self, grid: Grid, step: int, first: Sequence[int]) -> str:
         """Why every so many rows and columns of another grid are not this one's, in the same order; "" if they are."""
         every = {dim: slice(at, None, step) for dim, at in zip((grid.y, grid.x), first, strict=True)}
         points = xr.DataArray(np.broadcast_to(False, grid.sizes), grid.coords.coords, (grid.y, grid.x)).isel(every)

@@ -137,7 +137,7 @@ def months(
         raise ValueError(f'center="month" needs dates along {time.name!r}, not {time.dtype}: decode times first')
     times = _over_samples(time, sample, shape).data
     if isinstance(times, da.Array):
-        return times.map_blocks(_months, dtype=np.int64, meta=np.empty(0, np.int64))
+        return da.map_blocks(_months, times, dtype=np.int64, meta=np.empty(0, np.int64))
     return _months(times)
 
 

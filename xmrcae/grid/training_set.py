@@ -291,7 +291,10 @@ def grid_weights(weights: Any, grid: Grid) -> np.ndarray:
 
 
 def known_weights(weights: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Weights, (y, x), with 0 where they are missing and no variable, (variable, y, x), is valid."""
+    """Weights, (y, x), that are known wherever a variable, (variable, y, x), is valid.
+
+    Where they are missing on land they are the median of their row, since a point of a coarser level may lie there.
+    """
     missing = np.isnan(weights)
     wanted = int((missing & valid.any(0)).sum())
     if wanted:
@@ -299,7 +302,10 @@ def known_weights(weights: np.ndarray, valid: np.ndarray) -> np.ndarray:
             f'weights="area" needs the latitude of each valid pixel: that of {wanted} is missing, or no latitude; '
             "give the weights as a DataArray, or leave these pixels out with valid="
         )
-    return np.where(missing, 0.0, weights)
+    if not missing.any():
+        return weights
+    rows = np.ma.median(np.ma.masked_invalid(weights), axis=1).filled(np.nanmedian(weights))
+    return np.where(missing, rows[:, None], weights)
 
 
 def _standard(found: Survey, valid: np.ndarray, options: Options) -> tuple[Standard, np.ndarray]:

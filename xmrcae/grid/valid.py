@@ -9,11 +9,8 @@ import numpy as np
 import xarray as xr
 
 from .._version import __version__
-from .coordinates import Grid, is_geographic
-from .dimensions import Labelled, find_dimensions, fittable_variables
-
-#: Share of a cell under which two distances count as equal, as coordinates that are float32 need.
-ROUNDING = 1e-3
+from .coordinates import CIRCLE, SAME_PLACE, Grid, Place, horizontal_coordinates, places
+from .dimensions import Dimensions, Labelled, find_dimensions, fittable_variables
 
 
 def named_valid(obj: Labelled, valid: Any) -> Any:
@@ -59,9 +56,10 @@ def nearest_valid(
     Returns
     -------
     xarray.DataArray, (y, x)
-        On the field's coordinates and under its names, with the type, the name and the attributes of `valid`; lazy if
-        `valid` is. Nearest is judged along each coordinate by itself. Of two that are equally near, the one at the
-        smaller coordinate is taken: the southern, and the western, across the seam of longitude too.
+        On the field's coordinates, an index or such as ``lat(y)``, and under its names, with the
+        type, the name and the attributes of `valid`; lazy if `valid` is. Nearest is judged along
+        each coordinate by itself. Of two that are equally near, the one at the smaller coordinate
+        is taken: the southern, and the western, across the seam of longitude too.
 
     Raises
     ------
@@ -104,11 +102,11 @@ def nearest_valid(
     same_names = {to.y, to.x} == set(valid.dims)
     source = find_dimensions(_with_sample(valid), horizontal=(to.y, to.x) if same_names else None)
     nearest = {
-        dim: _nearest(_axis(valid, dim, "valid"), _axis(field, target, "field"))
-        for dim, target in ((source.y, to.y), (source.x, to.x))
+        dim: _nearest(_axis(valid, source, dim, kind, "valid"), _axis(field, to, target, kind, "field"))
+        for dim, target, kind in ((source.y, to.y, "latitude"), (source.x, to.x, "longitude"))
     }
     values = valid.transpose(source.y, source.x).isel(nearest).variable.data
-    coords = {dim: field[dim].variable for dim in (to.y, to.x)}
+    coords = horizontal_coordinates(field, (to.y, to.x)).coords
     attrs = valid.attrs | {"interpolation": "nearest neighbour", "xmrcae_version": __version__}
     return xr.DataArray(values, coords, (to.y, to.x), valid.name, attrs)
 
@@ -118,39 +116,42 @@ def _with_sample(obj: Labelled) -> Labelled:
     return obj.expand_dims("time") if len(obj.dims) == 2 and "time" not in obj.dims else obj
 
 
-def _axis(obj: Labelled, dim: str, argument: str) -> xr.DataArray:
-    """The coordinate along a dimension, if places can be told by it."""
-    if dim not in obj.coords or obj[dim].dtype.kind not in "iuf" or not np.isfinite(obj[dim].astype(float)).all():
-        raise ValueError(
-            f"{argument} has no finite numbers as 1-D coordinate along {dim!r}, so nothing tells which pixels are "
-            "near: interpolate curvilinear grids by other means, such as xESMF"
-        )
-    return obj[dim]
+def _axis(obj: Labelled, dims: Dimensions, dim: str, kind: str, argument: str) -> Place:
+    """The 1-D coordinate by which rows or columns are known."""
+    for place in places(horizontal_coordinates(obj, (dims.y, dims.x)), dim, kind):
+        values = place.variable.values
+        if place.is_numeric and values.ndim == 1 and np.isfinite(values).all():
+            return place
+    raise ValueError(
+        f"{argument} has no finite numbers as 1-D coordinate along {dim!r}, so nothing tells which pixels are "
+        "near: interpolate curvilinear grids by other means, such as xESMF"
+    )
 
 
-def _nearest(source: xr.DataArray, target: xr.DataArray) -> np.ndarray:
+def _nearest(source: Place, target: Place) -> np.ndarray:
     """Position in `source` of the value nearest to each of `target`, of two the smaller one."""
-    a, b = source.values.astype(np.float64), target.values.astype(np.float64)
-    wraps = is_geographic(source, "longitude") and is_geographic(target, "longitude")
+    a, b = source.variable.values, target.variable.values
+    wraps = bool(source.circle and target.circle)
     if wraps:  # one more on each side of the seam
-        a, b = a % 360, b % 360
+        a, b = a % CIRCLE, b % CIRCLE
     a, order = np.unique(a, return_index=True)
     if wraps:
-        order, a = order[np.r_[-1, : len(a), 0]], np.r_[a[-1] - 360, a, a[0] + 360]
+        order, a = order[np.r_[-1, : len(a), 0]], np.r_[a[-1] - CIRCLE, a, a[0] + CIRCLE]
     # All steps once round; the widest is no cell where the rest is a region.
     steps = np.sort(np.diff(a[1:]))[:-1] if wraps else np.diff(a)
     if not len(steps):
         raise ValueError(f"valid has one value along {source.name!r}: give at least two, so that it has cells")
     above = np.searchsorted(a, b).clip(1, len(a) - 1)
     to_below, to_above = b - a[above - 1], a[above] - b
-    is_above = to_above < to_below - ROUNDING * (to_below + to_above)
+    is_above = to_above < to_below - SAME_PLACE * (to_below + to_above)
     at = np.where(is_above, above, above - 1)
-    far = np.abs(b - a[at]) > (1 + ROUNDING) * steps.max()
+    far = np.abs(b - a[at]) > (1 + SAME_PLACE) * steps.max()
     if far.any():
         raise ValueError(
-            f"field reaches beyond valid: along {target.name!r}, {int(far.sum())} of its {len(b)} pixels, the first at "
-            f"{target.values[far][0]}, lie farther than one cell ({steps.max():g}) from the nearest of valid: "
-            "select the part of the field that valid covers, or take another mask"
+            f"field reaches beyond valid: along {target.name!r}, {int(far.sum())} of its {len(b)} "
+            f"pixels, the first at {target.variable.values[far][0]:g}, lie farther than one cell "
+            f"({steps.max():g}) from the nearest of valid: select the part of the field that valid "
+            "covers, or take another mask"
         )
     return order[at]
 
