@@ -164,9 +164,7 @@ def test_units_of_a_plane_are_compared():
 
 def test_radians_weigh_as_degrees_do():
     field = make_field(shape=(20, 36))
-    np.testing.assert_allclose(
-        grid_of(in_radians(field)).area_weights(), grid_of(field).area_weights(), rtol=1e-14
-    )
+    np.testing.assert_allclose(grid_of(in_radians(field)).area_weights(), grid_of(field).area_weights(), rtol=1e-14)
 
 
 def test_area_weights_refuse_a_latitude_that_is_no_angle():
@@ -184,9 +182,7 @@ def test_latitudes_missing_on_land_cost_nothing(hole):
     holes = field.assign_coords(TLAT=lat)
     model, whole = (each.mrcae.fit(weights="area", **OPTIONS) for each in (holes, field))
     np.testing.assert_array_equal(model.history.train_loss, whole.history.train_loss)
-    np.testing.assert_array_equal(
-        model.score(holes, weights="area").rmse, whole.score(field, weights="area").rmse
-    )
+    np.testing.assert_array_equal(model.score(holes, weights="area").rmse, whole.score(field, weights="area").rmse)
 
 
 def test_latitudes_missing_on_valid_pixels_are_counted():
