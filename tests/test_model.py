@@ -3,6 +3,7 @@
 import logging
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from helpers import make_field, make_two_variables
 
 import xmrcae
 from xmrcae.core import solvers
+from xmrcae.core.training import Trainer
+from xmrcae.io.checkpoint import Checkpoint
 
 QUICK = {"max_epochs": 5, "progress": False}
 
@@ -220,22 +223,56 @@ def test_progress_is_silent_when_asked(field: xr.DataArray, capfd: pytest.Captur
     assert "epoch" in capfd.readouterr().err
 
 
-def test_an_interrupted_fit_is_partial_and_usable(field: xr.DataArray, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, RuntimeError, SystemExit])
+@pytest.mark.parametrize("after", [0, 7])
+def test_a_fit_that_ends_early_is_partial_and_usable(
+    field: xr.DataArray, error: type[BaseException], after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     steps, step = [], solvers.LBFGS.step
 
-    def interrupted(self: solvers.LBFGS) -> solvers.Evaluated:
+    def failing(self: solvers.LBFGS) -> solvers.Evaluated:
+        if len(steps) == after:
+            raise error("stop")
         steps.append(step(self))
-        if len(steps) == 8:
-            raise KeyboardInterrupt
         return steps[-1]
 
-    monkeypatch.setattr(solvers.LBFGS, "step", interrupted)
+    monkeypatch.setattr(solvers.LBFGS, "step", failing)
     model = xmrcae.MrCAE(levels=3, **QUICK)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(error, match="stop"):
         model.fit(field)
     assert model.partial and "partial" in repr(model)
     assert model.reconstruct(field).sizes == field.sizes
     assert np.isfinite(model.score(field)["rmse"]).all()
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_model(
+    field: xr.DataArray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Checkpoint, content: dict[str, Any]) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Checkpoint, "write", full)
+    model = xmrcae.MrCAE(levels=2, checkpoint=tmp_path, **QUICK)
+    with pytest.raises(OSError, match="no space left"):
+        model.fit(field)
+    assert model.partial and np.isfinite(model.score(field)["rmse"]).all()
+
+
+def test_what_a_failed_fit_cannot_use_is_no_model(field: xr.DataArray, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Any) -> None:
+        raise MemoryError("first")
+
+    model = xmrcae.MrCAE(levels=2, **QUICK).fit(field)
+    with pytest.raises(ValueError, match="gaps in time"):  # refused before training: the earlier fit stays
+        model.fit(field.where(field.time != field.time[0]))
+    assert np.isfinite(model.score(field)["rmse"]).all() and not model.partial
+    monkeypatch.setattr(Trainer, "run", fail)
+    monkeypatch.setattr(Trainer, "finish", lambda self: 1 / 0)
+    with pytest.raises(MemoryError, match="first"):
+        model.fit(field)
+    assert not model.partial
+    with pytest.raises(ValueError, match="not fitted"):
+        model.score(field)
 
 
 def test_repr_names_what_matters(model: xmrcae.MrCAE) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -81,21 +82,24 @@ class MrCAE:
         Raises
         ------
         ValueError, TypeError
-            For data or options that cannot be fitted, before any training.
-        KeyboardInterrupt
-            Again, when interrupted; the model is then `partial` and usable.
+            For data or options that cannot be fitted, before any training; an earlier fit of this
+            model stays.
+        BaseException
+            Whatever else ends the training, Ctrl-C too. An earlier fit is gone: the model is then
+            `partial`, with what was learnt so far, or not fitted if that cannot be used.
         """
         from .fitting import Fit
 
         fit = Fit(obj, self.options, start=None if start is None else start.fitted)
+        self.partial, self._fitted = False, None
         try:
             fit.run()
-            self.partial = False
-        except KeyboardInterrupt:
-            self.partial = True
+        except BaseException:
+            with contextlib.suppress(Exception):  # the error that ended the training is the one to see
+                self._fitted = fit.result()
+                self.partial = True
             raise
-        finally:
-            self._fitted = fit.result()
+        self._fitted = fit.result()
         return self
 
     def refine(self, finer: Labelled, **options: Any) -> MrCAE:
