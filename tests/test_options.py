@@ -1,13 +1,19 @@
 """Options: what is allowed, what is refused and how, defaults, recipes."""
 
 import json
+import subprocess
+import sys
 
+import dask
+import dask.array as da
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from helpers import make_field, make_two_variables, prepare_with
 
 import xmrcae
+from xmrcae.io.model_file import _options as options_of_json
 from xmrcae.options import CHOICES, Options, make_options
 
 MASK = xr.DataArray(np.ones((2, 2), dtype=bool), dims=("y", "x"))
@@ -62,8 +68,16 @@ def test_error_lists_the_choices(name):
 
 
 def test_unknown_option_lists_those_that_exist():
-    with pytest.raises(TypeError, match=r"unknown option tolerence; .*tolerance"):
-        xmrcae.MrCAE(tolerence=1.0)
+    with pytest.raises(TypeError, match=r"unknown option xyz; The options are levels, .*tolerance"):
+        xmrcae.MrCAE(xyz=1.0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"), [("tolerence", "tolerance"), ("epochs", "max_epochs"), ("level", "levels"), ("gap", "gaps")]
+)
+def test_a_misspelt_option_names_the_nearest(wrong, right):
+    with pytest.raises(TypeError, match=rf"unknown option {wrong}; did you mean {right} for {wrong}\?"):
+        make_field().mrcae.fit(**{wrong: 1})
 
 
 def test_several_unknown_options_are_all_named():
@@ -198,11 +212,148 @@ def test_recipes_cannot_be_changed():
         xmrcae.recipes["two_modes"]["levels"] = 5
 
 
-def test_options_as_json_tell_arrays_by_what_they_are():
-    options = make_options({"valid": MASK, "weights": MASK * 1.0, "split": (slice(0, 5), np.arange(3), [])})
-    found = json.loads(options.to_json())
-    assert found["valid"] == "<DataArray (2, 2)>"
-    assert found["split"] == ["<slice(0, 5, None)>", "<ndarray (3,)>", []]
+def test_options_as_json_tell_arrays_on_the_grid_by_their_shape():
+    found = json.loads(make_options({"valid": MASK, "weights": MASK * 1.0}).to_json())
+    assert found["valid"] == found["weights"] == "<DataArray (2, 2)>"
+
+
+SPLITS = {
+    "lists": ([0, 1, 4], [2], [3]),
+    "slices": (slice(0, np.int64(5)), slice(5, None, 2), slice(6, 9, 2)),
+    "dates": (slice(None, "2001-03"), ["2001-04-15", "2001-05-15"], slice("2001-06", None)),
+    "booleans": (np.arange(4) < 2, np.arange(4) == 2, np.arange(4) == 3),
+    "positions": (xr.DataArray(np.arange(3), dims="time"), np.array([3]), []),
+    "fractions": np.array([0.5, 0.25, 0.25]),
+}
+
+
+def values_of(split):
+    return [part if isinstance(part, slice | float) else np.asarray(part).tolist() for part in split]
+
+
+@pytest.mark.parametrize("split", SPLITS.values(), ids=SPLITS)
+def test_a_split_comes_back_from_json(split):
+    options = make_options({"split": split})
+    again = make_options(options_of_json(json.loads(options.to_json())))
+    assert values_of(again.split) == values_of(options.split) == values_of(split)
+
+
+def test_dates_of_a_split_are_text_in_json():
+    days = pd.date_range("2001-01-01", periods=2)
+    split = (slice(days[0], None), [days[1]], days.values)
+    texts = json.loads(make_options({"split": split}).to_json())["split"]
+    assert texts[:2] == [{"slice": ["2001-01-01T00:00:00", None, None]}, ["2001-01-02T00:00:00"]]
+    assert [text[:10] for text in texts[2]] == ["2001-01-01", "2001-01-02"]
+
+
+def test_long_indexers_are_told_apart_in_json():
+    first, other = np.arange(700), np.r_[np.arange(699), 800]
+    texts = [make_options({"split": (each, [900], [])}).to_json() for each in (first, other)]
+    assert texts[0] != texts[1] and texts[0] == make_options({"split": ([*range(700)], [900], [])}).to_json()
+    assert len(texts[0]) < 1200
+    assert "split" not in options_of_json(json.loads(texts[0]))
+
+
+KINDS = {
+    "a scalar of NumPy": np.float32,
+    "a 0-d array": np.array,
+    "a DataArray": xr.DataArray,
+    "a lazy DataArray": lambda value: xr.DataArray(value).chunk(),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("name", ["tolerance", "omega", "anchor", "energy", "memory", "land_value", "learning_rate"])
+def test_a_number_is_taken_by_value(kind, name):
+    found = make_options({name: kind(0.5 if name != "memory" else 2.0**30)})
+    expected = make_options({name: 0.5 if name != "memory" else 2.0**30})
+    assert found == expected and found.to_json() == expected.to_json()
+    assert type(getattr(found, name)) is float
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.array, xr.DataArray, lambda value: xr.DataArray(value).chunk()])
+@pytest.mark.parametrize("name", ["levels", "encoding_size", "dilation", "seed", "sketch", "max_epochs"])
+def test_a_whole_number_is_taken_by_value(kind, name):
+    found = make_options({name: kind(3)})
+    assert found == make_options({name: 3}) and type(getattr(found, name)) is int
+
+
+@pytest.mark.parametrize("kind", [np.array, xr.DataArray])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("center", False), ("periodic", True), ("progress", False), ("gaps", "mean"), ("fill", 0.0), ("solver", "adam"),
+     ("sample", "month"), ("split", "blocks"), ("device", "cpu"), ("weights", "area")],
+)  # fmt: skip
+def test_choices_are_taken_by_value(kind, name, value):
+    if name == "weights":  # arrays are weights
+        kind = np.str_
+    found = make_options({name: kind(value)})
+    assert found == make_options({name: value}) and found.to_json() == make_options({name: value}).to_json()
+
+
+@pytest.mark.parametrize("kind", [np.array, xr.DataArray, pd.Series])
+def test_lists_are_taken_by_value(kind):
+    found = make_options({"levels": 2, "tolerance": kind([0.5, 0.25]), "channels": kind([1, 2])})
+    assert (found.tolerance, found.channels) == ([0.5, 0.25], [[1, 2]])
+    names = make_options({"sample": kind(["time", "member"]), "horizontal": kind(["y", "x"])})
+    assert (names.sample, names.horizontal) == (["time", "member"], ["y", "x"])
+
+
+def test_tolerances_may_be_a_dataset_of_numbers():
+    ds = make_two_variables(n_times=20)
+    options = make_options({"tolerance": 0.1 * ds.std()})
+    assert options.tolerance == {name: float(0.1 * ds[name].std()) for name in ds.data_vars}
+    assert json.loads(options.to_json())["tolerance"] == options.tolerance
+
+
+def test_a_lazy_number_is_computed_once():
+    calls = []
+    lazy = dask.delayed(lambda: calls.append(1) or np.array(0.5), pure=False)()
+    tolerance = xr.DataArray(da.from_delayed(lazy, (), float))
+    model = xmrcae.MrCAE(tolerance=tolerance, levels=1, max_epochs=1, progress=False).fit(make_field())
+    assert model.options.tolerance == 0.5 and len(calls) == 1
+
+
+def test_what_was_used_is_what_is_shown_saved_and_opened(tmp_path):
+    field = make_field()
+    options = {"levels": 1, "max_epochs": 1, "progress": False, "split": (slice(0, 12), np.arange(12, 15), [16])}
+    model = field.mrcae.fit(tolerance=xr.DataArray(0.25), **options)
+    assert json.loads(model.reconstruct(field).attrs["xmrcae_options"])["tolerance"] == 0.25
+    assert "0.25" in repr(xmrcae.MrCAE(tolerance=xr.DataArray(0.25)))
+    model.save(tmp_path / "model.nc")
+    again = xmrcae.open_model(tmp_path / "model.nc").options
+    assert again.to_json() == model.options.to_json()
+    assert (again.tolerance, again.split[0]) == (0.25, slice(0, 12))
+
+
+def test_a_checkpoint_of_another_value_is_refused(tmp_path):
+    options = {"levels": 1, "max_epochs": 1, "progress": False, "checkpoint": tmp_path}
+    positions = np.arange(20)
+    split = (positions[:16], positions[16:18], positions[18:])
+    make_field().mrcae.fit(tolerance=xr.DataArray(0.5), split=split, **options)
+    for change in ({"tolerance": xr.DataArray(0.25)}, {"split": (split[0], split[2], split[1])}):
+        (name,) = change
+        with pytest.raises(ValueError, match=rf"another fit \({name}="):
+            make_field().mrcae.fit(**{"tolerance": xr.DataArray(0.5), "split": split} | options | change)
+
+
+def test_the_package_can_be_imported_without_docstrings():
+    subprocess.run([sys.executable, "-OO", "-c", "import xmrcae; xmrcae.MrCAE(levels=2)"], check=True)
+
+
+def test_numbers_that_are_wrong_are_refused_in_arrays_too():
+    for bad in (np.array(-1.0), xr.DataArray(np.nan), xr.DataArray([[1.0]]), np.array(True), np.array(1j)):
+        with pytest.raises((ValueError, TypeError), match=r"^tolerance"):
+            make_options({"tolerance": bad})
+    for bad in (np.array(1), xr.DataArray(0)):
+        with pytest.raises(ValueError, match=r"^periodic=[01] "):
+            make_options({"periodic": bad})
+
+
+def test_names_of_dimensions_of_a_dataset_are_taken_by_value():
+    ds = make_two_variables(n_times=20).rename(time="month")
+    tree = ds.mrcae.pyramid("sst", levels=2, sample=xr.DataArray("month"))
+    xr.testing.assert_identical(tree, ds.mrcae.pyramid("sst", levels=2, sample="month"))
 
 
 def test_no_option_makes_invalid_json():

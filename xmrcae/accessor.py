@@ -11,7 +11,7 @@ from .grid.dimensions import select_variables
 from .grid.training_set import build_pyramid
 from .grid.valid import named_valid
 from .model import MrCAE
-from .options import make_options
+from .options import Options, make_options
 
 
 @xr.register_dataarray_accessor("mrcae")
@@ -126,7 +126,8 @@ class DatasetMrcae:
         >>> ds.mrcae.fit("height", levels=1, max_epochs=3, progress=False).levels
         1
         """
-        return MrCAE(**self._named(options)).fit(self._selected(variables, options))
+        model = MrCAE(**self._named(options))
+        return model.fit(self._selected(variables, model.options))
 
     def pyramid(self, variables: Any = None, **options: Any) -> xr.DataTree:
         """As ``da.mrcae.pyramid``, of one variable or of several.
@@ -156,10 +157,10 @@ class DatasetMrcae:
         (40, 15, 15)
         """
         checked = make_options(self._named(options))
-        return build_pyramid(self._selected(variables, options), checked)
+        return build_pyramid(self._selected(variables, checked), checked)
 
-    def _selected(self, variables: Any, options: dict[str, Any]) -> xr.DataArray | xr.Dataset:
-        dims = {name: options.get(name) for name in ("horizontal", "sample")}
+    def _selected(self, variables: Any, options: Options) -> xr.DataArray | xr.Dataset:
+        dims = {name: getattr(options, name) for name in ("horizontal", "sample")}
         return select_variables(self._obj, variables, **dims)
 
     def _named(self, options: dict[str, Any]) -> dict[str, Any]:

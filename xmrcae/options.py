@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import hashlib
 import inspect
 import json
 import math
@@ -35,6 +37,10 @@ SOLVERS: dict[str, dict[str, float]] = {
     "adam": {"max_epochs": 5000, "min_decrease": 1e-3, "learning_rate": 1e-3, "adam_eps": 1e-3, "weight_decay": 1e-5,
              "noise": 0.01},
 }  # fmt: skip
+
+
+#: Values of a list of indices up to which attributes and files hold the list itself.
+LONG = 50
 
 
 def default_channels() -> list[list[int]]:
@@ -157,10 +163,13 @@ class Options:
     checkpoint: Any = None
 
     def __post_init__(self) -> None:
+        self._take_values()
         for name, allowed in CHOICES.items():
             value = getattr(self, name)
-            if not any(type(value) is type(choice) and value == choice for choice in allowed):
+            chosen = [choice for choice in allowed if _is_same(value, choice)]
+            if not chosen:
                 raise ValueError(f"{name}={value!r} is not an option; choose from {allowed}")
+            object.__setattr__(self, name, chosen[0])
         for name, default in SOLVERS[self.solver].items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, default)
@@ -203,6 +212,13 @@ class Options:
         self._check_channels()
         self._check_tolerance()
 
+    def _take_values(self) -> None:
+        """Replace arrays by the numbers and lists that they hold; arrays on the grid stay."""
+        for field in dataclasses.fields(self):
+            if field.name not in ("valid", "weights"):
+                take = _indexers_by_value if field.name == "split" else _by_value
+                object.__setattr__(self, field.name, take(getattr(self, field.name)))
+
     def _check_dimensions(self) -> None:
         pair, sample = self.horizontal, self.sample
         if pair is not None and not (_is_list(pair) and len(pair) == 2 and pair[0] != pair[1]):
@@ -216,7 +232,7 @@ class Options:
         split = self.split
         if _is_text(split, "blocks"):
             return
-        parts = list(split) if _is_list(split) or isinstance(split, np.ndarray) else []
+        parts = list(split) if _is_list(split) else []
         fractions = all(_is_number(part) for part in parts)
         if len(parts) != 3 or not (fractions or all(isinstance(part, slice) or np.ndim(part) == 1 for part in parts)):
             raise ValueError(f'split={_plain(split)!r}: three fractions, "blocks", or three indexers')
@@ -244,8 +260,6 @@ class Options:
             _whole("encoding_size", self.encoding_size, least=1)
             if not _is_text(self.tolerance, "default"):
                 raise ValueError("encoding_size and tolerance both say how far to go; give one of them")
-        if isinstance(self.tolerance, np.ndarray):
-            object.__setattr__(self, "tolerance", self.tolerance.tolist())
         if self.tolerance is None or _is_text(self.tolerance, "default"):
             return
         each = list(self.tolerance.values()) if isinstance(self.tolerance, Mapping) else [self.tolerance]
@@ -321,45 +335,87 @@ class Options:
         return options | {"levels": levels + 1, "checkpoint": None}
 
     def to_json(self) -> str:
-        """The options as one JSON string, but for the checkpoint; arrays by what they are, not by value."""
+        """Return the options as JSON, but for the checkpoint; arrays on the grid by their shape.
+
+        A slice of `split` is {"slice": [start, stop, step]}, a long list of indices its digest.
+        """
         names = [field.name for field in dataclasses.fields(self) if field.name != "checkpoint"]
         return json.dumps({name: _plain(getattr(self, name)) for name in names})
 
 
 def shows_options(cls: type) -> type:
     """Give a class that takes these options by keyword their signature and their part of the docstring."""
-    documented, here = inspect.cleandoc(Options.__doc__ or ""), "**options\n    Those of `Options`."
-    options = documented[documented.index("levels :") : documented.index("\n\nRaises")]
-    cls.__doc__ = inspect.cleandoc(cls.__doc__ or "").replace(here, options)
+    if cls.__doc__:  # python -OO leaves docstrings out
+        documented = inspect.cleandoc(Options.__doc__ or "")
+        options = documented[documented.index("levels :") : documented.index("\n\nRaises")]
+        here = "**options\n    Those of `Options`."
+        cls.__doc__ = inspect.cleandoc(cls.__doc__).replace(here, options)
     cls.__signature__ = inspect.signature(Options)  # type: ignore[attr-defined]
     return cls
 
 
 def make_options(options: Mapping[str, Any]) -> Options:
-    """The options by keyword; an unknown one is an error that lists those that exist."""
+    """Return the options by keyword; an unknown one is an error that names the nearest known."""
     known = [f.name for f in dataclasses.fields(Options)]
     unknown = sorted(set(options) - set(known))
     if unknown:
+        nearest = {name: difflib.get_close_matches(name, known, n=1) for name in unknown}
+        meant = [f"{near[0]} for {name}" for name, near in nearest.items() if near]
         raise TypeError(
-            f"unknown option{'s' * (len(unknown) > 1)} {', '.join(unknown)}; the options are {', '.join(known)}"
+            f"unknown option{'s' * (len(unknown) > 1)} {', '.join(unknown)}; "
+            + (f"did you mean {', '.join(meant)}? " if meant else "")
+            + f"The options are {', '.join(known)}"
         )
     return Options(**options)
 
 
+def _by_value(value: Any) -> Any:
+    """Return what an option's value holds: arrays as numbers, text and lists of them."""
+    if isinstance(value, Mapping):  # a Dataset of tolerances too
+        return {key: _by_value(each) for key, each in value.items()}
+    if _is_list(value):
+        return (tuple if isinstance(value, tuple) else list)(map(_by_value, value))
+    if not hasattr(value, "__array__"):
+        return value
+    array = np.asarray(value)
+    if array.dtype.kind == "f":
+        array = array.astype(np.float64)  # Python has no longer number
+    return value if array.dtype.kind in "mM" else array.tolist()
+
+
+def _indexers_by_value(split: Any) -> Any:
+    """Return fractions as numbers, and indexers as lists, slices or 1-D arrays of NumPy."""
+    if not _is_list(split) and np.ndim(split) == 0:
+        return _by_value(split)
+    return tuple(_indexer(part) for part in (split if _is_list(split) else np.asarray(split)))
+
+
+def _indexer(part: Any) -> Any:
+    if isinstance(part, slice):
+        return slice(*map(_by_value, (part.start, part.stop, part.step)))
+    if isinstance(part, range) or (hasattr(part, "__array__") and np.ndim(part)):
+        return np.asarray(part)
+    return _by_value(part)
+
+
 def _plain(value: Any) -> Any:
-    if isinstance(value, xr.DataArray | np.ndarray):
+    """Return a value as JSON can hold it."""
+    if isinstance(value, xr.DataArray) or (isinstance(value, np.ndarray) and value.ndim != 1):
         return f"<{type(value).__name__} {value.shape}>"
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if isinstance(value, slice):
-        return f"<{value}>"
     if isinstance(value, Mapping):
         return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    return value
+    if isinstance(value, slice):
+        return {"slice": [_plain(each) for each in (value.start, value.stop, value.step)]}
+    if isinstance(value, list | tuple | np.ndarray):
+        values = [_plain(each) for each in value]
+        if len(values) <= LONG:
+            return values
+        return f"<{len(values)} values, {hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]}>"
+    if isinstance(value, np.generic):
+        return str(value) if value.dtype.kind in "mM" else value.item()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value.isoformat() if hasattr(value, "isoformat") else value
 
 
 def _whole(name: str, value: Any, *, least: int) -> None:
@@ -380,6 +436,12 @@ def _number(name: str, value: Any, low: float, high: float) -> None:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+
+
+def _is_same(value: Any, choice: Any) -> bool:
+    """Tell whether a value is a choice: True is not 1, but 0.0 is 0."""
+    numbers = _is_number(value) and _is_number(choice)
+    return (numbers or type(value) is type(choice)) and value == choice
 
 
 def _is_list(value: Any) -> bool:

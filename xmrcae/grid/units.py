@@ -1,4 +1,4 @@
-"""Units as attributes spell them: whether two are the same, and how many degrees one of a coordinate is."""
+"""Units as attributes spell them: whether two are the same, and what an angle is in degrees."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ NAMES |= {name.lower(): unit for name, unit in NAMES.items() if len(name) > 3}
 #: One factor of a product: the sign before it, its name, its exponent.
 FACTOR = re.compile(r"\s*([/.*·]?)\s*([^\W\d]+|[%°])(?:(?:\*\*|\^)?([-+]?\d+))?")
 
-DEGREES = re.compile(r"(?:decimal_)?(?:deg(?:ree)?s?|°)_?(?:(north|east|true|n|e|t)|(south|west|s|w))?")
+DEGREES = re.compile(
+    r"(?:decimal_)?(?:deg(?:ree)?s?|°)_?"  # with the direction that counts positive, or negative:
+    r"(?:(north|east|true|n|e|t)|(south|west|s|w))?"
+)
 ANGLES = {
     "radian": 180 / math.pi,
     "rad": 180 / math.pi,
@@ -50,7 +53,7 @@ ANGLES = {
 
 
 def unit_text(attrs: Mapping[Any, Any]) -> str | None:
-    """Return the attribute `units` without spaces around it; None where there is none or it is no text."""
+    """Return the attribute `units` without spaces around it; None where it is missing or no text."""
     units = attrs.get("units")
     return units.strip() if isinstance(units, str) else None
 
@@ -73,7 +76,8 @@ def degrees(attrs: Mapping[Any, Any]) -> float | None:
 
 def _factors(units: str) -> frozenset[tuple[str, int]] | str:
     """Return the factors of a product with their exponents; the text itself where it is none."""
-    text = unicodedata.normalize("NFKC", units.replace("º", "°")).replace("\N{MINUS SIGN}", "-").strip()
+    text = unicodedata.normalize("NFKC", units.replace("º", "°"))
+    text = text.replace("\N{MINUS SIGN}", "-").strip()  # what a raised minus is normalised to
     try:
         text = f"{float(text):g}"
     except ValueError:
@@ -95,7 +99,7 @@ def _factors(units: str) -> frozenset[tuple[str, int]] | str:
 
 
 def _known(name: str) -> str:
-    """Return the symbol of a unit's name; the name itself of one that `SPELLINGS` does not have."""
+    """Return the symbol of a unit's name; the name itself where `SPELLINGS` does not have it."""
     if name in NAMES or len(name) <= 3:  # capitals tell symbols apart: mPa and MPa
         return NAMES.get(name, name)
     word = name.lower()

@@ -356,4 +356,6 @@ def _options(stored: Mapping[str, Any]) -> dict[str, Any]:
     known = {field.name for field in dataclasses.fields(Options)}
     options = {name: value for name, value in stored.items() if name in known and '"<' not in json.dumps(value)}
     pairs = {name: tuple(options[name]) for name in ("split", "horizontal") if isinstance(options.get(name), list)}
+    if "split" in pairs:
+        pairs["split"] = tuple(slice(*p["slice"]) if isinstance(p, dict) else p for p in pairs["split"])
     return options | pairs
