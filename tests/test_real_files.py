@@ -255,9 +255,11 @@ def test_staggered_grids_and_depth_are_refused_by_name(real_file: Callable[[str]
 
 def test_land_as_zero(real_file: Callable[[str], Path]) -> None:
     ds = open_real(real_file, MITGCM)
-    depths = {"sample": "Z", "split": (0.6, 0.2, 0.2), **QUICK}
+    depths = {"sample": "Z", "split": (slice(0, 9), slice(9, 12), slice(12, None)), **QUICK}
     theta = ds.THETA.isel(time=0)
-    model = theta.mrcae.fit(land_value=0.0, **depths)
+    with pytest.raises(ValueError, match="gaps in time"):  # deeper down there is more land
+        theta.mrcae.fit(land_value=0.0, **depths)
+    model = theta.mrcae.fit(land_value=0.0, gaps="mean", **depths)
     assert np.array_equal(model.reconstruct(theta).isel(Z=0).isnull(), (theta == 0).all("Z"))
     surface = ds.maskC.isel(Z=0, drop=True)
     named = theta.mrcae.fit(valid=surface, **depths)

@@ -1,16 +1,29 @@
-"""Which kinds of arrays a field may hold: NumPy's, a file's, a device's, and dask arrays of them."""
+"""What a field may hold: arrays of NumPy, of a file, of a device; numbers that mean what they say."""
 
 from __future__ import annotations
 
+import functools
+import operator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import dask.array as da
 import numpy as np
 import xarray as xr
 
+#: Attributes that name values which stand for missing ones.
+FILL_VALUES = ("_FillValue", "missing_value")
 
-def on_host(obj: xr.DataArray | xr.Dataset) -> xr.DataArray | xr.Dataset:
-    """Take the arrays of a device to the host, by DLPack; nothing is read or computed of lazy data.
+#: Attributes of numbers that stand for others.
+PACKING = ("scale_factor", "add_offset", "_Unsigned")
+
+
+def plain_numbers(obj: xr.DataArray | xr.Dataset) -> xr.DataArray | xr.Dataset:
+    """Return data whose numbers mean what they say, on the host; nothing is read of lazy data.
+
+    Arrays of a device are taken to the host, by DLPack. What holds a value that the attributes
+    `_FillValue` or `missing_value` name is NaN, as decoding would have it, and these attributes are
+    left out.
 
     Parameters
     ----------
@@ -20,20 +33,99 @@ def on_host(obj: xr.DataArray | xr.Dataset) -> xr.DataArray | xr.Dataset:
     Returns
     -------
     xarray.DataArray or xarray.Dataset
-        `obj`, if its arrays are NumPy's, dask arrays of them, or lie in a file; else a copy whose arrays are.
+        `obj` itself, where nothing has to change.
 
     Raises
     ------
     TypeError
-        For arrays of any other kind.
+        For arrays that cannot be taken to the host.
+    ValueError
+        For numbers that are packed, by their attributes `scale_factor`, `add_offset` or
+        `_Unsigned`, and for fill values that are no numbers.
     """
+    return _each_field(obj, lambda field: _decoded(_on_host(field)))
+
+
+def where_not(obj: xr.DataArray | xr.Dataset, land_value: float) -> xr.DataArray | xr.Dataset:
+    """Return data with NaN where they hold `land_value`, as `in_type_of` takes it."""
+    return _each_field(obj, lambda field: _without(field, in_type_of(field, land_value)))
+
+
+def in_type_of(field: xr.DataArray, land_value: float) -> np.ndarray:
+    """Return `land_value` in a field's own type, shape (1,): 1.1 is another number in float32.
+
+    Raises
+    ------
+    ValueError
+        If the type does not hold it, as whole numbers do not hold 0.5.
+    """
+    value = _in_type(land_value, field.dtype)
+    if not value.size:
+        raise ValueError(
+            f"land_value={land_value!r}: {field.name or 'the data'} are of type {field.dtype}, which "
+            "does not hold this value: give the one that stands on land"
+        )
+    return value
+
+
+def _each_field(
+    obj: xr.DataArray | xr.Dataset, function: Callable[[xr.DataArray], xr.DataArray]
+) -> xr.DataArray | xr.Dataset:
+    """Apply a function to a DataArray, or to those variables of a Dataset that it changes."""
     if isinstance(obj, xr.DataArray):
-        return _variable_on_host(obj)
-    changed = {name: new for name, old in obj.data_vars.items() if (new := _variable_on_host(old)) is not old}
-    return obj.assign(changed) if changed else obj
+        return function(obj)
+    fields = {name: new for name, old in obj.data_vars.items() if (new := function(old)) is not old}
+    return obj.assign(fields) if fields else obj
 
 
-def _variable_on_host(field: xr.DataArray) -> xr.DataArray:
+def _decoded(field: xr.DataArray) -> xr.DataArray:
+    """Return a field whose attributes change no number any more."""
+    attrs, kind, name = field.attrs, field.dtype.kind, field.name or "the data"
+    neutral = {"scale_factor": 1, "add_offset": 0, "_Unsigned": "true" if kind == "u" else "false"}
+    packed = [key for key in PACKING if key in attrs and np.any(np.asarray(attrs[key]) != neutral[key])]
+    if packed:
+        raise ValueError(
+            f"{name} have the attributes {', '.join(f'{key}={attrs[key]}' for key in packed)}, so "
+            "their numbers stand for others: decode them with xr.decode_cf(dataset), or, if that has "
+            "been done, delete these attributes"
+        )
+    if not {*FILL_VALUES, *PACKING}.intersection(attrs):
+        return field
+    given = {key: attrs[key] for key in FILL_VALUES if key in attrs}
+    try:
+        flags = [_in_type(value, field.dtype) for value in given.values()]
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{name} have the attributes {given}, of which one is no number: correct or delete it"
+        ) from None
+    others = {key: value for key, value in attrs.items() if key not in (*FILL_VALUES, *PACKING)}
+    field = _without(field, np.concatenate(flags) if flags else ()).copy(deep=False)
+    field.attrs = others
+    return field
+
+
+def _in_type(values: Any, dtype: np.dtype[Any]) -> np.ndarray:
+    """Return those of some numbers, (n,), that a type can hold, in that type; NaN is none of them."""
+    given = np.atleast_1d(np.asarray(values)).ravel()
+    given = given if given.dtype.kind in "iuf" else given.astype(np.float64)
+    if dtype.kind in "iu":
+        info = np.iinfo(dtype)
+        given = given[(given >= info.min) & (given <= info.max) & (given % 1 == 0)]
+        return given.astype(dtype)
+    with np.errstate(over="ignore"):
+        given = given.astype(dtype)
+    return given[np.isfinite(given)]
+
+
+def _without(field: xr.DataArray, flags: Iterable[Any]) -> xr.DataArray:
+    """Return a field with NaN where it holds one of some values; itself if it is seen to hold none."""
+    missing: Any = functools.reduce(operator.or_, (field.variable == flag for flag in flags), False)
+    if missing is False or not (field.chunks or missing.any()):
+        return field
+    return field.copy(data=field.variable.where(~missing).data)
+
+
+def _on_host(field: xr.DataArray) -> xr.DataArray:
     none = field.variable[(slice(0),) * field.ndim].data  # what lies in a file stays there
     kind = none._meta if isinstance(none, da.Array) else none
     if isinstance(kind, np.ndarray):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,11 +10,12 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from .arrays import on_host
+from .arrays import plain_numbers, where_not
 from .grid.dimensions import Dimensions, Labelled
 from .grid.layout import Layout
 from .grid.scaling import Standard
 from .grid.split import months, time_of
+from .grid.units import check_units
 
 if TYPE_CHECKING:
     from .grid.training_set import TrainingSet
@@ -72,13 +74,13 @@ class Fitted:
         )  # fmt: skip
 
     def variables_of(self, obj: Labelled) -> Labelled:
-        """The fitted variables of `obj`, in the fitted order."""
+        """Return the fitted variables of `obj`, in the fitted order, with NaN where they hold no value."""
         if isinstance(obj, xr.DataArray):
             if self.is_dataset:
                 raise TypeError(
                     f"the model was fitted to a Dataset of {', '.join(self.variables)}; a DataArray was given"
                 )
-            return on_host(obj)
+            return self._values_of(obj)
         if not isinstance(obj, xr.Dataset):
             raise TypeError(f"a DataArray or a Dataset is needed, not {type(obj).__name__}")
         missing = [name for name in self.variables if name not in obj.data_vars]
@@ -86,7 +88,13 @@ class Fitted:
             raise ValueError(
                 f"the Dataset has no variable {', '.join(map(repr, missing))}, to which the model was fitted"
             )
-        return on_host(obj[self.variables] if self.is_dataset else obj[self.variables[0]])
+        return self._values_of(obj[self.variables] if self.is_dataset else obj[self.variables[0]])
+
+    def _values_of(self, obj: Labelled) -> Labelled:
+        check_units(obj, self.attrs)
+        land_value = json.loads(self.options_json).get("land_value")
+        obj = plain_numbers(obj)
+        return obj if land_value is None else where_not(obj, land_value)
 
     def layout(self, obj: Labelled) -> Layout:
         """How new data lie on the fitted grid; sample dimensions are all but the horizontal ones."""

@@ -52,7 +52,7 @@ class Fit:
             _check_start(start, options)
         preparation = Preparation(
             obj, options, memory=None if saved is None else saved["memory"], products=not self._finished,
-            start=None if start is None else (start.inference.pyramid, start.standard, start.variables),
+            start=None if start is None else (start.inference.pyramid, start.standard, start.variables, start.attrs),
         )  # fmt: skip
         self._identity = {
             "options": json.loads(options.to_json()),

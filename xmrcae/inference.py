@@ -84,6 +84,7 @@ class Inference:
     def encode(self, values: np.ndarray, season: np.ndarray) -> np.ndarray:
         """Snapshots (t, variable, y, x) to all codes (t, code), coarsest level first."""
         standard = self.standards[-1]
+        standard.check_finite(values)
         fields = standard.apply(standard.stand_in(values, season), season)
         return _in_widths(self._encode, fields)
 
@@ -142,6 +143,7 @@ class Inference:
             of every level prolonged to the finest data.
         """
         standard = self.standards[-1]
+        standard.check_finite(values)
         fields = standard.apply(standard.stand_in(values, season), season)
         known = np.where(np.isfinite(values), standard.apply(values, season), np.nan)
         known = np.where(standard.valid, known, np.nan)

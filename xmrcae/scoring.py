@@ -11,6 +11,7 @@ import xarray as xr
 from .grid.dimensions import Labelled
 from .grid.layout import BLOCK_BYTES, as_node, call
 from .grid.training_set import grid_weights, known_weights
+from .grid.units import unit_text
 
 if TYPE_CHECKING:
     from .model import MrCAE
@@ -28,6 +29,8 @@ def score(model: MrCAE, obj: Labelled, *, weights: Any) -> xr.Dataset:
     if not len(array):
         raise ValueError("score needs at least one snapshot; none was given")
     squares, counts = _total(model, layout, array)
+    if not counts.any():
+        raise ValueError(f"score needs values to compare with; the {len(array)} snapshots hold none on valid pixels")
 
     shapes = [standard.valid.shape for standard in inference.standards]
     sizes = [int(np.prod(shape)) for shape in [*shapes, *[shapes[-1]] * len(shapes)]]
@@ -54,14 +57,11 @@ def score(model: MrCAE, obj: Labelled, *, weights: Any) -> xr.Dataset:
         "worst_pixel_rmse": "largest root-mean-square error over time of any pixel",
         "rmse_global": "root-mean-square error against the finest data",
     }
-    units = {attrs["units"] for attrs in fitted.attrs if "units" in attrs}
+    unit = None if fitted.is_dataset else unit_text(fitted.attrs[0])
     result: dict[str, Any] = {}
     for name, values in local.items():
         table = np.stack(values)
-        attrs = {"long_name": names[name]} | (
-            {"units": units.pop()} if len(units) == 1 and not fitted.is_dataset else {}
-        )
-        units = {attrs["units"]} if "units" in attrs else set()
+        attrs = {"long_name": names[name]} | ({} if unit is None else {"units": unit})
         result[name] = (("level", "variable"), table, attrs) if fitted.is_dataset else ("level", table[:, 0], attrs)
     encoding = model.encoding_sizes.values
     features = np.cumsum([0, *(shapes[0][0] * np.prod(pyramid.shape(k - 1)) for k in range(1, model.levels))])
@@ -81,7 +81,7 @@ def score(model: MrCAE, obj: Labelled, *, weights: Any) -> xr.Dataset:
     coords: dict[str, Any] = {"level": np.arange(model.levels)}
     if fitted.is_dataset:
         coords["variable"] = list(fitted.variables)
-        coords["units"] = ("variable", [str(attrs.get("units", "")) for attrs in fitted.attrs])
+        coords["units"] = ("variable", [unit_text(attrs) or "" for attrs in fitted.attrs])
     return xr.Dataset(result, coords=coords, attrs=model._attrs())
 
 

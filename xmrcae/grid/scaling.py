@@ -51,6 +51,12 @@ class Standard:
         mean = self._centre(season) if self.monthly else self.mean
         return np.where(np.isfinite(values), values, mean).astype(values.dtype, copy=False)
 
+    def check_finite(self, values: np.ndarray) -> None:
+        """Raise a ValueError if snapshots (sample, variable, y, x) are infinite where valid."""
+        infinite = np.isinf(values)
+        if infinite.any() and (n := int((infinite & self.valid).sum())):
+            raise ValueError(f"the data hold {n} infinite values on valid pixels: replace them by NaN")
+
     def astype(self, dtype: Any) -> Standard:
         """The same in another precision."""
         return replace(self, centre=self.centre.astype(dtype), mean=self.mean.astype(dtype))

@@ -26,13 +26,14 @@ RANDOM_RUN = 8
 class Survey:
     """What one look at the archive tells of each pixel; arrays are (variable, y, x) but for `centre`.
 
+    `finite`, `infinite` and `flagged` count snapshots: with a value, an infinite one, the land value.
     `checksum` adds up all values, each times the number of its snapshot.
     """
 
     finite: np.ndarray
     infinite: np.ndarray
+    flagged: np.ndarray
     finite_in_training: np.ndarray
-    is_land: np.ndarray
     centre: np.ndarray
     total: np.ndarray
     squares: np.ndarray
@@ -53,21 +54,23 @@ class Rules:
         Positions of the training snapshots.
     season : numpy.ndarray
         For each snapshot, which of the centres it departs from.
-    center, land_value, gaps
+    land : numpy.ndarray, shape (variable,), or None
+        The value that each variable holds on land, and where it is missing.
+    center, gaps
         The options.
     """
 
     parts: Mapping[str, np.ndarray]
     training: np.ndarray
     season: np.ndarray
+    land: np.ndarray | None
     center: Any
-    land_value: float | None
     gaps: str | None
 
 
 def survey(
     array: da.Array | np.ndarray, rules: Rules, given: np.ndarray | None, *, memory: float
-) -> tuple[Survey, dict[str, np.ndarray]]:
+) -> tuple[Survey, np.ndarray, dict[str, np.ndarray]]:
     """Look at every pixel once.
 
     Parameters
@@ -85,6 +88,8 @@ def survey(
     -------
     found : Survey
         Missing and infinite values, centre and spread over the training snapshots.
+    is_empty : numpy.ndarray of bool, shape (sample, variable)
+        Snapshots without a value where pixels are to be described.
     products : dict of str to numpy.ndarray, shape (variable, n, m)
         For each part of n snapshots, and each variable, the products of their departures from their mean over time:
         with each other, the Gram matrix (m = n), or, of many snapshots, with `RANDOM_RANK` random fields.
@@ -97,18 +102,20 @@ def survey(
         bands, total = over_batch(_survey_band, array, batch, given, number, total=total, rules=rules)
         kept += bands
     found = Survey(*(np.concatenate(arrays, axis=-2) for arrays in zip(*kept, strict=True)))
-    return found, dict(zip(rules.parts, total or [], strict=True))
+    holds_values, *products = total or []
+    return found, ~holds_values, dict(zip(rules.parts, products, strict=True))
 
 
 def _survey_band(
     band: np.ndarray, given: np.ndarray, number: np.ndarray, *, rules: Rules
 ) -> tuple[tuple[np.ndarray, ...], list[np.ndarray]]:
     band = np.ascontiguousarray(band)
+    flagged = np.zeros(band.shape[1:], int)
+    if rules.land is not None:
+        flags = band == rules.land[:, None, None]
+        flagged, band = flags.sum(0), np.where(flags, band.dtype.type(np.nan), band)
     finite = np.isfinite(band)
     infinite = np.isinf(band).sum(0)
-    is_land = np.zeros(band.shape[1:], bool)
-    if rules.land_value is not None:
-        is_land = ((band == rules.land_value) | np.isnan(band)).all(0)
     trained, known = band[rules.training], finite[rules.training]
     least, most = np.fmin.reduce(trained, axis=0), np.fmax.reduce(trained, axis=0)
     trained = trained.astype(np.float64)
@@ -129,11 +136,11 @@ def _survey_band(
     numbered = np.where(finite, band, 0).astype(np.float64)
     numbered *= np.arange(1, len(band) + 1)[:, None, None, None]
     found = Survey(
-        finite.sum(0), infinite, n_known, is_land, centre, total, squares, least, most, numbered.sum(0)
+        finite.sum(0), infinite, flagged, n_known, centre, total, squares, least, most, numbered.sum(0)
     )  # fmt: skip
     del numbered
-    valid = describable(given, found.finite, len(band), is_land=is_land, gaps=rules.gaps)
-    products = []
+    valid = describable(given, found.finite, flagged, len(band), gaps=rules.gaps)
+    sums = [(finite & given).any((2, 3))]
     exact = len(rules.training) <= GRAM_LIMIT
     for positions in rules.parts.values():
         season = rules.season[positions]
@@ -141,8 +148,8 @@ def _survey_band(
         stand_in = centres[season] if rules.center == "month" else mean.astype(band.dtype)
         values = np.where(finite[positions], band[positions], stand_in).astype(np.float64) - centres[season]
         values -= values.mean(0)
-        products.append(np.stack([_product(values[:, v, at], number[v, at], exact) for v, at in enumerate(valid)]))
-    return tuple(getattr(found, field.name) for field in fields(found)), products
+        sums.append(np.stack([_product(values[:, v, at], number[v, at], exact) for v, at in enumerate(valid)]))
+    return tuple(getattr(found, field.name) for field in fields(found)), sums
 
 
 def _product(departures: np.ndarray, number: np.ndarray, exact: bool) -> np.ndarray:

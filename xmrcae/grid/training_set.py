@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from .._version import __version__
-from ..arrays import on_host
+from ..arrays import in_type_of, plain_numbers, where_not
 from ..levels import LevelData
 from ..options import Options
 from . import compression
@@ -25,7 +25,8 @@ from .pyramid import Pyramid
 from .scaling import Standard
 from .split import months, split_samples
 from .survey import Rules, Survey, survey
-from .valid import find_valid, named_valid, valid_from
+from .units import check_units
+from .valid import empty_snapshots, find_valid, named_valid, valid_from
 
 log = logging.getLogger("xmrcae")
 
@@ -87,10 +88,10 @@ class TrainingSet:
 
 
 def fitted_variables(obj: Labelled, options: Options) -> Labelled:
-    """`obj` on the host, without the variables of a Dataset that cannot be fitted, each of which the log names."""
+    """Return `obj` as plain numbers, without variables that cannot be fitted, which the log names."""
     if isinstance(obj, xr.DataArray):
         _check_numeric(obj)
-        return on_host(obj)
+        return plain_numbers(obj)
     if not isinstance(obj, xr.Dataset):
         raise TypeError(f"fit takes a DataArray or a Dataset, not {type(obj).__name__}")
     suitable = fittable_variables(obj, horizontal=options.horizontal, sample=options.sample)
@@ -106,7 +107,7 @@ def fitted_variables(obj: Labelled, options: Options) -> Labelled:
         find_dimensions(obj, horizontal=options.horizontal, sample=options.sample)
         names = ", ".join(map(str, obj.data_vars))
         raise ValueError(f"no variable of the Dataset has a sample and two horizontal dimensions: {names}")
-    return on_host(obj[suitable])
+    return plain_numbers(obj[suitable])
 
 
 def _check_numeric(variable: xr.DataArray) -> None:
@@ -132,13 +133,14 @@ class Preparation:
         Bytes to use; by default the options', else half of what is free.
     products : bool
         Whether the first pass prepares the second.
-    start : (Pyramid, Standard, list), optional
-        Of a model to go on from: its pyramid is to be the coarsest levels, its scale is kept, its variables are named.
+    start : (Pyramid, Standard, list, list), optional
+        Of a model to go on from: its pyramid is to be the coarsest levels, its scale is kept, its
+        variables are named, and their attributes.
     """
 
     def __init__(
         self, obj: Labelled, options: Options, *, memory: float | None = None, products: bool = True,
-        start: tuple[Pyramid, Standard, list[Any]] | None = None,
+        start: tuple[Pyramid, Standard, list[Any], list[dict[str, Any]]] | None = None,
     ) -> None:  # fmt: skip
         self.options = options
         named = named_valid(obj, options.valid)  # a variable that is not fitted, maybe
@@ -161,8 +163,10 @@ class Preparation:
         if options.center == "month":
             self.season = np.asarray(months(samples.coords.to_dataset(), samples.dims, samples.shape))
         self.names: list[Any] = list(obj.data_vars) if isinstance(obj, xr.Dataset) else [obj.name]
-        if start is not None and self.names != start[2]:
-            raise ValueError(f"start: the model describes {start[2]}, the data hold {self.names}")
+        if start is not None:
+            if self.names != start[2]:
+                raise ValueError(f"start: the model describes {start[2]}, the data hold {self.names}")
+            check_units(obj, start[3])
         options.epsilons(self.pyramid.levels, self.names, np.ones(len(self.names)), np.ones(len(self.names)))
         given = None if named is None else valid_from(named, grid)
         weights = grid_weights(options.weights, grid)
@@ -175,24 +179,36 @@ class Preparation:
             array = array.compute()
         self.array = array
         decompose = products and not options.activation
+        land = self._land()
         rules = Rules(
-            self.parts if decompose else {}, parts["training"], self.season, options.center, options.land_value,
-            options.gaps,
-        )  # fmt: skip
-        self.found, self._products = survey(self.array, rules, given, memory=self.memory / 4)
+            self.parts if decompose else {}, parts["training"], self.season, land, options.center, options.gaps
+        )
+        self.found, is_empty, self._products = survey(self.array, rules, given, memory=self.memory / 4)
         found = self.found
-        if options.land_value is not None and not found.is_land.any():
-            warnings.warn(f"land_value={options.land_value:g}: no pixel holds it at all times", stacklevel=2)
+        never = found.finite + found.infinite == 0
+        if land is not None:
+            if not (never & (found.flagged > 0)).any():
+                warnings.warn(f"land_value={options.land_value:g}: no pixel holds it at all times", stacklevel=2)
+            self.array = _where_not(self.array, land)
+        sizes = dict(zip(self.layout.dims.sample, self.layout.sample_shape, strict=True))
         valid = find_valid(
-            given, found.finite, found.infinite, n_samples,
-            is_land=None if options.land_value is None else found.is_land, gaps=options.gaps,
-            missing=found.finite_in_training == 0, variables=self.names,
+            given, found.finite, found.infinite, found.flagged, n_samples, gaps=options.gaps,
+            missing=found.finite_in_training == 0, variables=self.names, land_value=options.land_value,
+            empty=empty_snapshots(is_empty, self.layout.sample_coords, sizes, self.names),
         )  # fmt: skip
         self.weights = known_weights(weights, valid)
         standard, self.rms = _standard(found, valid, options)
         if start is not None:
             standard = replace(standard, scale=start[1].scale)
         self.standard = standard.astype(self.array.dtype)
+
+    def _land(self) -> np.ndarray | None:
+        """Return what each variable, (variable,), holds on land, as the array holds it."""
+        if self.options.land_value is None:
+            return None
+        fields = self.obj.data_vars.values() if isinstance(self.obj, xr.Dataset) else [self.obj]
+        values = [in_type_of(field, self.options.land_value) for field in fields]
+        return np.concatenate([each.astype(self.array.dtype) for each in values])
 
     @property
     def epsilons(self) -> list[np.ndarray] | None:
@@ -276,6 +292,12 @@ def _digest(arrays: list[np.ndarray]) -> str:
     return digest.hexdigest()
 
 
+def _where_not(array: Any, land: np.ndarray) -> Any:
+    """Return an archive, (sample, variable, y, x), with NaN where it holds the value of land."""
+    where = da.where if isinstance(array, da.Array) else np.where
+    return where(array == land[:, None, None], array.dtype.type(np.nan), array)
+
+
 def grid_weights(weights: Any, grid: Grid) -> np.ndarray:
     """The weight of each pixel, (y, x), ascending, from None, "area" or a DataArray; NaN where latitude is missing."""
     if weights is None:
@@ -357,7 +379,7 @@ def build_pyramid(obj: Labelled, options: Options) -> xr.DataTree:
     grid = Grid.of(obj, dims, periodic=options.periodic)
     pyramid = Pyramid.of(grid, levels=options.levels, restriction=options.restriction)
     if options.land_value is not None:
-        obj = obj.where(obj != options.land_value)
+        obj = where_not(obj, options.land_value)
     attrs = {"xmrcae_version": __version__, "xmrcae_options": options.to_json()}
     given = None if valid is None else valid_from(valid, grid)
     return pyramid.tree(obj, Layout.of(obj, dims, grid), valid=given, attrs=attrs)

@@ -5,8 +5,12 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import xarray as xr
+
+from .dimensions import Labelled
 
 #: Spellings of one unit, beside those that differ by a plural "s" or by capitals in a word.
 SPELLINGS = {
@@ -61,6 +65,27 @@ def unit_text(attrs: Mapping[Any, Any]) -> str | None:
 def differ(a: str | None, b: str | None) -> bool:
     """Tell whether two units are known and not the same; "m s-1" and "metres/second" are."""
     return a is not None and b is not None and _factors(a) != _factors(b)
+
+
+def check_units(obj: Labelled, fitted: Sequence[Mapping[Any, Any]]) -> None:
+    """Raise a ValueError if a variable is in other units than those that were fitted.
+
+    Parameters
+    ----------
+    obj : xarray.DataArray or xarray.Dataset
+        The fitted variables.
+    fitted : sequence of mapping
+        Attributes of each when it was fitted.
+    """
+    fields = obj.data_vars.values() if isinstance(obj, xr.Dataset) else [obj]
+    for field, attrs in zip(fields, fitted, strict=True):
+        given, expected = unit_text(field.attrs), unit_text(attrs)
+        if differ(given, expected):
+            raise ValueError(
+                f"{field.name or 'the data'} have units={given!r}, the model was fitted to "
+                f"{expected!r}: convert them first, or, if both mean the same, say so with "
+                f".assign_attrs(units={expected!r})"
+            )
 
 
 def degrees(attrs: Mapping[Any, Any]) -> float | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
 
 import numpy as np
 import xarray as xr
@@ -11,6 +12,10 @@ import xarray as xr
 from .._version import __version__
 from .coordinates import CIRCLE, SAME_PLACE, Grid, Place, horizontal_coordinates, places
 from .dimensions import Dimensions, Labelled, find_dimensions, fittable_variables
+
+#: Share of the times at which a pixel may hold the land value and be filled with its mean: by chance
+#: water has that value, or a snapshot is flagged. What holds it more often is refused as a gap.
+NOW_AND_THEN = 0.1
 
 
 def named_valid(obj: Labelled, valid: Any) -> Any:
@@ -182,44 +187,55 @@ def valid_from(valid: xr.DataArray, grid: Grid) -> np.ndarray:
 
 def describe_pixels(pixels: np.ndarray) -> str:
     """'1 pixel', '9 pixels'."""
-    n = int(pixels.sum())
-    return f"{n} pixel{'' if n == 1 else 's'}"
+    return counted(int(pixels.sum()), "pixel")
+
+
+def counted(n: int, what: str) -> str:
+    """'1 value', '9 values'."""
+    return f"{n} {what}{'' if n == 1 else 's'}"
 
 
 def describable(
-    given: np.ndarray | None, finite: np.ndarray, n_samples: int, *, is_land: np.ndarray | None, gaps: str | None
+    given: np.ndarray, finite: np.ndarray, flagged: np.ndarray, n_samples: int, *, gaps: str | None
 ) -> np.ndarray:
-    """Pixels that the data and the user leave to be described, if nothing is to be refused.
+    """Return the pixels to be described, if nothing is to be refused; each is judged by itself.
 
-    Parameters are those of `find_valid`; each pixel is judged by itself.
+    Parameters are those of `find_valid`.
     """
-    valid = finite > 0
-    valid &= True if given is None else given
-    if is_land is not None:
-        valid &= ~is_land
-    return valid if gaps == "mean" else valid & (finite == n_samples)
+    valid = given & (finite > 0)
+    if gaps == "mean":
+        return valid
+    fits = finite == n_samples
+    return valid & (fits if gaps == "mask" else fits | _now_and_then(finite, flagged, n_samples))
+
+
+def _now_and_then(finite: np.ndarray, flagged: np.ndarray, n_samples: int) -> np.ndarray:
+    """Return the pixels that hold the land value at few times, and are never missing otherwise."""
+    return (finite + flagged == n_samples) & (flagged <= NOW_AND_THEN * n_samples)
 
 
 def find_valid(
-    given: np.ndarray | None, finite: np.ndarray, infinite: np.ndarray, n_samples: int, *, is_land: np.ndarray | None,
-    gaps: str | None, missing: np.ndarray, variables: Sequence[str],
+    given: np.ndarray | None, finite: np.ndarray, infinite: np.ndarray, flagged: np.ndarray, n_samples: int, *,
+    gaps: str | None, missing: np.ndarray, variables: Sequence[str], land_value: float | None, empty: str,
 ) -> np.ndarray:  # fmt: skip
-    """Which pixels are to be described.
+    """Return which pixels are to be described.
 
     Parameters
     ----------
     given : numpy.ndarray of bool, shape (y, x), or None
         What the user says.
-    finite, infinite : numpy.ndarray of int, shape (variable, y, x)
-        How many of the `n_samples` snapshots hold a finite value, and an infinite one.
-    is_land : numpy.ndarray of bool, shape (variable, y, x), or None
-        Pixels that hold the land value throughout.
+    finite, infinite, flagged : numpy.ndarray of int, shape (variable, y, x)
+        How many of the `n_samples` snapshots hold a value, an infinite one, the land value.
     gaps : {None, "mask", "mean"}
         What happens to pixels that are missing at some times only.
     missing : numpy.ndarray of bool, shape (variable, y, x)
         Pixels without a value at any of the training times.
     variables : sequence of str
         For messages.
+    land_value : float or None
+        For messages.
+    empty : str
+        What `empty_snapshots` says.
 
     Returns
     -------
@@ -232,38 +248,97 @@ def find_valid(
         nothing is valid.
     """
     never = finite + infinite == 0
-    if given is not None:
-        wrong = given & never
-        if wrong.any():
-            raise ValueError(
-                f"valid is True at {describe_pixels(wrong)} where the data are missing at all times: correct valid "
-                "there, or leave it out to describe all pixels that hold values"
-            )
-        valid = np.broadcast_to(given, finite.shape).copy()
-    else:
-        valid = ~never if is_land is None else ~never & ~is_land
+    if given is not None and (given & never).any():
+        raise ValueError(
+            f"valid is True at {describe_pixels(given & never)} where the data are missing at all times: "
+            "correct valid there, or leave it out to describe all pixels that hold values"
+        )
+    valid = ~never if given is None else np.broadcast_to(given, finite.shape).copy()
     if infinite[valid].any():
         raise ValueError(
             f"the data hold {int(infinite[valid].sum())} infinite values at {describe_pixels(valid & (infinite > 0))}: "
             "replace them by NaN"
         )
     partial = valid & (finite < n_samples)
-    if partial.any() and gaps is None:
-        n_values = int((n_samples - finite)[partial].sum())
-        raise ValueError(
-            f"the data have gaps in time: {describe_pixels(partial)} are missing at some times only ({n_values} "
-            "values): "
-            'fit with gaps="mask" to treat these pixels as land, with gaps="mean" to fill them with their mean over '
-            "time, or fill them first"
+    rare = partial & _now_and_then(finite, flagged, n_samples)
+    if gaps is None and (partial & ~rare).any():
+        _refuse_gaps((n_samples - finite)[partial], flagged[partial], land_value, empty)
+    if gaps is None and rare.any():
+        warnings.warn(
+            f"land_value={land_value:g} stands at {describe_pixels(rare)} now and then "
+            f"({counted(int(flagged[rare].sum()), 'value')}): these count as missing, and are filled with "
+            "the pixel's mean over time",
+            stacklevel=2,
         )
+    if gaps == "mask" and empty:
+        raise ValueError(f'gaps="mask" would leave no pixel: {empty}')
     if gaps == "mask":
         valid &= ~partial
-    elif gaps == "mean" and (valid & missing).any():
+    elif (valid & missing).any():
         raise ValueError(
-            f'gaps="mean" needs at least one training time with a value at each pixel: '
+            "gaps are filled with the mean over training times with a value: "
             f'{describe_pixels(valid & missing)} have none; use gaps="mask", or another split'
         )
     for name, each in zip(variables, valid, strict=True):
         if not each.any():
             raise ValueError(f"no pixel of {name!r} is valid: the data are missing everywhere, or valid leaves nothing")
     return valid
+
+
+def _refuse_gaps(missing: np.ndarray, flagged: np.ndarray, land_value: float | None, empty: str) -> NoReturn:
+    """Raise the error on gaps, of whose pixels, (pixel,), so many values are missing and flagged."""
+    values = counted(int(missing.sum()), "value")
+    if flagged.any():
+        values += f", {int(flagged.sum())} of them the land_value={land_value:g}"
+    ways = (
+        'fit with gaps="mask" to treat these pixels as land, with gaps="mean" to fill them with their '
+        "mean over time, or fill them first"
+    )
+    raise ValueError(
+        f"the data have gaps in time: {counted(len(missing), 'pixel')} are missing at some times only "
+        f"({values}): {empty or ways}"
+    )
+
+
+def empty_snapshots(
+    is_empty: np.ndarray, coords: xr.Dataset, sizes: Mapping[str, int], variables: Sequence[Any]
+) -> str:
+    """Say which snapshots hold no value, and how to leave them out; nothing if there is none.
+
+    Parameters
+    ----------
+    is_empty : numpy.ndarray of bool, shape (sample, variable)
+        Snapshots without any value.
+    coords : xarray.Dataset
+        Coordinates along the sample dimensions.
+    sizes : mapping of str to int
+        Sizes of the sample dimensions, in their order.
+    variables : sequence
+        Names of the variables.
+
+    Returns
+    -------
+    str
+        A sentence for each variable that has such snapshots, but not only such.
+    """
+    sentences = []
+    for name, empty in zip(variables, is_empty.T, strict=True):
+        positions = np.flatnonzero(empty)
+        if not 0 < len(positions) < len(empty):
+            continue
+        shown = [_snapshot(int(at), coords, sizes) for at in positions[:3]]
+        shown += ["..."] if len(positions) > 3 else []
+        subset = f", subset=[{name!r}]" if len(variables) > 1 else ""
+        drop = f'.dropna({next(iter(sizes))!r}, how="all"{subset}), where they are NaN'
+        sentences.append(
+            f"{len(positions)} of {len(empty)} snapshots of {name or 'the data'} hold no value at all "
+            f"({'; '.join(shown)}): leave them out" + (f", as by {drop}" if len(sizes) == 1 else "")
+        )
+    return ". ".join(sentences)
+
+
+def _snapshot(position: int, coords: xr.Dataset, sizes: Mapping[str, int]) -> str:
+    """Name a snapshot by its labels, or positions where there are none."""
+    at = dict(zip(sizes, np.unravel_index(position, tuple(sizes.values())), strict=True))
+    labels = {dim: coords.indexes[dim][i] if dim in coords.indexes else i for dim, i in at.items()}
+    return ", ".join(f"{dim} {label}".removesuffix(" 00:00:00") for dim, label in labels.items())
