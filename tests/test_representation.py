@@ -105,6 +105,19 @@ def test_an_unfitted_model_shows_the_options_that_are_not_defaults() -> None:
         assert "omega" not in shown
 
 
+def test_an_encoding_larger_than_the_data_is_told_with_what_to_do() -> None:
+    field = make_field()
+    large = field.mrcae.fit(tolerance=None, **QUICK)
+    small = field.mrcae.fit(encoding_size=200, **QUICK)
+    numbers = int(large.encoding_sizes[-1]), int(field.isel(time=0).notnull().sum())
+    assert numbers[0] > numbers[1] > int(small.encoding_sizes[-1])
+    for shown in both(large):
+        assert f"more numbers ({numbers[0]}) than a snapshot ({numbers[1]})" in shown
+        assert all(way in shown for way in ("larger tolerance", "fewer channels", "encoding_size="))
+    for shown in both(small):
+        assert "more numbers" not in shown
+
+
 def test_codes_read_well(hostile: xr.DataArray, model: xmrcae.MrCAE) -> None:
     codes = model.encode(hostile)
     for what in ("xmrcae_version", "xmrcae_model", "xmrcae_options", "encoding", "level_1"):

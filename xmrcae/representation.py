@@ -15,6 +15,7 @@ from .grid.coordinates import Grid
 from .grid.dimensions import find_dimensions, fittable_variables
 from .grid.pyramid import Pyramid
 from .grid.split import PARTS
+from .grid.units import unit_text
 from .options import Options
 
 if TYPE_CHECKING:
@@ -27,14 +28,16 @@ def text(model: MrCAE) -> str:
     """A line on the model and a row a level; the options that are not defaults before it is fitted."""
     if model._fitted is None:
         return _lines(_printable("MrCAE (not fitted)"), _options(model))
-    return f"{_printable(summary(model))}\n{table(model).to_string()}"
+    lines = [_printable(summary(model)), table(model).to_string(), *advice(model)]
+    return "\n".join(lines)
 
 
 def as_html(model: MrCAE) -> str:
     """The same for notebooks, escaped."""
     if model._fitted is None:
         return _table("MrCAE (not fitted)", _options(model))
-    return f"<div><p>{html.escape(summary(model))}</p>{table(model).to_html(escape=True)}</div>"
+    below = "".join(f"<p>{html.escape(line)}</p>" for line in advice(model))
+    return f"<div><p>{html.escape(summary(model))}</p>{table(model).to_html(escape=True)}{below}</div>"
 
 
 def summary(model: MrCAE) -> str:
@@ -45,6 +48,18 @@ def summary(model: MrCAE) -> str:
     what = ", ".join("unnamed" if name is None else str(name) for name in fitted.variables)
     state = "partial, " if model.partial else ""
     return f"MrCAE ({state}{what}; {model.levels} levels, {model.n_parameters} parameters; snapshots: {counts})"
+
+
+def advice(model: MrCAE) -> list[str]:
+    """Return what to do where the encoding holds more numbers than the data; nothing elsewhere."""
+    encoded = int(model.encoding_sizes[-1])
+    n_values = int(model.fitted.inference.standards[-1].valid.sum())
+    if encoded <= n_values:
+        return []
+    return [
+        f"The encoding holds more numbers ({encoded}) than a snapshot ({n_values}): fit with a larger "
+        "tolerance, fewer channels, or encoding_size="
+    ]
 
 
 def table(model: MrCAE) -> pd.DataFrame:
@@ -62,7 +77,8 @@ def table(model: MrCAE) -> pd.DataFrame:
         elif fitted.is_dataset:
             error = f"{rmse:.3g} (scaled)"
         else:
-            error = f"{rmse * fitted.standard.scale[0]:.3g} {_printable(fitted.attrs[0].get('units', ''))}".strip()
+            units = _printable(unit_text(fitted.attrs[0]) or "")
+            error = f"{rmse * fitted.standard.scale[0]:.3g} {units}".strip()
         rows.append({
             "level": k,
             "grid": " x ".join(map(str, fitted.inference.standards[k].valid.shape[1:])),
