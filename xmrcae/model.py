@@ -67,8 +67,9 @@ class MrCAE:
         Parameters
         ----------
         obj : xarray.DataArray or xarray.Dataset
-            With a sample dimension and two horizontal ones, in any order; NaN on land. The variables of a Dataset are
-            input channels. Lazy data are read through dask; what was opened without chunks is loaded.
+            With a sample dimension and two horizontal ones, in any order; NaN on land, or what the
+            attributes `_FillValue` and `missing_value` name. The variables of a Dataset are input
+            channels. Lazy data are read through dask; what was opened without chunks is loaded.
         start : MrCAE, optional
             A fitted model to go on from, on the same grid or on one of its coarser levels. Its weights and groups are
             taken over; its last level is trained again, for more epochs, and a level whose error is still high gets
@@ -176,7 +177,8 @@ class MrCAE:
         Raises
         ------
         ValueError
-            Before fitting, or for data on another grid.
+            Before fitting; for data on another grid, in other units, or packed; and, of lazy data
+            when they are computed, for infinite values on valid pixels.
         """
         from .codes import codes_to_tree, flat_codes
 
@@ -262,7 +264,8 @@ class MrCAE:
         Raises
         ------
         ValueError
-            For no snapshot, data on another grid, or weights that do not fit.
+            For data without any value to compare with, those that `encode` refuses, or weights that do
+            not fit.
         """
         from .scoring import score
 

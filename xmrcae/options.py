@@ -52,6 +52,9 @@ def default_channels() -> list[list[int]]:
 class Options:
     """Options of :class:`xmrcae.MrCAE`, whose docstring has their part of this one.
 
+    They are taken by value: scalars of NumPy, 0-d arrays and 0-d DataArrays are numbers, 1-D ones are
+    lists, and lazy ones are computed once.
+
     Parameters
     ----------
     levels : int, optional
@@ -93,7 +96,8 @@ class Options:
     valid : xarray.DataArray or str, optional
         Pixels to describe, True or 1; or the name of a variable or coordinate of the data that says so.
     land_value : float, optional
-        Instead of `valid`: the value that land holds at all times.
+        Instead of `valid`: the value that land holds at all times, in the data's own type. Where it
+        stands at some times only, it is a missing value.
     gaps : {None, "mask", "mean"}
         What happens to pixels missing at some times only: an error, land, or filled with their mean.
     periodic : bool, optional
