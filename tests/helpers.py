@@ -102,6 +102,11 @@ def prepare_with(obj: Any, **options: Any) -> TrainingSet:
     return prepare(obj, make_options(options))
 
 
+def fitted_valid(obj: Any, **options: Any) -> np.ndarray:
+    """Valid pixels, (variable, y, x), of a small fit's training set."""
+    return prepare_with(obj, levels=2, **options).standard.valid
+
+
 def random_network(
     has_data: Sequence[np.ndarray], counts: np.ndarray, *, widening: str = "residual",
     restriction: str = "full_weighting", channels: Sequence[int] = (1, 2), activation: str | None = None,

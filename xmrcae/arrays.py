@@ -1,4 +1,4 @@
-"""What a field may hold: arrays of NumPy, of a file, of a device; numbers that mean what they say."""
+"""What a field may hold: arrays of NumPy, a file or a device; numbers that mean what they say."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def plain_numbers(obj: xr.DataArray | xr.Dataset) -> xr.DataArray | xr.Dataset:
     """Return data whose numbers mean what they say, on the host; nothing is read of lazy data.
 
     Arrays of a device are taken to the host, by DLPack. What holds a value that the attributes
-    `_FillValue` or `missing_value` name is NaN, as decoding would have it, and these attributes are
-    left out.
+    `_FillValue` or `missing_value` name is NaN, as decoding would have it, and these attributes
+    are left out.
 
     Parameters
     ----------
@@ -62,8 +62,8 @@ def in_type_of(field: xr.DataArray, land_value: float) -> np.ndarray:
     value = _in_type(land_value, field.dtype)
     if not value.size:
         raise ValueError(
-            f"land_value={land_value!r}: {field.name or 'the data'} are of type {field.dtype}, which "
-            "does not hold this value: give the one that stands on land"
+            f"land_value={land_value!r}: {field.name or 'the data'} are of type {field.dtype}, "
+            "which does not hold this value: give the one that stands on land"
         )
     return value
 
@@ -82,12 +82,13 @@ def _decoded(field: xr.DataArray) -> xr.DataArray:
     """Return a field whose attributes change no number any more."""
     attrs, kind, name = field.attrs, field.dtype.kind, field.name or "the data"
     neutral = {"scale_factor": 1, "add_offset": 0, "_Unsigned": "true" if kind == "u" else "false"}
-    packed = [key for key in PACKING if key in attrs and np.any(np.asarray(attrs[key]) != neutral[key])]
+    said = [key for key in PACKING if key in attrs]
+    packed = [key for key in said if np.any(np.asarray(attrs[key]) != neutral[key])]
     if packed:
         raise ValueError(
             f"{name} have the attributes {', '.join(f'{key}={attrs[key]}' for key in packed)}, so "
-            "their numbers stand for others: decode them with xr.decode_cf(dataset), or, if that has "
-            "been done, delete these attributes"
+            "their numbers stand for others: decode them with xr.decode_cf(dataset), or, if that "
+            "has been done, delete these attributes"
         )
     if not {*FILL_VALUES, *PACKING}.intersection(attrs):
         return field
@@ -105,7 +106,7 @@ def _decoded(field: xr.DataArray) -> xr.DataArray:
 
 
 def _in_type(values: Any, dtype: np.dtype[Any]) -> np.ndarray:
-    """Return those of some numbers, (n,), that a type can hold, in that type; NaN is none of them."""
+    """Return those of some numbers, (n,), that a type can hold, in that type; NaN is none."""
     given = np.atleast_1d(np.asarray(values)).ravel()
     given = given if given.dtype.kind in "iuf" else given.astype(np.float64)
     if dtype.kind in "iu":
@@ -118,8 +119,9 @@ def _in_type(values: Any, dtype: np.dtype[Any]) -> np.ndarray:
 
 
 def _without(field: xr.DataArray, flags: Iterable[Any]) -> xr.DataArray:
-    """Return a field with NaN where it holds one of some values; itself if it is seen to hold none."""
-    missing: Any = functools.reduce(operator.or_, (field.variable == flag for flag in flags), False)
+    """Return a field with NaN where it holds one of some values; itself if it holds none."""
+    each = (field.variable == flag for flag in flags)
+    missing: Any = functools.reduce(operator.or_, each, False)
     if missing is False or not (field.chunks or missing.any()):
         return field
     return field.copy(data=field.variable.where(~missing).data)

@@ -74,7 +74,7 @@ class Fitted:
         )  # fmt: skip
 
     def variables_of(self, obj: Labelled) -> Labelled:
-        """Return the fitted variables of `obj`, in the fitted order, with NaN where they hold no value."""
+        """Return the fitted variables of `obj`, in the fitted order, NaN where they are missing."""
         if isinstance(obj, xr.DataArray):
             if self.is_dataset:
                 raise TypeError(

@@ -67,9 +67,8 @@ class MrCAE:
         Parameters
         ----------
         obj : xarray.DataArray or xarray.Dataset
-            With a sample dimension and two horizontal ones, in any order; NaN on land, or what the
-            attributes `_FillValue` and `missing_value` name. The variables of a Dataset are input
-            channels. Lazy data are read through dask; what was opened without chunks is loaded.
+            With a sample dimension and two horizontal ones, in any order; NaN on land. The variables
+            of a Dataset are input channels. Lazy data are read through dask, others are loaded.
         start : MrCAE, optional
             A fitted model to go on from, on the same grid or on one of its coarser levels. Its weights and groups are
             taken over; its last level is trained again, for more epochs, and a level whose error is still high gets
@@ -96,7 +95,7 @@ class MrCAE:
         try:
             fit.run()
         except BaseException:
-            with contextlib.suppress(Exception):  # the error that ended the training is the one to see
+            with contextlib.suppress(Exception):  # not to hide the error that ended the training
                 self._fitted = fit.result()
                 self.partial = True
             raise
@@ -177,8 +176,7 @@ class MrCAE:
         Raises
         ------
         ValueError
-            Before fitting; for data on another grid, in other units, or packed; and, of lazy data
-            when they are computed, for infinite values on valid pixels.
+            Before fitting; for data on another grid, in other units or packed, and infinite ones.
         """
         from .codes import codes_to_tree, flat_codes
 
@@ -264,8 +262,7 @@ class MrCAE:
         Raises
         ------
         ValueError
-            For data without any value to compare with, those that `encode` refuses, or weights that do
-            not fit.
+            For no value to compare with, data that `encode` refuses, or weights that do not fit.
         """
         from .scoring import score
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import hashlib
 import inspect
 import json
 import math
@@ -16,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+
+from .option_values import by_value, indexers_by_value, is_list, is_number, is_same, is_text, to_plain
 
 CHOICES: dict[str, tuple[Any, ...]] = {
     "encoder": ("filters", "projection"),
@@ -39,10 +40,6 @@ SOLVERS: dict[str, dict[str, float]] = {
 }  # fmt: skip
 
 
-#: Values of a list of indices up to which attributes and files hold the list itself.
-LONG = 50
-
-
 def default_channels() -> list[list[int]]:
     """Four groups of one filter."""
     return [[1, 1, 1, 1]]
@@ -52,8 +49,8 @@ def default_channels() -> list[list[int]]:
 class Options:
     """Options of :class:`xmrcae.MrCAE`, whose docstring has their part of this one.
 
-    They are taken by value: scalars of NumPy, 0-d arrays and 0-d DataArrays are numbers, 1-D ones are
-    lists, and lazy ones are computed once.
+    They are taken by value: scalars of NumPy, 0-d arrays and 0-d DataArrays are numbers, 1-D ones
+    are lists, and lazy ones are computed once.
 
     Parameters
     ----------
@@ -96,8 +93,8 @@ class Options:
     valid : xarray.DataArray or str, optional
         Pixels to describe, True or 1; or the name of a variable or coordinate of the data that says so.
     land_value : float, optional
-        Instead of `valid`: the value that land holds at all times, in the data's own type. Where it
-        stands at some times only, it is a missing value.
+        Instead of `valid`: the value that land holds at all times, in the data's own type. Where
+        it stands at some times only, it is a missing value.
     gaps : {None, "mask", "mean"}
         What happens to pixels missing at some times only: an error, land, or filled with their mean.
     periodic : bool, optional
@@ -170,7 +167,7 @@ class Options:
         self._take_values()
         for name, allowed in CHOICES.items():
             value = getattr(self, name)
-            chosen = [choice for choice in allowed if _is_same(value, choice)]
+            chosen = [choice for choice in allowed if is_same(value, choice)]
             if not chosen:
                 raise ValueError(f"{name}={value!r} is not an option; choose from {allowed}")
             object.__setattr__(self, name, chosen[0])
@@ -206,11 +203,11 @@ class Options:
             raise TypeError(f'device={self.device!r}: "auto", or the name of a device such as "cpu"')
         if not (self.valid is None or isinstance(self.valid, str | xr.DataArray)):
             raise TypeError(
-                f"valid={_plain(self.valid)!r}: a DataArray on the data's grid, or the name of one in the Dataset; "
+                f"valid={to_plain(self.valid)!r}: a DataArray on the data's grid, or the name of one in the Dataset; "
                 "True or 1 where pixels are to be described"
             )
-        if not (self.weights is None or isinstance(self.weights, xr.DataArray) or _is_text(self.weights, "area")):
-            raise ValueError(f'weights={_plain(self.weights)!r}: None, "area" or a DataArray')
+        if not (self.weights is None or isinstance(self.weights, xr.DataArray) or is_text(self.weights, "area")):
+            raise ValueError(f'weights={to_plain(self.weights)!r}: None, "area" or a DataArray')
         self._check_dimensions()
         self._check_split()
         self._check_channels()
@@ -220,34 +217,34 @@ class Options:
         """Replace arrays by the numbers and lists that they hold; arrays on the grid stay."""
         for field in dataclasses.fields(self):
             if field.name not in ("valid", "weights"):
-                take = _indexers_by_value if field.name == "split" else _by_value
+                take = indexers_by_value if field.name == "split" else by_value
                 object.__setattr__(self, field.name, take(getattr(self, field.name)))
 
     def _check_dimensions(self) -> None:
         pair, sample = self.horizontal, self.sample
-        if pair is not None and not (_is_list(pair) and len(pair) == 2 and pair[0] != pair[1]):
+        if pair is not None and not (is_list(pair) and len(pair) == 2 and pair[0] != pair[1]):
             raise ValueError(f'horizontal={pair!r}: the names of two dimensions, such as ("lat", "lon")')
-        if not (sample is None or isinstance(sample, str) or (_is_list(sample) and len(sample))):
+        if not (sample is None or isinstance(sample, str) or (is_list(sample) and len(sample))):
             raise TypeError(
                 f'sample={sample!r}: the name of a dimension, or a list of names such as ["time", "member"]'
             )
 
     def _check_split(self) -> None:
         split = self.split
-        if _is_text(split, "blocks"):
+        if is_text(split, "blocks"):
             return
-        parts = list(split) if _is_list(split) else []
-        fractions = all(_is_number(part) for part in parts)
+        parts = list(split) if is_list(split) else []
+        fractions = all(is_number(part) for part in parts)
         if len(parts) != 3 or not (fractions or all(isinstance(part, slice) or np.ndim(part) == 1 for part in parts)):
-            raise ValueError(f'split={_plain(split)!r}: three fractions, "blocks", or three indexers')
+            raise ValueError(f'split={to_plain(split)!r}: three fractions, "blocks", or three indexers')
         if fractions and not (min(parts) >= 0 and abs(sum(parts) - 1) <= 1e-6):
-            raise ValueError(f"split={_plain(split)!r}: fractions from 0 to 1 that add up to 1")
+            raise ValueError(f"split={to_plain(split)!r}: fractions from 0 to 1 that add up to 1")
 
     def _check_channels(self) -> None:
         channels = self.channels
-        if not _is_list(channels) or not len(channels):
+        if not is_list(channels) or not len(channels):
             raise TypeError(f"channels={channels!r}: one list of filters a level, such as [[1, 1], [2, 2]]")
-        lists = [list(c) if _is_list(c) else c for c in channels]
+        lists = [list(c) if is_list(c) else c for c in channels]
         if all(isinstance(c, Integral) for c in lists):
             lists = [list(lists)]
         for filters in lists:
@@ -262,9 +259,9 @@ class Options:
     def _check_tolerance(self) -> None:
         if self.encoding_size is not None:
             _whole("encoding_size", self.encoding_size, least=1)
-            if not _is_text(self.tolerance, "default"):
+            if not is_text(self.tolerance, "default"):
                 raise ValueError("encoding_size and tolerance both say how far to go; give one of them")
-        if self.tolerance is None or _is_text(self.tolerance, "default"):
+        if self.tolerance is None or is_text(self.tolerance, "default"):
             return
         each = list(self.tolerance.values()) if isinstance(self.tolerance, Mapping) else [self.tolerance]
         table = [np.atleast_1d(np.asarray(value, dtype=object)).tolist() for value in each]
@@ -331,7 +328,7 @@ class Options:
             options["channels"] = [*self.channels, self.channels[-1]]
 
         def longer(value: Any) -> Any:
-            return [*value, value[-1]] if _is_list(value) and len(value) > 1 else value
+            return [*value, value[-1]] if is_list(value) and len(value) > 1 else value
 
         tolerance = self.tolerance
         is_table = isinstance(tolerance, Mapping)
@@ -344,7 +341,7 @@ class Options:
         A slice of `split` is {"slice": [start, stop, step]}, a long list of indices its digest.
         """
         names = [field.name for field in dataclasses.fields(self) if field.name != "checkpoint"]
-        return json.dumps({name: _plain(getattr(self, name)) for name in names})
+        return json.dumps({name: to_plain(getattr(self, name)) for name in names})
 
 
 def shows_options(cls: type) -> type:
@@ -373,55 +370,6 @@ def make_options(options: Mapping[str, Any]) -> Options:
     return Options(**options)
 
 
-def _by_value(value: Any) -> Any:
-    """Return what an option's value holds: arrays as numbers, text and lists of them."""
-    if isinstance(value, Mapping):  # a Dataset of tolerances too
-        return {key: _by_value(each) for key, each in value.items()}
-    if _is_list(value):
-        return (tuple if isinstance(value, tuple) else list)(map(_by_value, value))
-    if not hasattr(value, "__array__"):
-        return value
-    array = np.asarray(value)
-    if array.dtype.kind == "f":
-        array = array.astype(np.float64)  # Python has no longer number
-    return value if array.dtype.kind in "mM" else array.tolist()
-
-
-def _indexers_by_value(split: Any) -> Any:
-    """Return fractions as numbers, and indexers as lists, slices or 1-D arrays of NumPy."""
-    if not _is_list(split) and np.ndim(split) == 0:
-        return _by_value(split)
-    return tuple(_indexer(part) for part in (split if _is_list(split) else np.asarray(split)))
-
-
-def _indexer(part: Any) -> Any:
-    if isinstance(part, slice):
-        return slice(*map(_by_value, (part.start, part.stop, part.step)))
-    if isinstance(part, range) or (hasattr(part, "__array__") and np.ndim(part)):
-        return np.asarray(part)
-    return _by_value(part)
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as JSON can hold it."""
-    if isinstance(value, xr.DataArray) or (isinstance(value, np.ndarray) and value.ndim != 1):
-        return f"<{type(value).__name__} {value.shape}>"
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, slice):
-        return {"slice": [_plain(each) for each in (value.start, value.stop, value.step)]}
-    if isinstance(value, list | tuple | np.ndarray):
-        values = [_plain(each) for each in value]
-        if len(values) <= LONG:
-            return values
-        return f"<{len(values)} values, {hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]}>"
-    if isinstance(value, np.generic):
-        return str(value) if value.dtype.kind in "mM" else value.item()
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    return value.isoformat() if hasattr(value, "isoformat") else value
-
-
 def _whole(name: str, value: Any, *, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name}={value!r}: a whole number of at least {least}")
@@ -432,25 +380,7 @@ def _whole(name: str, value: Any, *, least: int) -> None:
 def _number(name: str, value: Any, low: float, high: float) -> None:
     allowed = f"{name}={value!r}: a finite number"
     allowed += f" from {low:g} to {high:g}" if high < math.inf else f" of at least {low:g}" if low > -math.inf else ""
-    if not _is_number(value):
+    if not is_number(value):
         raise TypeError(allowed)
     if not low <= value <= high or not math.isfinite(value):
         raise ValueError(allowed)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-
-
-def _is_same(value: Any, choice: Any) -> bool:
-    """Tell whether a value is a choice: True is not 1, but 0.0 is 0."""
-    numbers = _is_number(value) and _is_number(choice)
-    return (numbers or type(value) is type(choice)) and value == choice
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, str)
-
-
-def _is_text(value: Any, text: str) -> bool:
-    return isinstance(value, str) and value == text

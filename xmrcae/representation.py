@@ -36,8 +36,8 @@ def as_html(model: MrCAE) -> str:
     """The same for notebooks, escaped."""
     if model._fitted is None:
         return _table("MrCAE (not fitted)", _options(model))
-    below = "".join(f"<p>{html.escape(line)}</p>" for line in advice(model))
-    return f"<div><p>{html.escape(summary(model))}</p>{table(model).to_html(escape=True)}{below}</div>"
+    first, *others = (f"<p>{html.escape(line)}</p>" for line in (summary(model), *advice(model)))
+    return f"<div>{first}{table(model).to_html(escape=True)}{''.join(others)}</div>"
 
 
 def summary(model: MrCAE) -> str:
@@ -57,8 +57,8 @@ def advice(model: MrCAE) -> list[str]:
     if encoded <= n_values:
         return []
     return [
-        f"The encoding holds more numbers ({encoded}) than a snapshot ({n_values}): fit with a larger "
-        "tolerance, fewer channels, or encoding_size="
+        f"The encoding holds more numbers ({encoded}) than a snapshot ({n_values}): fit with a "
+        "larger tolerance, fewer channels, or encoding_size="
     ]
 
 

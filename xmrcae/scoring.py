@@ -30,7 +30,9 @@ def score(model: MrCAE, obj: Labelled, *, weights: Any) -> xr.Dataset:
         raise ValueError("score needs at least one snapshot; none was given")
     squares, counts = _total(model, layout, array)
     if not counts.any():
-        raise ValueError(f"score needs values to compare with; the {len(array)} snapshots hold none on valid pixels")
+        raise ValueError(
+            f"score needs values to compare with; of {len(array)} snapshots none holds one on a valid pixel"
+        )
 
     shapes = [standard.valid.shape for standard in inference.standards]
     sizes = [int(np.prod(shape)) for shape in [*shapes, *[shapes[-1]] * len(shapes)]]

@@ -26,7 +26,7 @@ RANDOM_RUN = 8
 class Survey:
     """What one look at the archive tells of each pixel; arrays are (variable, y, x) but for `centre`.
 
-    `finite`, `infinite` and `flagged` count snapshots: with a value, an infinite one, the land value.
+    `finite`, `infinite` and `flagged` count snapshots with a value, an infinite one, the land value.
     `checksum` adds up all values, each times the number of its snapshot.
     """
 

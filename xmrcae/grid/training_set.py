@@ -88,7 +88,7 @@ class TrainingSet:
 
 
 def fitted_variables(obj: Labelled, options: Options) -> Labelled:
-    """Return `obj` as plain numbers, without variables that cannot be fitted, which the log names."""
+    """Return `obj` as plain numbers, without what cannot be fitted, which the log names."""
     if isinstance(obj, xr.DataArray):
         _check_numeric(obj)
         return plain_numbers(obj)

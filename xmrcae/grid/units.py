@@ -57,7 +57,7 @@ ANGLES = {
 
 
 def unit_text(attrs: Mapping[Any, Any]) -> str | None:
-    """Return the attribute `units` without spaces around it; None where it is missing or no text."""
+    """Return the attribute `units`, without spaces around it; None where it is no text."""
     units = attrs.get("units")
     return units.strip() if isinstance(units, str) else None
 

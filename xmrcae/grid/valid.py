@@ -13,8 +13,8 @@ from .._version import __version__
 from .coordinates import CIRCLE, SAME_PLACE, Grid, Place, horizontal_coordinates, places
 from .dimensions import Dimensions, Labelled, find_dimensions, fittable_variables
 
-#: Share of the times at which a pixel may hold the land value and be filled with its mean: by chance
-#: water has that value, or a snapshot is flagged. What holds it more often is refused as a gap.
+#: Share of the times at which a pixel may hold the land value and be filled with its mean: water
+#: may have that value by chance. Where it stands more often, it is refused as a gap.
 NOW_AND_THEN = 0.1
 
 
@@ -250,8 +250,8 @@ def find_valid(
     never = finite + infinite == 0
     if given is not None and (given & never).any():
         raise ValueError(
-            f"valid is True at {describe_pixels(given & never)} where the data are missing at all times: "
-            "correct valid there, or leave it out to describe all pixels that hold values"
+            f"valid is True at {describe_pixels(given & never)} where the data are missing at all "
+            "times: correct valid there, or leave it out to describe all pixels that hold values"
         )
     valid = ~never if given is None else np.broadcast_to(given, finite.shape).copy()
     if infinite[valid].any():
@@ -266,8 +266,8 @@ def find_valid(
     if gaps is None and rare.any():
         warnings.warn(
             f"land_value={land_value:g} stands at {describe_pixels(rare)} now and then "
-            f"({counted(int(flagged[rare].sum()), 'value')}): these count as missing, and are filled with "
-            "the pixel's mean over time",
+            f"({counted(int(flagged[rare].sum()), 'value')}): these count as missing, and are filled "
+            "with the pixel's mean over time",
             stacklevel=2,
         )
     if gaps == "mask" and empty:
@@ -286,17 +286,17 @@ def find_valid(
 
 
 def _refuse_gaps(missing: np.ndarray, flagged: np.ndarray, land_value: float | None, empty: str) -> NoReturn:
-    """Raise the error on gaps, of whose pixels, (pixel,), so many values are missing and flagged."""
+    """Raise the error on gaps, with the numbers of missing and of land values of each pixel."""
     values = counted(int(missing.sum()), "value")
     if flagged.any():
         values += f", {int(flagged.sum())} of them the land_value={land_value:g}"
     ways = (
-        'fit with gaps="mask" to treat these pixels as land, with gaps="mean" to fill them with their '
-        "mean over time, or fill them first"
+        'fit with gaps="mask" to treat these pixels as land, with gaps="mean" to fill them with '
+        "their mean over time, or fill them first"
     )
     raise ValueError(
-        f"the data have gaps in time: {counted(len(missing), 'pixel')} are missing at some times only "
-        f"({values}): {empty or ways}"
+        f"the data have gaps in time: {counted(len(missing), 'pixel')} are missing at some times "
+        f"only ({values}): {empty or ways}"
     )
 
 
@@ -331,8 +331,8 @@ def empty_snapshots(
         subset = f", subset=[{name!r}]" if len(variables) > 1 else ""
         drop = f'.dropna({next(iter(sizes))!r}, how="all"{subset}), where they are NaN'
         sentences.append(
-            f"{len(positions)} of {len(empty)} snapshots of {name or 'the data'} hold no value at all "
-            f"({'; '.join(shown)}): leave them out" + (f", as by {drop}" if len(sizes) == 1 else "")
+            f"{len(positions)} of {len(empty)} snapshots of {name or 'the data'} hold no value at "
+            f"all ({'; '.join(shown)}): leave them out" + (f", as by {drop}" if len(sizes) == 1 else "")
         )
     return ". ".join(sentences)
 
