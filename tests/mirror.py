@@ -3,7 +3,7 @@
 import hashlib
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -16,17 +16,12 @@ from helpers import make_field
 class Fault:
     """What is wrong with one answer.
 
-    Of the body, only the first `sent` bytes arrive (None: no answer at all); then `after` is called. `ranges` and
-    `if_range` tell whether these headers are heeded, `most` how many bytes a range has at most, `length` whether the
-    length of the body is told.
+    Of the body, only the first `sent` bytes arrive (None: no answer at all); then `after` is called.
+    `length` tells whether the length of the body is told.
     """
 
     status: int | None = None
-    headers: dict[str, str] = field(default_factory=dict)
     sent: float | None = float("inf")
-    ranges: bool = True
-    if_range: bool = True
-    most: int | None = None
     length: bool = True
     after: Callable[[], object] = lambda: None
 
@@ -51,28 +46,13 @@ class Mirror:
             def answer(self, fault, path):
                 if fault.sent is None:
                     return
-                if fault.status or not path.is_file():
-                    self.send_response(fault.status or 404)
-                    body, headers = b"busy" * 9, {}
-                else:
-                    body = path.read_bytes()
-                    headers = {"ETag": f'"{hashlib.md5(body).hexdigest()}"'}
-                    start = self.start(fault, headers["ETag"])
-                    self.send_response(206 if start else 200)
-                    if start:
-                        end = len(body) if fault.most is None else min(start + fault.most, len(body))
-                        headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(body)}"
-                        body = body[start:end]
-                length = {"Content-Length": str(len(body))} if fault.length else {}
-                for name, value in (length | headers | fault.headers).items():
-                    self.send_header(name, value)
+                found = path.is_file() and not fault.status
+                self.send_response(200 if found else fault.status or 404)
+                body = path.read_bytes() if found else b"busy" * 9
+                if fault.length:
+                    self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body[: min(fault.sent, len(body))])
-
-            def start(self, fault, etag):
-                asked = self.headers.get("Range")
-                same = self.headers.get("If-Range") == etag or not fault.if_range
-                return int(asked.removeprefix("bytes=").removesuffix("-")) if asked and same and fault.ranges else 0
 
             def log_message(self, *args):
                 pass
@@ -89,11 +69,6 @@ class Mirror:
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
-
-    @property
-    def ranges(self) -> list[str | None]:
-        """What each request asked for."""
-        return [headers.get("Range") for _, headers in self.requests]
 
 
 def make_psl(path: Path, *, seed: int = 0, bounds: bool = True, lsmask: bool = False) -> Path:
@@ -126,5 +101,5 @@ def sha256(path: Path) -> str:
 
 
 def files(folder: Path) -> list[str]:
-    """Give the files of data in a folder, whole or in part, without records and locks."""
-    return sorted(path.name for path in folder.rglob("*") if path.is_file() and path.suffix not in (".json", ".lock"))
+    """Give the names of all files in a folder and those below it."""
+    return sorted(path.name for path in folder.rglob("*") if path.is_file())

@@ -1,6 +1,6 @@
 """NOAA's files, fetched over HTTP from a server on this machine that fails in the ways of real ones."""
 
-import json
+import errno
 import logging
 import os
 import re
@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from datetime import UTC, datetime
 from functools import partial
 
@@ -20,7 +19,7 @@ from helpers import ERSST, LAND_SEA_MASK
 from mirror import Fault, Mirror, files, make_psl, read_psl, sha256
 
 from xmrcae._version import __version__
-from xmrcae.datasets import download, ersst_v5, noaa, oisst_v2_lsmask, oisst_v2_monthly, oisst_v21_daily
+from xmrcae.datasets import ersst_v5, noaa, oisst_v2_lsmask, oisst_v2_monthly, oisst_v21_daily
 
 FUNCTIONS = {
     "oisst_v2_monthly": (oisst_v2_monthly, "noaa.oisst.v2/sst.mnmean.nc"),
@@ -28,7 +27,6 @@ FUNCTIONS = {
     "ersst_v5": (ersst_v5, "noaa.ersst.v5/sst.mnmean.nc"),
     "oisst_v21_daily": (partial(oisst_v21_daily, 1990), "noaa.oisst.v2.highres/sst.day.mean.1990.nc"),
 }
-RETRY = download.RETRY
 NAME = FUNCTIONS["ersst_v5"][1]
 
 
@@ -41,14 +39,13 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def mirror(tmp_path, monkeypatch, cache):
-    """A server of a folder, asked without a wait between tries and read in small blocks."""
+    """A server of a folder, asked without a wait between tries."""
     folder = tmp_path / "mirror"
     folder.mkdir()
     mirror = Mirror(folder)
     monkeypatch.setenv("XMRCAE_DATA_URL", f"{mirror.url}/")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(download, "RETRY", download.RETRY.new(backoff_factor=0))
-    monkeypatch.setattr(download, "BLOCK_BYTES", 256)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
     yield mirror
     mirror.stop()
 
@@ -133,26 +130,37 @@ def test_the_server_is_told_who_asks(mirror):
     make_psl(mirror.path(NAME))
     ersst_v5()
     ((_, headers),) = mirror.requests
-    assert headers["User-Agent"] == f"xmrcae/{__version__}" and headers["Accept-Encoding"] == "identity"
+    assert headers["User-Agent"] == f"xmrcae/{__version__}"
 
 
-@pytest.mark.parametrize("strict", [True, False])
-def test_a_dropped_connection_goes_on_where_it_was(served, mirror, cache, monkeypatch, strict):
+def test_a_dropped_connection_is_tried_again_from_the_start(served, mirror, cache):
     function, path = served
-    if not strict:  # as urllib3 was before 2.0: a short body is no error
-        monkeypatch.setattr("urllib3.response.HTTPResponse._init_length", lambda self, method: None)
-    mirror.faults = [Fault(sent=1024), Fault(sent=None), Fault(sent=512)]
+    mirror.faults = [Fault(sent=1024), Fault(sent=None)]
     function()
-    assert mirror.ranges == [None, "bytes=1024-", "bytes=1024-", "bytes=1536-"]
+    assert len(mirror.requests) == 3
     assert (cache / path.relative_to(mirror.folder)).read_bytes() == path.read_bytes()
 
 
-def test_a_server_may_send_less_than_the_rest(served, mirror, cache):
+def test_half_a_download_is_not_kept_and_the_next_call_fetches_it_anew(served, mirror, cache):
     function, path = served
-    mirror.faults = [Fault(sent=1024), Fault(most=512)]
+    mirror.faults = [Fault(sent=1024)] * 3
+    with pytest.raises(ConnectionError, match=r"could not get .*1024 bytes read.*: get it in"):
+        function()
+    assert len(mirror.requests) == 3 and files(cache) == []
     function()
-    assert mirror.ranges == [None, "bytes=1024-", "bytes=1536-"]
+    assert len(mirror.requests) == 4 and files(cache) == [path.name]
     assert (cache / path.relative_to(mirror.folder)).read_bytes() == path.read_bytes()
+
+
+def test_a_full_disk_is_no_fault_of_the_connection(mirror, cache, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    make_psl(mirror.path(NAME))
+    monkeypatch.setattr("shutil.move", full)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        ersst_v5()
+    assert not isinstance(caught.value, ConnectionError)
 
 
 def test_a_file_cut_off_unnoticed_is_named(mirror, cache):
@@ -177,94 +185,24 @@ def test_the_folder_may_be_told_from_home(mirror, tmp_path, monkeypatch):
 
 def test_a_busy_server_is_asked_again(served, mirror):
     function, path = served
-    mirror.faults = [Fault(503, {"Retry-After": "0"}), Fault(429), Fault(502)]
+    mirror.faults = [Fault(503), Fault(429)]
     assert function().attrs["sha256"] == sha256(path)
-    assert len(mirror.requests) == 4
-
-
-@pytest.mark.parametrize(
-    ("second", "n_requests"),
-    [(Fault(ranges=False), 2), (Fault(status=416), 3), (Fault(headers={"Content-Range": "bytes 0-9/10"}), 3)],
-    ids=["no ranges", "not this range", "another range"],
-)
-def test_it_starts_anew_where_the_rest_can_not_be_had(served, mirror, cache, second, n_requests):
-    function, path = served
-    mirror.faults = [Fault(sent=1024), second]
-    function()
-    assert (cache / path.relative_to(mirror.folder)).read_bytes() == path.read_bytes()
-    assert mirror.ranges == [None, "bytes=1024-", None][:n_requests]
-
-
-@pytest.mark.parametrize("if_range", [True, False])
-def test_a_file_that_changed_in_between_starts_anew(mirror, cache, if_range):
-    path = make_psl(mirror.path(NAME))
-    before = path.read_bytes()
-    mirror.faults = [Fault(sent=30_000, after=lambda: make_psl(path, seed=1)), Fault(if_range=if_range)]
-    ersst_v5()
-    assert before[:30_000] != path.read_bytes()[:30_000]
-    assert (cache / NAME).read_bytes() == path.read_bytes()
-
-
-def test_without_a_strong_validator_nothing_is_resumed(mirror, cache):
-    path = make_psl(mirror.path(NAME))
-    mirror.faults = [Fault(sent=1024, headers={"ETag": 'W/"1"'})]
-    ersst_v5()
-    assert mirror.ranges == [None, None]
-    mirror.faults = [Fault(sent=1024, headers={"ETag": 'W/"1"', "Last-Modified": "Mon, 05 Jan 1998 00:00:00 GMT"})]
-    (cache / NAME).unlink()
-    ersst_v5()
-    assert mirror.ranges[3] == "bytes=1024-"
-    assert mirror.requests[3][1]["If-Range"] == "Mon, 05 Jan 1998 00:00:00 GMT"
-    assert (cache / NAME).read_bytes() == path.read_bytes()
-
-
-def test_what_arrived_is_kept_for_the_next_call(served, mirror, cache):
-    function, path = served
-    mirror.faults = [Fault(sent=1024), *[Fault(sent=0)] * 5]
-    with pytest.raises(
-        ConnectionError, match=r"could not get .*connection lost after 1024 bytes.*the same call goes on"
-    ):
-        function()
-    assert len(mirror.requests) == 6
-    assert files(cache) == [f"{path.name}.part"]
-    function()
-    assert mirror.ranges[6:] == ["bytes=1024-"]
-    assert files(cache) == [path.name]
-    assert (cache / path.relative_to(mirror.folder)).read_bytes() == path.read_bytes()
-
-
-def test_tries_wait_longer_and_longer_and_no_longer_than_the_bound(mirror, monkeypatch):
-    make_psl(mirror.path(NAME))
-    times = []
-    note = lambda: times.append(time.monotonic())  # noqa: E731
-    monkeypatch.setattr(download, "RETRY", download.RETRY.new(backoff_factor=0.05))
-    monkeypatch.setattr(download, "RETRY_AFTER_MAX", 0.15)
-    mirror.faults = [
-        *(Fault(sent=0, after=note) for _ in range(3)),
-        Fault(429, {"Retry-After": "3600"}, after=note),
-        Fault(after=note),
-    ]
-    ersst_v5()
-    first, second, third, fourth = np.diff(times)
-    assert first < second < third and second > 0.09 and third > 0.19
-    assert 0.14 < fourth < 1
-    assert (RETRY.total, RETRY.connect, RETRY.backoff_factor) == (5, 0, 0.5)
+    assert len(mirror.requests) == 3
 
 
 @pytest.mark.parametrize("status", [404, 403])
-def test_a_file_that_the_server_refuses_is_not_asked_for_again(served, mirror, status):
+def test_a_file_that_the_server_refuses_is_named(served, mirror, status):
     function, path = served
-    mirror.faults = [Fault(status)]
+    mirror.faults = [Fault(status)] * 3
     with pytest.raises(ConnectionError, match=f"could not get .*/{re.escape(path.name)} .*{status}"):
         function()
-    assert len(mirror.requests) == 1
 
 
-def test_a_page_in_place_of_a_file_is_not_kept(mirror, cache):
+def test_a_page_in_place_of_a_file_is_named(mirror, cache):
     mirror.path(NAME).write_text("<html>Log in to this network</html>")
-    with pytest.raises(ValueError, match=rf"{mirror.url}/{NAME} sent is no netCDF file: it begins with b'<htm'"):
+    with pytest.raises(ValueError, match=rf"{cache / NAME} cannot be read .*: delete it"):
         ersst_v5()
-    assert files(cache) == []
+    (cache / NAME).unlink()
     make_psl(mirror.path(NAME))
     assert ersst_v5().sizes["time"] == 4
 
@@ -283,23 +221,17 @@ def test_another_checksum_is_refused_and_the_file_not_kept(mirror, cache, monkey
     assert oisst_v2_lsmask().attrs["sha256"] == expected
 
 
-def test_two_processes_share_one_download(mirror, cache):
-    make_psl(mirror.path(NAME))
+def test_a_call_beside_another_download_gets_the_whole_file(mirror, cache):
+    path = make_psl(mirror.path(NAME))
     asked, released = threading.Event(), threading.Event()
     mirror.faults = [Fault(sent=1024, after=lambda: (asked.set(), released.wait(20)))]
-    code = "from xmrcae.datasets import ersst_v5; print(ersst_v5(progress=False).attrs)"
+    code = "from xmrcae.datasets import ersst_v5; print(ersst_v5(progress=False).attrs['sha256'])"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as other:
         assert asked.wait(20)
-        results = []
-        here = threading.Thread(target=lambda: results.append(ersst_v5()))
-        here.start()
-        here.join(0.2)
-        assert here.is_alive() and len(mirror.requests) == 1
+        assert ersst_v5().attrs["sha256"] == sha256(path)
         released.set()
-        here.join(20)
-        assert other.communicate()[0].strip() == str(results[0].attrs)
-    assert len(mirror.requests) == 2  # the one that was lost, and the one after it
-    assert (cache / NAME).read_bytes() == mirror.path(NAME).read_bytes()
+        assert other.communicate()[0].strip() == sha256(path)
+    assert files(cache) == [path.name] and (cache / NAME).read_bytes() == path.read_bytes()
 
 
 def test_progress_is_shown_if_asked_for(mirror, capsys):
@@ -307,10 +239,9 @@ def test_progress_is_shown_if_asked_for(mirror, capsys):
     ersst_v5(progress=False)
     assert "B/s" not in capsys.readouterr().err
     shutil.rmtree(os.environ["XMRCAE_DATA_DIR"])
-    mirror.faults = [Fault(sent=1024)]
     ersst_v5()
     shown = capsys.readouterr().err
-    assert "sst.mnmean.nc: 100%" in shown and "1.02k/" in shown
+    assert "100%" in shown and "B/s" in shown
     with pytest.raises(TypeError, match="progress='bar': True or False"):
         ersst_v5(progress="bar")
 
@@ -333,13 +264,11 @@ def unknown(mirror, monkeypatch):
 
 
 @pytest.mark.parametrize("cut_off", [refused, unknown])
-def test_no_connection_is_told_at_once_with_what_to_do(served, mirror, cache, monkeypatch, cut_off):
+def test_no_connection_is_told_with_what_to_do(served, mirror, cache, monkeypatch, cut_off):
     function, path = served
     reason = cut_off(mirror, monkeypatch)
-    start = time.perf_counter()
     with pytest.raises(ConnectionError) as caught:
         function()
-    assert time.perf_counter() - start < 0.9
     name = path.relative_to(mirror.folder).as_posix()
     assert re.search(rf"could not get {name} from http.*/{name} \(.*{reason}", str(caught.value))
     assert f"put it at {cache / name}, or" in str(caught.value) and "XMRCAE_DATA_URL" in str(caught.value)
@@ -363,30 +292,6 @@ def test_a_file_put_there_by_hand_is_held_to_the_checksum(mirror, cache):
     mirror.stop()
     with pytest.raises(ConnectionError, match=r"in place of the one there, which has another checksum"):
         oisst_v2_lsmask()
-
-
-# The record
-
-
-def test_when_a_file_was_got_outlives_a_copy_of_it(mirror, cache):
-    make_psl(mirror.path(NAME))
-    ersst_v5()
-    record = json.loads((cache / f"{NAME}.json").read_text())
-    record["accessed"] = "2020-02-20T20:20:20Z"
-    (cache / f"{NAME}.json").write_text(json.dumps(record))
-    os.utime(cache / NAME, (1e9, 1e9))
-    assert ersst_v5().attrs["accessed"] == "2020-02-20T20:20:20Z"
-    make_psl(cache / NAME, seed=1)
-    os.utime(cache / NAME, (1e9, 1e9))
-    attrs = ersst_v5().attrs
-    assert (attrs["accessed"], attrs["sha256"]) == ("2001-09-09T01:46:40Z", sha256(cache / NAME))
-
-
-def test_a_file_that_is_as_recorded_is_not_read_whole(mirror, monkeypatch):
-    make_psl(mirror.path(NAME))
-    first = ersst_v5().attrs
-    monkeypatch.setattr("pooch.file_hash", None)
-    assert ersst_v5().attrs == first
 
 
 # The year
@@ -417,7 +322,6 @@ def test_each_year_is_a_file_and_an_unfinished_one_is_named(mirror, cache, caplo
     with caplog.at_level(logging.WARNING, "xmrcae"):
         oisst_v21_daily(this_year)
         assert caplog.text == ""
-        (cache / f"{name}.json").unlink()
         os.utime(cache / name, (370e6, 370e6))  # in September 1981
         oisst_v21_daily(1981)
     assert "before its year was over: delete it" in caplog.text and name in caplog.text
