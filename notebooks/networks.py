@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import rednet
 import torch
 import xarray as xr
 
 import xmrcae
-from xmrcae.core import rednet
 from xmrcae.grid.training_set import prepare
 from xmrcae.options import make_options
 

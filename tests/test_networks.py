@@ -1,31 +1,23 @@
 """The comparison of networks that `notebooks/networks.py` makes."""
 
-import importlib.util
 import os
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import matplotlib.pyplot as plt
+import networks
 import numpy as np
 import pytest
+import torch
 import xarray as xr
+from rednet import REDNet, global_losses
 
 import xmrcae
+from xmrcae.grid.training_set import prepare
+from xmrcae.options import make_options
 
-SCRIPT = Path(__file__).resolve().parents[1] / "notebooks" / "networks.py"
+SCRIPT = Path(networks.__file__)
 RECIPE = dict(xmrcae.recipes["drifting_mode"]) | {"channels": [[1], [1], [1, 2]], "max_epochs": 2}
-
-
-@pytest.fixture(scope="module")
-def networks() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("networks", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["networks"] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +31,7 @@ def model(field: xr.DataArray) -> xmrcae.MrCAE:
 
 
 @pytest.fixture(scope="module")
-def compared(networks: ModuleType, field: xr.DataArray, model: xmrcae.MrCAE) -> xr.Dataset:
+def compared(field: xr.DataArray, model: xmrcae.MrCAE) -> xr.Dataset:
     # `model` comes first: a process's first fit imports parts of torch, and RED-Net gets no less time than MrCAE.
     return networks.compare(field, RECIPE, (3, 2, 1), seconds=0.1, relu_epochs=2)
 
@@ -48,7 +40,7 @@ def points_of(ds: xr.Dataset, network: str) -> xr.Dataset:
     return ds.isel(point=(ds["network"] == network).values)
 
 
-def test_every_network_has_finite_points_at_every_level(networks: ModuleType, compared: xr.Dataset) -> None:
+def test_every_network_has_finite_points_at_every_level(compared: xr.Dataset) -> None:
     assert set(compared["network"].values) == set(networks.STYLES)
     for name in networks.STYLES:
         assert set(points_of(compared, name)["level"].values) == {0, 1, 2}
@@ -58,9 +50,7 @@ def test_every_network_has_finite_points_at_every_level(networks: ModuleType, co
     assert np.allclose(half, compared["validation_loss"], rtol=1e-5)
 
 
-def test_mrcaes_sizes_are_those_of_the_model(
-    networks: ModuleType, field: xr.DataArray, model: xmrcae.MrCAE, compared: xr.Dataset
-) -> None:
+def test_mrcaes_sizes_are_those_of_the_model(field: xr.DataArray, model: xmrcae.MrCAE, compared: xr.Dataset) -> None:
     points = points_of(compared, "MrCAE")
     assert points["n_parameters"][-1] == model.n_parameters
     finite = [int(np.isfinite(node["encoding"][0]).sum()) for node in model.encode(field).children.values()]
@@ -79,12 +69,6 @@ def test_without_masks_every_cell_is_coded(compared: xr.Dataset) -> None:
 
 def test_errors_of_a_rednet_are_those_against_the_finest_data(field: xr.DataArray) -> None:
     """A network whose reconstruction is constant has the error of that constant, at whatever level it was trained."""
-    import torch
-
-    from xmrcae.core.rednet import REDNet, global_losses
-    from xmrcae.grid.training_set import prepare
-    from xmrcae.options import make_options
-
     data = prepare(field, make_options(RECIPE | {"activation": "relu"})).validation
     network = REDNet((2,), generator=torch.Generator())
     with torch.no_grad():
@@ -99,12 +83,12 @@ def test_errors_of_a_rednet_are_those_against_the_finest_data(field: xr.DataArra
         assert np.isclose(losses.loss, 0.25 * losses.mse + 0.75 * losses.max)
 
 
-def test_channels_that_do_not_fit_the_levels_are_refused(networks: ModuleType, field: xr.DataArray) -> None:
+def test_channels_that_do_not_fit_the_levels_are_refused(field: xr.DataArray) -> None:
     with pytest.raises(ValueError, match=r"channels=.*3 levels"):
         networks.compare(field, RECIPE, (3, 2))
 
 
-def test_figure(networks: ModuleType, compared: xr.Dataset) -> None:
+def test_figure(compared: xr.Dataset) -> None:
     fig = networks.figure_10_11(compared)
     try:
         for ax in fig.axes:
@@ -117,7 +101,7 @@ def test_figure(networks: ModuleType, compared: xr.Dataset) -> None:
         plt.close(fig)
 
 
-def test_the_command_writes_its_file_once(networks: ModuleType, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+def test_the_command_writes_its_file_once(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     small = xr.Dataset({"sst": xmrcae.datasets.drifting_mode(n_times=30, size=63)})
     small["sst"][:, 3:8, 5:20] = np.nan
     small.to_netcdf(tmp_path / "data.nc")
@@ -147,7 +131,7 @@ def test_the_command_writes_its_file_once(networks: ModuleType, tmp_path: Path, 
     ],
 )
 def test_errors_come_before_any_training(
-    networks: ModuleType, call: list[str], named: str, tmp_path: Path, monkeypatch: Any, capsys: Any
+    call: list[str], named: str, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit):
@@ -155,7 +139,7 @@ def test_errors_come_before_any_training(
     assert named in capsys.readouterr().err
 
 
-def test_fields_of_files_are_scaled_as_a_whole(networks: ModuleType, tmp_path: Path) -> None:
+def test_fields_of_files_are_scaled_as_a_whole(tmp_path: Path) -> None:
     values = 5 + 3 * np.random.default_rng(0).standard_normal((6, 4, 5)).astype("float32")
     values[:, 0, 0] = np.nan
     xr.Dataset({"sst": (("time", "lat", "lon"), values)}).to_netcdf(tmp_path / "data.nc")
@@ -165,14 +149,14 @@ def test_fields_of_files_are_scaled_as_a_whole(networks: ModuleType, tmp_path: P
     assert np.array_equal(np.isnan(field[0]), np.isnan(values[0]))
 
 
-def test_the_docs_have_the_table_of_the_saved_figures(networks: ModuleType) -> None:
+def test_the_docs_have_the_table_of_the_saved_figures() -> None:
     page = (SCRIPT.parents[1] / "docs" / "should-i-use-this.md").read_text()
     saved = {case: xr.load_dataset(SCRIPT.with_name(f"networks_{case}.nc")) for case in networks.CASES}
     assert networks.markdown(saved) in page
 
 
 @pytest.mark.parametrize("case", ["two_modes", "drifting_mode"])
-def test_on_the_examples_the_saved_mrcae_is_under_the_papers_rednets(networks: ModuleType, case: str) -> None:
+def test_on_the_examples_the_saved_mrcae_is_under_the_papers_rednets(case: str) -> None:
     ds = xr.load_dataset(SCRIPT.with_name(f"networks_{case}.nc"))
     last = {name: ds.isel(point=np.flatnonzero(ds["network"] == name)[-1]) for name in networks.STYLES}
     for rednet in ("RED-Net, ReLU", "RED-Net, linear"):

@@ -1,4 +1,4 @@
-"""RED-Net, with which MrCAE is compared."""
+"""RED-Net of `notebooks/rednet.py`, with which MrCAE is compared."""
 
 from itertools import pairwise
 from typing import Any
@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 from helpers import prepare_with
+from rednet import CHANNELS, REDNet, train
 
 import xmrcae
-from xmrcae.core.rednet import CHANNELS, REDNet, train
 from xmrcae.grid.training_set import TrainingSet
 
 

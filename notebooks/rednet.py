@@ -1,11 +1,12 @@
 """RED-Net, for comparison: a convolutional autoencoder with skip connections (paper, section 5).
 
-Encoder convolutions of 3x3 and stride 2 without padding halve a field of n points a side, n odd, to (n - 1) / 2;
-transposed convolutions bring it back. All channels of a depth read all of the one before. At every depth the encoder's
-features are added to what the decoder has there, so that a decoder needs them all.
+Encoder convolutions of 3x3 and stride 2 without padding halve a field of n points a side, n odd,
+to (n - 1) / 2; transposed convolutions bring it back. All channels of a depth read all of the one
+before. At every depth the encoder's features are added to what the decoder has there, so that a
+decoder needs them all.
 
-A network as deep as MrCAE has levels, with as many channels at each depth as MrCAE has filters at the level, has the
-size that the authors report: `CHANNELS`.
+A network as deep as MrCAE has levels, with as many channels at each depth as MrCAE has filters at
+the level, has the size that the authors report: `CHANNELS`.
 """
 
 from __future__ import annotations
@@ -22,16 +23,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from . import losses, solvers
-from .matrices import Prolongation
-from .samples import Losses, Samples
+from xmrcae.core import losses, solvers
+from xmrcae.core.matrices import Prolongation
+from xmrcae.core.samples import Losses, Samples
 
 if TYPE_CHECKING:
-    from ..levels import LevelData
+    from xmrcae.levels import LevelData
 
-#: Channels, finest first, worked out from the sizes in the paper's figure 10: 303, 669 and 1622 parameters, and for the
-#: isotropic turbulence 1184, where 1178 was read off the curve. Those of its MrCAE, 160, 240, 373 and 315, come from as
-#: many filters at the same levels; other channels that have these sizes do not go with the stages of that MrCAE.
+#: Channels, finest first, worked out from the sizes in the paper's figure 10: 303, 669 and 1622
+#: parameters, and for the isotropic turbulence 1184, where 1178 was read off the curve. Those of
+#: its MrCAE, 160, 240, 373 and 315, come from as many filters at the same levels; other channels
+#: that have these sizes do not go with the stages of that MrCAE.
 CHANNELS: Mapping[str, tuple[int, ...]] = MappingProxyType(
     {
         "two_modes": (4, 2, 2),
@@ -59,18 +61,25 @@ class REDNet(nn.Module):
     activation : {None, "relu"}
         Applied to the encoder's features. Without one the network is affine.
     extended : bool
-        Let transposed convolutions read one replicated cell beyond each edge, as MrCAE's deepening does, so that the
-        outermost ring gets what the inside gets. The authors' RED-Net does not.
+        Let transposed convolutions read one replicated cell beyond each edge, as MrCAE's deepening
+        does, so that the outermost ring gets what the inside gets. The authors' RED-Net does not.
     generator : torch.Generator
-        Of the start values, uniform within the inverse root of the number of values that a filter reads.
+        Of the start values, uniform within the inverse root of the number of values that a filter
+        reads.
     variables : int
         Number of variables of a field.
     """
 
     def __init__(
-        self, channels: Sequence[int], *, activation: str | None = None, extended: bool = False,
-        generator: torch.Generator, variables: int = 1, dtype: torch.dtype = torch.float32,
-    ) -> None:  # fmt: skip
+        self,
+        channels: Sequence[int],
+        *,
+        activation: str | None = None,
+        extended: bool = False,
+        generator: torch.Generator,
+        variables: int = 1,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         super().__init__()
         self.channels, self.activation, self.extended = tuple(channels), activation, extended
         widths = (variables, *self.channels)
@@ -95,9 +104,13 @@ class REDNet(nn.Module):
     def encoding_size(self, shape: tuple[int, int]) -> int:
         """Numbers per snapshot of this shape that the decoder needs: the features of every depth.
 
-        The authors count the same. The last layer alone reads no more than the sum at the first depth.
+        The authors count the same. The last layer alone reads no more than the sum at the first
+        depth.
         """
-        return sum(n * ((shape[0] + 1 >> k) - 1) * ((shape[1] + 1 >> k) - 1) for k, n in enumerate(self.channels, 1))
+        size = 0
+        for depth, n in enumerate(self.channels, 1):
+            size += n * ((shape[0] + 1 >> depth) - 1) * ((shape[1] + 1 >> depth) - 1)
+        return size
 
     def encode(self, fields: Tensor, one: Tensor) -> list[Tensor]:
         """Features of every depth, finest first.
@@ -125,7 +138,8 @@ class REDNet(nn.Module):
             if self.extended:
                 fields = nn.functional.pad(fields, (1, 1, 1, 1), mode="replicate")
             cut = 2 * self.extended
-            fields = nn.functional.conv_transpose2d(fields, weight, stride=2, padding=cut) + _times(one, bias)
+            fields = nn.functional.conv_transpose2d(fields, weight, stride=2, padding=cut)
+            fields = fields + _times(one, bias)
         return fields
 
     def forward(self, fields: Tensor, one: Tensor) -> Tensor:
@@ -154,19 +168,28 @@ class _Part:
     def errors(self, network: REDNet) -> Tensor:
         """Time-mean squared error of each pixel."""
         blocks = zip(self.fields.split(BLOCK), self.one.split(BLOCK), strict=True)
-        squares = [(network(fields, one) - fields).square().sum(0).flatten() for fields, one in blocks]
+        squares = [(network(x, one) - x).square().sum(0).flatten() for x, one in blocks]
         return torch.stack(squares).sum(0) / torch.dot(self.one, self.one)
 
 
 def train(
-    channels: Sequence[int], training: LevelData, validation: LevelData, *, activation: str | None = None,
-    extended: bool = False, omega: float = 0.5, snapshots: int | None = None, seconds: float = math.inf,
-    max_epochs: float = math.inf, seed: int = 0,
-) -> tuple[REDNet, list[dict[str, float]]]:  # fmt: skip
-    """Minimise the loss (3.1) of one level, from one random start after the other, until time or epochs are over.
+    channels: Sequence[int],
+    training: LevelData,
+    validation: LevelData,
+    *,
+    activation: str | None = None,
+    extended: bool = False,
+    omega: float = 0.5,
+    snapshots: int | None = None,
+    seconds: float = math.inf,
+    max_epochs: float = math.inf,
+    seed: int = 0,
+) -> tuple[REDNet, list[dict[str, float]]]:
+    """Minimise the loss (3.1) of one level from one random start after the other.
 
-    The solver is that of MrCAE, all samples in one batch. After ten epochs that bring less than a ten-thousandth the
-    power of its norm rises, and after the last power the next start begins: many a start with ReLU has dead channels.
+    The solver is that of MrCAE, all samples in one batch. After ten epochs that bring less than a
+    ten-thousandth the power of its norm rises, and after the last power the next start begins:
+    many a start with ReLU has dead channels.
 
     Parameters
     ----------
@@ -190,8 +213,8 @@ def train(
     network : REDNet
         With the least validation loss, looked at every fifth epoch.
     history : list of dict
-        One row a look: `epoch` (counted over all starts), `start`, `seconds`, and `train_loss` and `validation_loss` of
-        the level.
+        One row a look: `epoch` (counted over all starts), `start`, `seconds`, and `train_loss` and
+        `validation_loss` of the level.
 
     Raises
     ------
@@ -199,16 +222,17 @@ def train(
         If neither limit is given, or for a compressed set with `activation` or `snapshots`.
     """
     if math.isinf(seconds) and math.isinf(max_epochs):
-        raise ValueError("seconds and max_epochs are both infinite: give one of them, or training never ends")
+        raise ValueError("seconds and max_epochs are both infinite: give one, or it never ends")
     if (activation or snapshots) and not (training.one == 1).all():
         raise ValueError(
-            f"activation={activation!r} or snapshots={snapshots!r} needs snapshots, and training is a compressed set: "
-            'prepare it with activation="relu", or give neither'
+            f"activation={activation!r} or snapshots={snapshots!r} needs snapshots, and training "
+            'is a compressed set: prepare it with activation="relu", or give neither'
         )
     started = time.perf_counter()
     generator = torch.Generator().manual_seed(seed)
     every = math.ceil(training.rank / (snapshots or training.rank))
-    parts = _Part.of(training, slice(None, training.rank, every)), _Part.of(validation, slice(None))
+    train_part = _Part.of(training, slice(None, training.rank, every))
+    validation_part = _Part.of(validation, slice(None))
     history: list[dict[str, float]] = []
     best: dict[str, Any] = {"loss": math.inf}
     epoch = start = 0
@@ -218,14 +242,19 @@ def train(
 
     while not history or not over():
         network = REDNet(
-            channels, activation=activation, extended=extended, generator=generator, variables=len(training.counts)
+            channels,
+            activation=activation,
+            extended=extended,
+            generator=generator,
+            variables=len(training.counts),
         )
-        for train_loss in _descend(network, parts[0], omega):
+        for train_loss in _descend(network, train_part, omega):
             epoch += 1
             last = over()
             if epoch % LOOK == 0 or last:
                 with torch.no_grad():
-                    loss = Losses.of(parts[1].errors(network), parts[1].samples, omega).loss
+                    errors = validation_part.errors(network)
+                    loss = Losses.of(errors, validation_part.samples, omega).loss
                 if loss < best["loss"] or not history:
                     best = {"loss": loss, "network": deepcopy(network)}
                 row = {"epoch": epoch, "start": start, "seconds": time.perf_counter() - started}
@@ -248,7 +277,7 @@ def _descend(network: REDNet, part: _Part, omega: float) -> Iterator[float]:
         largest, by_largest = losses.smooth_max(known, samples.counts, power)
         value = losses.combined(losses.mean_error(known, samples.weights), largest, omega)
         errors.backward(losses.combined(samples.weights, by_largest, omega))
-        gradient = torch.cat([parameter.grad.flatten() for parameter in network.parameters()])  # type: ignore[union-attr]
+        gradient = torch.cat([parameter.grad.flatten() for parameter in network.parameters()])
         return solvers.Evaluated(float(value), gradient, known)
 
     point = nn.utils.parameters_to_vector(network.parameters()).detach()
