@@ -165,7 +165,7 @@ def test_natural_earth_is_downloaded_only_when_asked_for() -> None:
 
 
 def test_without_cartopy_axes_are_plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "xmrcae.plot.maps")
+    monkeypatch.delitem(sys.modules, "xmrcae.plot.geographic")
     monkeypatch.setitem(sys.modules, "cartopy.crs", None)
     fig = draw(snapshot())
     assert not any(isinstance(ax, GeoAxes) for ax in fig.axes)

@@ -73,6 +73,17 @@ class Fitted:
             dims=prepared.dims, sample=prepared.sample, dtype=np.dtype(prepared.dtype), id=model_id,
         )  # fmt: skip
 
+    def level(self, level: int | None) -> int:
+        """Return the number of a level, the finest for None; an error if there is none such."""
+        levels = self.inference.pyramid.levels
+        if level is None:
+            return levels - 1
+        whole = isinstance(level, int | np.integer) and not isinstance(level, bool)
+        if not whole or not 0 <= level < levels:
+            allowed = f"from 0, the coarsest, to {levels - 1}, the data's own"
+            raise ValueError(f"level={level!r}: a whole number {allowed}")
+        return int(level)
+
     def variables_of(self, obj: Labelled) -> Labelled:
         """Return the fitted variables of `obj`, in the fitted order, NaN where they are missing."""
         if isinstance(obj, xr.DataArray):

@@ -379,12 +379,7 @@ class MrCAE:
         return ModelPlots(self)
 
     def _level(self, level: int | None) -> int:
-        levels = self.levels
-        if level is None:
-            return levels - 1
-        if isinstance(level, bool) or not isinstance(level, int | np.integer) or not 0 <= level < levels:
-            raise ValueError(f"level={level!r}: a whole number from 0, the coarsest, to {levels - 1}, the data's own")
-        return int(level)
+        return self.fitted.level(level)
 
     def _attrs(self) -> dict[str, Any]:
         fitted = self.fitted

@@ -1,8 +1,8 @@
-"""What fields are drawn on: plain axes along their own coordinates here, maps in `maps`."""
+"""What fields are drawn on: plain axes along their own coordinates; maps are in `geographic`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,8 @@ import numpy as np
 import xarray as xr
 
 from ..grid.coordinates import Grid, is_geographic
-from .panels import label
+from ..grid.pyramid import Pyramid
+from .text import label, text_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,24 +23,25 @@ STEPS = (0, 1), (0, -1), (1, 0), (-1, 0)
 
 @dataclass(frozen=True)
 class Place:
-    """A field (y, x), the names of what it is drawn along, and the corners of its cells (row + 1, column + 1)."""
+    """Where the cells of a field (y, x) lie.
+
+    `names` are the coordinates that it is drawn along, y and x, and `corners` (y + 1, x + 1) the
+    cells' corners along these, as they are drawn. On a map, `torn` (y, x) are the cells that its
+    edge cuts or hides, and `pieces` what is left of these: polygons, with their row and column.
+    """
 
     field: xr.DataArray
-    y: str
-    x: str
+    names: tuple[str, str]
     corners: tuple[np.ndarray, np.ndarray]
+    torn: np.ndarray | None = None
+    pieces: Sequence[tuple[np.ndarray, tuple[int, int]]] = ()
 
 
 class Surface:
     """Plain axes that share their limits.
 
-    Parameters
-    ----------
-    grid : Grid
-        Of the finest level; fields may lie on coarser ones. A field without coordinates along a dimension carries
-        ``"<dim> (position)"``.
-    subplot_kws : mapping
-        Handed on to each panel.
+    `grid` is the finest level's; fields may lie on coarser ones, and have coordinates by position
+    too. `subplot_kws` are handed on to each panel.
     """
 
     shape: float
@@ -49,153 +51,160 @@ class Surface:
         self.grid, self.subplot_kws = grid, dict(subplot_kws)
 
     def place(self, field: xr.DataArray) -> Place:
-        """Along 1-D coordinates; else 2-D ones that do not fold; else positions."""
-        grid, names = self.grid, list[Any]()
-        for dim, kind in ((grid.y, "latitude"), (grid.x, "longitude")):
-            flat = {name: c for name, c in field.coords.items() if c.dims == (dim,) and c.dtype.kind in "iuf"}
-            names += [dim if dim in flat else next((n for n, c in flat.items() if is_geographic(c, kind)), None)]
-        curved = [curved_name(grid, kind) for kind in ("latitude", "longitude")]
+        """Place a field along 1-D coordinates; else 2-D ones that do not fold; else positions."""
+        grid, dims = self.grid, (self.grid.y, self.grid.x)
+        names: list[Any] = [
+            dim if dim in field.coords and field[dim].dtype.kind in "iuf" else found
+            for dim, found in zip(dims, geographic_names(field.coords, dims), strict=True)
+        ]
+        curved = curved_names(grid)
         if None in names and None not in curved and min(field.shape) > 1:
             if all(_is_smooth(grid.coords[name].values) for name in curved):
-                names = curved
-        y, x = (name or f"{dim} (position)" for name, dim in zip(names, (grid.y, grid.x), strict=True))
-        field = field.transpose(grid.y, grid.x)
+                names = list(curved)
+        y, x = (name or f"{dim} (position)" for name, dim in zip(names, dims, strict=True))
+        field = field.transpose(*dims)
         if is_geographic(field[x], "longitude"):  # from 359 to 360, not to 0
             axis = field[x].get_axis_num(grid.x)
-            field = field.assign_coords({x: field[x].copy(data=np.unwrap(field[x].values, period=360, axis=axis))})
+            near = np.unwrap(field[x].values, period=360, axis=axis)
+            field = field.assign_coords({x: field[x].copy(data=near)})
         if field[x].ndim == 2:
-            corners = corners_2d(field[y].values), corners_2d(field[x].values)
-        else:
-            corners = tuple(np.meshgrid(*(self._bounds(field, n) for n in (y, x)), indexing="ij"))
-        return Place(field, y, x, corners)
+            return Place(field, (y, x), (corners_of(field[y].values), corners_of(field[x].values)))
+        return Place(field, (y, x), self._corners(field, (y, x)))
 
-    def _bounds(self, field: xr.DataArray, name: str) -> np.ndarray:
-        """Where the cells along a 1-D coordinate begin and end; a lone one covers the data."""
-        values = field[name].values.astype(np.float64)
-        if len(values) > 1:
-            return np.concatenate([
-                [1.5 * values[0] - 0.5 * values[1]], (values[1:] + values[:-1]) / 2,
-                [1.5 * values[-1] - 0.5 * values[-2]],
-            ])  # fmt: skip
-        if name in self.grid.coords.coords:
-            fine = self.grid.coords[name].values.astype(np.float64)
-        else:
-            fine = np.arange(float(self.grid.sizes[field.get_axis_num(field[name].dims[0])]))
-        half = (fine[-1] - fine[0]) / 2 * len(fine) / max(1, len(fine) - 1) or 0.5
-        return values[0] + np.array([-half, half])
+    def _corners(self, field: xr.DataArray, names: tuple[str, str]) -> tuple[Any, Any]:
+        """Return the corners of cells along 1-D coordinates; a lone cell covers the data."""
+        edges = []
+        for dim_size, name in zip(self.grid.sizes, names, strict=True):
+            values = field[name].values.astype(np.float64)
+            if len(values) == 1:
+                known = name in self.grid.coords.coords
+                fine = self.grid.coords[name].values if known else np.arange(dim_size)
+                half = float(fine[-1] - fine[0]) / 2 * dim_size / max(1, dim_size - 1) or 0.5
+                edges.append(values[0] + np.array([-half, half]))
+            else:
+                middle = (values[1:] + values[:-1]) / 2
+                ends = 1.5 * values[[0, -1]] - 0.5 * values[[1, -2]]
+                edges.append(np.concatenate([ends[:1], middle, ends[1:]]))
+        y, x = np.meshgrid(*edges, indexing="ij")
+        return y, x
 
     def frame(self, places: Sequence[Place]) -> None:
-        """Find out how long a unit of y is drawn, in units of x, and the height over width of the panels."""
+        """Find how long a unit of y is drawn in units of x, and panels' height over width."""
         finest = max(places, key=lambda place: place.field.size)
-        y, x = (finest.field[name] for name in (finest.y, finest.x))
-        self.aspect, self.shape = true_to_scale(y, x)
+        self.aspect, self.shape = true_to_scale(*(finest.field[name] for name in finest.names))
 
     def panel(self, fig: Any, cell: Any, first: Axes | None, *, left: bool, bottom: bool) -> Axes:
-        """A panel, with labels on its left and at its bottom if they are to be there."""
-        ax = fig.add_subplot(cell, **{"sharex": first, "sharey": first} | self.subplot_kws)
+        """Add a panel, with labels on its left and at its bottom if they are to be there."""
+        shared = {"sharex": first, "sharey": first, "aspect": self.aspect}
+        ax = fig.add_subplot(cell, **shared | self.subplot_kws)
         ax.xaxis.label.set_visible(bottom)
         ax.yaxis.label.set_visible(left)
         ax.tick_params(labelbottom=bottom, labelleft=left)
         return ax
 
     def draw(self, ax: Axes, place: Place, title: str, **style: Any) -> QuadMesh:
-        """The field's cells, the missing ones in the colour map's colour for them."""
-        y, x = place.corners
-        mesh = ax.pcolormesh(x, y, np.ma.masked_invalid(place.field.values), rasterized=True, **style)
-        ax.set(xlabel=label(place.field[place.x]), ylabel=label(place.field[place.y]))
+        """Draw a field's cells, the missing ones in the colour map's colour for them."""
+        (y, x), values = place.corners, np.ma.masked_invalid(place.field.values)
+        mesh = ax.pcolormesh(x, y, values, rasterized=True, **style)
+        ylabel, xlabel = (label(place.field[name]) for name in place.names)
+        ax.set(xlabel=xlabel, ylabel=ylabel)
         ax.set_title(title, fontsize="medium")
+        latitude, _ = curved_names(self.grid)
+        if latitude is not None and ylabel.endswith("(position)"):  # north is up nevertheless
+            northwards = float(self.grid.coords[latitude].diff(self.grid.y).mean())
+            ax.yaxis.set_inverted(northwards * (y[-1, 0] - y[0, 0]) < 0)
         return mesh
 
-    def finish(self, axes: Sequence[Axes]) -> None:
-        """Show all of every panel, to scale and with north up."""
-        for ax in axes:
-            ax.set_aspect(self.aspect)
-        axes[0].autoscale()  # which all share
-        latitude = curved_name(self.grid, "latitude")
-        if latitude is not None and axes[0].get_ylabel().endswith("(position)"):
-            northwards = self.grid.coords[latitude].transpose(self.grid.y, self.grid.x).diff(self.grid.y)
-            axes[0].yaxis.set_inverted(bool(northwards.mean() < 0))
+
+def geographic_names(coords: Any, dims: tuple[str, str]) -> tuple[Any, Any]:
+    """Return the names of 1-D latitude and longitude; None where there is none."""
+    return _named(coords, dims[:1], "latitude"), _named(coords, dims[1:], "longitude")
 
 
-def surface_of(
-    grid: Grid, valid: xr.DataArray, *, projection: Any, transform: Any, coastlines: str | None, subplot_kws: Any
-) -> Surface:
-    """What fields on a grid and its coarser levels are drawn on.
+def curved_names(grid: Grid) -> tuple[Any, Any]:
+    """Return the names of 2-D latitude and longitude; None where there is none."""
+    coords, dims = grid.coords.coords, (grid.y, grid.x)
+    return _named(coords, dims, "latitude"), _named(coords, dims, "longitude")
 
-    Parameters
-    ----------
-    grid : Grid
-        The finest level's.
-    valid : xarray.DataArray of bool, (y, x)
-        Pixels that are not land, with the coordinates of the finest level.
-    projection, transform, coastlines, subplot_kws
-        As :meth:`xmrcae.plot.ModelPlots.refinement` takes them.
 
-    Raises
-    ------
-    ValueError, TypeError
-        If one of them is not what it may be, or there is a projection for data that have no place on Earth.
+def _named(coords: Any, dims: Iterable[str], kind: str) -> Any:
+    """Return the name of a numeric coordinate of this kind along dimensions, their own first."""
+    along = [c for c in coords.values() if set(c.dims) == set(dims) and c.dtype.kind in "iuf"]
+    names = [c.name for c in along if is_geographic(c, kind)]
+    return min(names, key=lambda name: name not in dims, default=None)
+
+
+def ascending(field: xr.DataArray, grid: Grid) -> xr.DataArray:
+    """Return a field that lies as the data do, with both coordinates ascending."""
+    dims = [dim for dim, down in zip((grid.y, grid.x), grid.descending, strict=True) if down]
+    return field.isel({dim: slice(None, None, -1) for dim in dims})
+
+
+def with_positions(
+    field: xr.DataArray,
+    pyramid: Pyramid,
+    level: int,
+    *,
+    inside: bool = True,
+) -> xr.DataArray:
+    """Return a field with coordinates "<dim> (position)": rows and columns, counted on the data.
+
+    The field is ascending, the data may descend. What has been cut out of a level by its
+    coordinates gets none.
     """
-    choices = ("data", "natural_earth", None)
-    if coastlines not in choices:
-        raise ValueError(f"coastlines={coastlines!r} is not an option; choose from {choices}")
-    kws = dict(subplot_kws or {})
-    given = kws.pop("projection", "auto")
-    projection = given if isinstance(projection, str) and projection == "auto" else projection
-    if projection is None:
-        return Surface(grid, kws)
-    try:
-        from .maps import map_of
-    except ImportError:  # cartopy
-        if not isinstance(projection, str) or transform is not None:
-            raise
-        return Surface(grid, kws)
-    return map_of(grid, valid, projection, transform, coastlines, kws) or Surface(grid, kws)
+    grid = pyramid.grid
+    for i, (dim, axis) in enumerate(((grid.y, pyramid.y), (grid.x, pyramid.x))):
+        at = axis.positions(level)[axis.inside(level)] if inside else axis.positions(level)
+        at = grid.sizes[i] - 1 - at if grid.descending[i] else at
+        if len(at) == field.sizes[dim]:
+            field = field.assign_coords({f"{dim} (position)": (dim, at)})
+    return field
 
 
-def curved_name(grid: Grid, kind: str) -> Any:
-    """Name of the 2-D latitude or longitude."""
-    coords = grid.coords.coords
-    return next((name for name, c in coords.items() if c.ndim == 2 and is_geographic(c, kind)), None)
+def corners_of(centres: np.ndarray) -> np.ndarray:
+    """Return the corners of cells on a curvilinear grid: means of the four centres around each.
 
-
-def positions(dims: Sequence[str], at: Sequence[np.ndarray]) -> dict[str, Any]:
-    """Coordinates of a grid that has none: where rows and columns lie, counted along the data."""
-    return {f"{dim} (position)": (dim, values) for dim, values in zip(dims, at, strict=True)}
-
-
-def corners_2d(centres: np.ndarray) -> np.ndarray:
-    """Corners of cells from their centres, (row, column): means of four, going on straight at edges and beside NaN."""
+    Beyond edges and beside NaN, centres are those of going on straight.
+    """
     cells = np.pad(centres.astype(np.float64), 1, constant_values=np.nan)
     rows, columns = cells.shape
     for _ in range(2):  # along rows and columns, then aslant
         wide = np.pad(cells, 2, constant_values=np.nan)
-        near, far = (
-            [wide[2 + n * i : 2 + n * i + rows, 2 + n * j : 2 + n * j + columns] for i, j in STEPS] for n in (1, 2)
-        )
-        cells = np.where(np.isfinite(cells), cells, _mean_of_known(2 * np.array(near) - np.array(far)))
-    return _mean_of_known(np.array([cells[1:, 1:], cells[1:, :-1], cells[:-1, 1:], cells[:-1, :-1]]))
+        ahead = []
+        for i, j in STEPS:
+            near, far = (wide[2 + n * i :, 2 + n * j :][:rows, :columns] for n in (1, 2))
+            ahead.append(2 * near - far)
+        beyond = _mean_of_known(np.array(ahead))
+        cells = np.where(np.isfinite(cells), cells, beyond)
+    around = [cells[1:, 1:], cells[1:, :-1], cells[:-1, 1:], cells[:-1, :-1]]
+    return _mean_of_known(np.array(around))
 
 
 def _mean_of_known(values: np.ndarray) -> np.ndarray:
-    """Mean along the first axis, without NaN where there is any number."""
+    """Return the mean along the first axis, without NaN where there is any number."""
     known = np.isfinite(values).sum(0)
     return np.where(known > 0, np.nansum(values, 0) / np.maximum(known, 1), np.nan)
 
 
 def true_to_scale(y: xr.DataArray, x: xr.DataArray) -> tuple[float, float]:
-    """How long a unit of y is drawn, in units of x, to scale where that is handy; and the map's height over width."""
+    """Return how long a unit of y is drawn in units of x, and the panel's height over width.
+
+    It is drawn to scale where that is handy.
+    """
     ratio = float(np.ptp(y.values) or 1) / float(np.ptp(x.values) or 1)
     aspect = 1.0
     if is_geographic(y, "latitude"):
         aspect = 1 / float(np.cos(np.deg2rad((y.max() + y.min()) / 2)).clip(0.2))
-    alike = is_geographic(x, "longitude") or y.attrs.get("units") == x.attrs.get("units")
-    if not alike or not 0.2 < aspect * ratio < 3:
+    same_units = text_of(x.attrs, "units") == text_of(y.attrs, "units")
+    if not (same_units or is_geographic(x, "longitude")) or not 0.2 < aspect * ratio < 3:
         aspect = 0.6 / ratio
     return aspect, aspect * ratio
 
 
 def _is_smooth(values: np.ndarray) -> bool:
-    """Whether no step between neighbours is far longer than most: not on a grid that folds or passes the date line."""
+    """Return whether no step between neighbours is far longer than most.
+
+    A grid that folds or passes the date line has such steps.
+    """
     steps = [np.abs(np.diff(values, axis=axis)) for axis in range(values.ndim)]
     return max(step.max() for step in steps) <= 10 * max(float(np.median(step)) for step in steps)
