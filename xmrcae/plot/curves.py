@@ -72,20 +72,7 @@ def errors(
     >>> plt.close(fig)
     """
     named = _named(scores, labels)
-    lines: dict[str, xr.DataArray] = {}
-    chosen = set()
-    for name, score in named.items():
-        of = chosen_variable(metric, variable, score.get("variable"))
-        error = score[metric]
-        if of is not None:
-            error = error.sel(variable=of)
-            error = error.assign_attrs(units=error["units"].item())
-        lines[name] = error
-        chosen.add(of)
-    ends = {label(error) for error in lines.values()}
-    if len(ends) > 1:
-        differ = "; ".join(sorted(ends))
-        raise ValueError(f"scores: their units differ, {differ}: draw them in figures apart")
+    lines, of = _lines(named, metric, variable)
     ax = ax or new_figure((6.4, 4.6)).add_subplot()
     for i, (name, error) in enumerate(lines.items()):
         turn, style = divmod(i, len(COLOURS))
@@ -102,15 +89,33 @@ def errors(
         text = f"valid values in a snapshot: {value:,}"
         ax.axvline(value, color="0.4", linestyle="--", linewidth=1, label=text)
         sizes = np.append(sizes, value)
-    long_name = text_of(error.attrs, "long_name")
-    what = f"{long_name} of {of}" if of is not None and len(chosen) == 1 else ""
-    xlabel = text_of(score["encoding_size"].attrs, "long_name")
+    what = "" if of is None else f"{text_of(error.attrs, 'long_name')} of {of}"
+    xlabel = text_of(named[name]["encoding_size"].attrs, "long_name")
     ax.set(xscale="log", yscale=_scale(found), xlabel=xlabel, ylabel=label(error, what))
     ax.margins(0.1)
     _tick(ax.xaxis, sizes, "{x:,.0f}")
     _tick(ax.yaxis, found[found > 0], "{x:g}")
     ax.legend(fontsize="small")
     return ax.figure
+
+
+def _lines(named: Mapping[str, xr.Dataset], metric: str, variable: Any) -> tuple[Any, Any]:
+    """Return the errors of each score, and the variable that they are of if it is one for all."""
+    lines: dict[str, xr.DataArray] = {}
+    chosen = set()
+    for name, score in named.items():
+        of = chosen_variable(metric, variable, score.get("variable"))
+        error = score[metric]
+        if of is not None:
+            error = error.sel(variable=of)
+            error = error.assign_attrs(units=error["units"].item())
+        lines[name] = error
+        chosen.add(of)
+    ends = {label(error) for error in lines.values()}
+    if len(ends) > 1:
+        differ = "; ".join(sorted(ends))
+        raise ValueError(f"scores: their units differ, {differ}: draw them in figures apart")
+    return lines, chosen.pop() if len(chosen) == 1 else None
 
 
 def _scale(values: np.ndarray) -> str:
