@@ -28,7 +28,7 @@ from xmrcae.core.matrices import Prolongation
 from xmrcae.core.samples import Losses, Samples
 
 if TYPE_CHECKING:
-    from xmrcae.levels import LevelData
+    from xmrcae.handover import LevelData
 
 #: Channels, finest first, worked out from the sizes in the paper's figure 10: 303, 669 and 1622
 #: parameters, and for the isotropic turbulence 1184, where 1178 was read off the curve. Those of
@@ -163,7 +163,7 @@ class _Part:
     def of(cls, data: LevelData, part: slice) -> _Part:
         samples = Samples.of(data, torch.device("cpu"))
         fields = samples.pixels.T.reshape(data.samples.shape)[part]
-        return cls(samples, fields.contiguous(), samples.one[part])
+        return cls(samples, fields.contiguous(), samples.constant[part])
 
     def errors(self, network: REDNet) -> Tensor:
         """Time-mean squared error of each pixel."""
@@ -223,7 +223,7 @@ def train(
     """
     if math.isinf(seconds) and math.isinf(max_epochs):
         raise ValueError("seconds and max_epochs are both infinite: give one, or it never ends")
-    if (activation or snapshots) and not (training.one == 1).all():
+    if (activation or snapshots) and not (training.constant == 1).all():
         raise ValueError(
             f"activation={activation!r} or snapshots={snapshots!r} needs snapshots, and training "
             'is a compressed set: prepare it with activation="relu", or give neither'

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 from helpers import make_field
 
@@ -130,6 +131,14 @@ def test_what_is_no_checkpoint_is_refused_and_stays(tmp_path: Path) -> None:
         xmrcae.MrCAE(**OPTIONS, checkpoint=tmp_path / "checkpoint.pt").fit(make_field())
     with pytest.raises(TypeError, match="checkpoint=3"):
         xmrcae.MrCAE(checkpoint=3)
+
+
+def test_a_checkpoint_of_another_form_is_refused_and_stays(tmp_path: Path) -> None:
+    torch.save({"format": "xmrcae-checkpoint", "version": 1, "xmrcae_version": "0.9"}, tmp_path / "checkpoint.pt")
+    content = (tmp_path / "checkpoint.pt").read_bytes()
+    with pytest.raises(ValueError, match=r"written by xmrcae 0\.9 in a form that .* does not read"):
+        xmrcae.MrCAE(**OPTIONS, checkpoint=tmp_path).fit(make_field())
+    assert (tmp_path / "checkpoint.pt").read_bytes() == content
 
 
 def test_a_state_half_written_is_left_aside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from helpers import make_field, make_two_variables
 from test_checkpoint import assert_same_fit
 
 import xmrcae
-from xmrcae.inference import Inference
+from xmrcae.codec import Codec
 
 OPTIONS: dict[str, Any] = {"levels": 2, "channels": [[1]], "max_epochs": 5, "progress": False}
 TASKS = ("encode", "decode", "reconstruct", "score")
@@ -90,7 +90,7 @@ def test_results_are_those_of_data_in_memory(
 UNPICKLED: list[str] = []
 
 
-class Counted(Inference):
+class Counted(Codec):
     """Notes, in each process, when it is unpickled."""
 
     def __reduce__(self) -> Any:

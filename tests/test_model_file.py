@@ -265,6 +265,18 @@ def test_real_files(real_file: Callable[[str], Path], tmp_path: Path, name: str)
     assert_reads_back(xmrcae.MrCAE(levels=2, **options, **QUICK).fit(data), data, str(tmp_path / "model.nc"))
 
 
+@pytest.mark.parametrize("encoder", ["filters", "projection"])
+def test_files_of_version_2_open_with_the_errors_that_they_record(encoder: str) -> None:
+    model = xmrcae.open_model(Path(__file__).parent / "files" / f"version_2_{encoder}.nc")
+    assert model.options.encoder == encoder and model.history.sizes["epoch"] > 1
+    ds = make_two_variables(n_times=20, shape=(11, 14))  # what both were fitted to
+    score = model.score(ds.isel(time=(model.split == "training").values))
+    valid = xr.Dataset({name: ds[name].notnull().all("time").sum() for name in ds})
+    rmse = score["rmse"].isel(level=-1) / model.fitted.standard.scale
+    mean = float((rmse**2 * valid.to_dataarray()).sum() / valid.to_dataarray().sum())
+    assert mean == pytest.approx(float(model.history["train_mse"][-1]), rel=1e-4)
+
+
 def test_the_file_is_plain_netcdf(model: xmrcae.MrCAE, tmp_path: Path) -> None:
     model.save(tmp_path / "model.nc")
     with xr.open_datatree(tmp_path / "model.nc") as tree:

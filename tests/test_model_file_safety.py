@@ -14,7 +14,7 @@ import xarray as xr
 from helpers import make_field, with_split
 
 import xmrcae
-from xmrcae.io import model_file
+from xmrcae.io import model_file, tree_file
 
 QUICK = {"max_epochs": 3, "progress": False}
 
@@ -48,13 +48,13 @@ def test_a_failed_write_leaves_what_was_there(
     model: xmrcae.MrCAE, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model.save(tmp_path / name)
-    write = model_file._write
+    write = tree_file._write
 
     def fail(tree: xr.DataTree, path: str, *, zarr: bool) -> None:
         write(tree, path, zarr=zarr)
         raise OSError("disk full")
 
-    monkeypatch.setattr(model_file, "_write", fail)
+    monkeypatch.setattr(tree_file, "_write", fail)
     with pytest.raises(OSError, match="disk full"):
         model.save(tmp_path / name, overwrite=True)
     with pytest.raises(OSError, match="disk full"):

@@ -18,6 +18,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from xmrcae.core.matrices import Prolongation, encoding_shape
 from xmrcae.core.network import Network
+from xmrcae.core.projection import from_state
 
 
 @pytest.fixture(autouse=True)
@@ -301,6 +302,55 @@ def test_bottleneck_holds_stored_cells_alone():
     network = random_network(has_data, counts)
     pixels, one = random_samples(network)
     assert len(network(pixels, one).bottleneck) == int(network.storable[0].sum()) < 2 * 3 * 5
+
+
+def test_stages_add_up_to_the_network():
+    network = random_network(*with_land())
+    pixels, one = random_samples(network)
+    result = network(pixels, one)
+    for level in range(3):
+        assert len(network.stage_parameters(level)) == len(network.stage_sizes(level)) == 3
+        assert sum(network.stage_sizes(level)) == len(result.flat_codes(level))
+    total = sum(sum(network.stage_parameters(level)) for level in range(3))
+    assert total == network.n_parameters == len(parameters_to_vector(network.parameters()))
+
+
+def test_a_groups_share_is_one_where_all_storable_cells_are_active():
+    network = random_network(*with_land(), channels=())
+    storable = network.storable[1].any(0)
+    half = storable & (storable.cumsum(1) % 2 == 0)
+    for mask in (storable, half):
+        network.widen(1, mask, 1, noise=0.0, generator=torch.Generator())
+    assert network.active_share(1) == [1.0, int(half.sum()) / int(storable.sum())]
+    assert network.active_share(0) == []
+
+
+# State
+
+
+@pytest.mark.parametrize("kwargs", [
+    {}, {"widening": "parallel", "restriction": "injection"}, {"activation": "relu", "dtype": torch.float32},
+], ids=str)  # fmt: skip
+def test_a_network_made_again_from_its_state_is_equal_to_the_bit(kwargs):
+    network = random_network(*with_land(), **kwargs)
+    again = from_state(network.state())
+    pixels, one = random_samples(network)
+    expected, found = network(pixels, one), again(pixels, one)
+    for level in range(3):
+        assert torch.equal(network.storable[level], again.storable[level])
+        assert torch.equal(expected.outputs[level], found.outputs[level])
+    generators = [torch.Generator().manual_seed(1) for _ in range(2)]
+    for each, generator in zip((network, again), generators, strict=True):  # both grow alike
+        each.widen(2, network.storable[2].any(0), 2, noise=0.1, generator=generator)
+    assert torch.equal(network(pixels, one).outputs[2], again(pixels, one).outputs[2])
+
+
+def test_a_state_keeps_its_weights_while_the_network_is_trained_on():
+    network = random_network(*with_land())
+    state, before = network.state(), network.vector()
+    network.set_vector(before + 1)
+    assert torch.equal(from_state(state).vector(), before)
+    assert torch.equal(network.vector(), before + 1)
 
 
 # Start values

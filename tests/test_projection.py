@@ -9,19 +9,20 @@ from helpers import AVISO, ERSST, columns, make_field, make_land, make_two_varia
 
 import xmrcae
 from xmrcae.core.allocation import choose_cells
-from xmrcae.core.network import Network
-from xmrcae.core.projection import RIDGE, LeastSquares
+from xmrcae.core.projection import RIDGE, LeastSquares, ProjectedNetwork, from_state
 
 ONE = torch.ones(3, dtype=torch.float64)
 
 
-def projecting_network(*, anchor: float = 0.0, variables: int = 1, seed: int = 0) -> tuple[Network, torch.Tensor]:
+def projecting_network(
+    *, anchor: float = 0.0, variables: int = 1, seed: int = 0
+) -> tuple[ProjectedNetwork, torch.Tensor]:
     """Two levels with random decoders on a grid with land, and three snapshots."""
     generator = torch.Generator().manual_seed(seed)
     shapes = [(15, 23), (31, 47)]
     valid = [torch.as_tensor(make_land(shape)).expand(variables, *shape) for shape in shapes]
     weights = [has * torch.rand(has.shape, generator=generator, dtype=torch.float64) for has in valid]
-    network = Network(
+    network = ProjectedNetwork(
         valid, valid[-1], widening="residual", restriction="full_weighting", dtype=torch.float64,
         projection=[weight / weight.sum() for weight in weights], anchor=anchor,
     )  # fmt: skip
@@ -35,10 +36,9 @@ def projecting_network(*, anchor: float = 0.0, variables: int = 1, seed: int = 0
     return network, pixels
 
 
-def squares(network: Network, pixels: torch.Tensor, codes: torch.Tensor, inputs: list[torch.Tensor]) -> torch.Tensor:
+def squares(network: ProjectedNetwork, codes: torch.Tensor, inputs: list[torch.Tensor]) -> torch.Tensor:
     """The sum that the codes are to make least, for each sample."""
-    assert network.projection is not None
-    result = network._expand(codes, ONE, inputs)
+    result = network.expand(codes, ONE, inputs)
     total = torch.zeros(3, dtype=torch.float64)
     for level, share in enumerate((network.anchor, 1.0)):
         errors = (result.outputs[level] - inputs[level]).square()
@@ -51,11 +51,11 @@ def test_no_codes_near_by_describe_a_snapshot_better(anchor):
     network, pixels = projecting_network(anchor=anchor)
     result = network(pixels, ONE)
     codes = torch.cat([result.flat_codes(level) for level in range(2)])
-    least = squares(network, pixels, codes, result.inputs)
+    least = squares(network, codes, result.inputs)
     generator = torch.Generator().manual_seed(1)
     for size in (1e-2, 1.0):
         moved = codes + size * torch.randn(codes.shape, generator=generator, dtype=torch.float64)
-        assert (squares(network, pixels, moved, result.inputs) > least).all()
+        assert (squares(network, moved, result.inputs) > least).all()
 
 
 def test_the_projection_of_a_reconstruction_is_itself():
@@ -111,6 +111,16 @@ def test_a_projecting_network_has_decoders_only():
     network, _ = projecting_network()
     assert all(name.split(".")[-1].startswith("decoder") for name, _ in network.named_parameters())
     assert network.n_parameters == 2 * (10 + (9 + 1) + (18 + 1))
+
+
+def test_a_network_made_again_from_its_state_projects_alike():
+    network, pixels = projecting_network(anchor=0.5, variables=2)
+    again = from_state(network.state())
+    assert isinstance(again, ProjectedNetwork)
+    one, other = (each(pixels, ONE) for each in (network, again))
+    for level in range(2):
+        assert torch.equal(one.flat_codes(level), other.flat_codes(level))
+        assert torch.equal(one.outputs[level], other.outputs[level])
 
 
 def test_atoms_that_depend_on_each_other_are_no_trouble():
@@ -290,15 +300,6 @@ def test_a_start_keeps_what_it_knows():
     assert more.score(field)["rmse"][-1] < first.score(field)["rmse"][-1]
     with pytest.raises(ValueError, match="encoder='projection'"):
         xmrcae.MrCAE(levels=2, progress=False).fit(field, start=first)
-
-
-def test_memory_too_small_bounds_the_mean():
-    field = make_field(200, (23, 31), globe=False)
-    with pytest.warns(UserWarning):
-        model = field.mrcae.fit(encoder="projection", levels=2, max_epochs=2, memory=3e5, progress=False)
-    attrs = model.history.attrs
-    assert np.isfinite(attrs["train_mse_bound"]).all()
-    assert "train_max_bound" not in attrs
 
 
 def test_projection_takes_no_activation():

@@ -102,7 +102,7 @@ def test_training_on_a_compressed_set_is_training_on_its_snapshots() -> None:
     for data in (compressed, plain):
         _, history = train((2, 1), data.training[-1], data.validation[-1], max_epochs=3)
         last.append(history[-1])
-    assert compressed.training[-1].one[1:].sum() == 0 and (plain.training[-1].one == 1).all()
+    assert compressed.training[-1].constant[1:].sum() == 0 and (plain.training[-1].constant == 1).all()
     for loss in ("train_loss", "validation_loss"):
         assert np.isclose(last[0][loss], last[1][loss], rtol=2e-3)
 

@@ -75,7 +75,7 @@ def test_test_part_may_be_empty(empty):
 
 def test_snapshots_in_no_part_are_left_out():
     found = prepare_with(make_field(), levels=2, split=(slice(0, 5), [7, 8], []))
-    assert float((found.training[0].one ** 2).sum()) == pytest.approx(5)
+    assert float((found.training[0].constant ** 2).sum()) == pytest.approx(5)
     assert list(found.split.values[5:7]) == ["", ""]
 
 

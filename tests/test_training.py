@@ -81,10 +81,10 @@ def test_a_stage_never_ends_above_its_start(options: dict[str, Any]) -> None:
 def test_a_new_group_changes_nothing_until_it_is_trained() -> None:
     trainer = trainer_of(make_field(), tolerance=None)
     trainer.run()
-    before = trainer.network(trainer.training[1].pixels, trainer.training[1].one).outputs[1]
+    before = trainer.network(trainer.training[1].pixels, trainer.training[1].constant).outputs[1]
     trainer._widen(1, [(trainer.network.storable[1].any(0), 2)])
     added = trainer.network.levels[1].groups[-1]
-    after = trainer.network(trainer.training[1].pixels, trainer.training[1].one).outputs[1]
+    after = trainer.network(trainer.training[1].pixels, trainer.training[1].constant).outputs[1]
     assert torch.equal(before, after)
     assert added.encoder_weight.abs().sum() > 0
 
@@ -93,7 +93,7 @@ def test_a_new_group_reads_the_leading_patches_of_the_residual() -> None:
     trainer = trainer_of(make_field(land=False, globe=False), tolerance=None, channels=[[1]])
     trainer.network.deepen(noise=0.0, generator=torch.Generator())
     samples = trainer.training[0]
-    residual = samples.pixels - trainer.network(samples.pixels, samples.one).outputs[0]
+    residual = samples.pixels - trainer.network(samples.pixels, samples.constant).outputs[0]
     trainer._widen(0, [(trainer.network.storable[0].any(0), 1)])
     group = trainer.network.levels[0].groups[0]
     shape = (*trainer.network.shape(0), -1)
@@ -110,8 +110,8 @@ def test_the_last_row_of_a_stage_belongs_to_the_kept_weights() -> None:
     trainer.run()
     last = trainer.history[-1]
     for part, data in (("train", trainer.training), ("validation", trainer.data["validation"])):
-        output = trainer.network(data[1].pixels, data[1].one).outputs[1]
-        errors = pixel_errors(output - data[1].pixels, data[1].one)
+        output = trainer.network(data[1].pixels, data[1].constant).outputs[1]
+        errors = pixel_errors(output - data[1].pixels, data[1].constant)
         assert np.isclose(last[f"{part}_mse"], float(losses.mean_error(errors, data[1].weights)), rtol=1e-5)
         assert np.isclose(last[f"{part}_max"], float(losses.max_error(errors, data[1].counts)), rtol=1e-5)
     assert np.isclose(last["train_global_loss"], last["train_loss"], rtol=1e-5)
@@ -215,7 +215,7 @@ def test_history_is_what_score_measures(widening: str) -> None:
 def test_relu_trains_on_the_snapshots_themselves() -> None:
     field = make_field()
     prepared = prepare_with(field, levels=2, activation="relu")
-    assert len(prepared.training[0].samples) == 14 and (prepared.training[0].one == 1).all()
+    assert len(prepared.training[0].samples) == 14 and (prepared.training[0].constant == 1).all()
     model = field.mrcae.fit(levels=2, activation="relu", tolerance=None, max_epochs=20, progress=False)
     train = field.isel(time=(model.split == "training").values)
     scale = float(model.fitted.standard.scale[0])

@@ -63,7 +63,7 @@ def network_for(levels, **kwargs):
 
 def errors_of(network, levels):
     """Time-mean squared error of each pixel of every level, and of every level against the finest."""
-    one = torch.as_tensor(levels[0].one, dtype=network.dtype)
+    one = torch.as_tensor(levels[0].constant, dtype=network.dtype)
     outputs = network(columns(levels[-1].samples, network.dtype), one).outputs
     pairs = zip(outputs, levels, strict=True)
     return [pixel_errors(field - columns(data.samples, network.dtype), one) for field, data in pairs]
@@ -148,8 +148,8 @@ def test_gaps_filled_by_the_mean_count_as_data():
 def test_bias_has_the_weight_of_all_snapshots():
     found = prepare_with(make_field(n_times=20), levels=2)
     for data, n in ((found.training[0], 14), (found.validation[0], 4)):
-        assert data.one[0] == np.sqrt(n)
-        np.testing.assert_array_equal(data.one[1:], 0)
+        assert data.constant[0] == np.sqrt(n)
+        np.testing.assert_array_equal(data.constant[1:], 0)
 
 
 def test_rank_is_at_most_that_of_the_departures():

@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from .codec import Codec
 from .fitted import Fitted
 from .grid.coordinates import Grid
 from .grid.dimensions import Dimensions, Labelled, check_names
 from .grid.layout import Layout, map_samples
 from .grid.pyramid import Pyramid
-from .inference import Inference
 
 
 def flat_codes(obj: Labelled, fitted: Fitted) -> tuple[Any, Layout]:
@@ -29,7 +29,7 @@ def flat_codes(obj: Labelled, fitted: Fitted) -> tuple[Any, Layout]:
     return map_samples(fitted.inference.encode, array, season, shape=size, dtype=np.float32), layout
 
 
-def codes_to_tree(flat: Any, inference: Inference, layout: Layout, attrs: dict[str, Any]) -> xr.DataTree:
+def codes_to_tree(flat: Any, inference: Codec, layout: Layout, attrs: dict[str, Any]) -> xr.DataTree:
     """All codes (sample, code) as a DataTree with an `encoding` (sample, channel, y, x) a level."""
     pyramid = inference.pyramid
     grid = pyramid.grid
@@ -48,7 +48,7 @@ def codes_to_tree(flat: Any, inference: Inference, layout: Layout, attrs: dict[s
     return xr.DataTree.from_dict(nodes)
 
 
-def tree_to_codes(codes: xr.DataTree, inference: Inference, *, level: int, model_id: str) -> tuple[Any, Layout]:
+def tree_to_codes(codes: xr.DataTree, inference: Codec, *, level: int, model_id: str) -> tuple[Any, Layout]:
     """Active codes (sample, code) of the levels up to one, and how they lie.
 
     Raises
@@ -91,7 +91,7 @@ def tree_to_codes(codes: xr.DataTree, inference: Inference, *, level: int, model
     return (da if lazy else np).concatenate(pieces, axis=1), layouts[-1]
 
 
-def _active_codes(encoding: xr.DataArray, inference: Inference, level: int) -> tuple[Any, Layout]:
+def _active_codes(encoding: xr.DataArray, inference: Codec, level: int) -> tuple[Any, Layout]:
     pyramid, active = inference.pyramid, inference.active[level]
     grid = pyramid.grid
     missing = [dim for dim in ("channel", grid.y, grid.x) if dim not in encoding.dims]
@@ -153,7 +153,7 @@ def encoding_grid(pyramid: Pyramid, level: int) -> Grid:
     return replace(pyramid.grid, sizes=pyramid.shape(level - 1), coords=coords, periodic=False)
 
 
-def feature_index(inference: Inference) -> pd.MultiIndex:
+def feature_index(inference: Codec) -> pd.MultiIndex:
     """(level, channel, y, x) of every code; rows and columns by their coordinates, or else by position."""
     pyramid = inference.pyramid
     grid = pyramid.grid

@@ -18,8 +18,8 @@ from .grid.split import months, time_of
 from .grid.units import check_units
 
 if TYPE_CHECKING:
+    from .codec import Codec
     from .grid.training_set import TrainingSet
-    from .inference import Inference
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class Fitted:
 
     Attributes
     ----------
-    inference : Inference
+    inference : Codec
         The network, and what stands between it and the data.
     options_json : str
         The options of the fit.
@@ -40,7 +40,7 @@ class Fitted:
         Over `epoch`.
     """
 
-    inference: Inference
+    inference: Codec
     standard: Standard
     history: xr.Dataset
     split: xr.DataArray
@@ -59,14 +59,14 @@ class Fitted:
         report: dict[str, Any],
     ) -> Fitted:  # fmt: skip
         """That of a training set and the network trained on it."""
-        from .inference import Inference
+        from .codec import Codec
 
         table = pd.DataFrame(history, columns=history_columns(), dtype="float64").astype(
             {"level": "int64", "group": "int64"}
         )
         table.index = pd.RangeIndex(1, len(table) + 1, name="epoch")
         return cls(
-            inference=Inference(network, prepared.pyramid, prepared.standard, model_id),
+            inference=Codec(network, prepared.pyramid, prepared.standard, model_id),
             standard=prepared.standard, options_json=options_json,
             history=xr.Dataset.from_dataframe(table).assign_attrs({"units": "scaled units squared"} | report),
             split=prepared.split, variables=prepared.variables, attrs=prepared.attrs, is_dataset=prepared.is_dataset,

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
+from .core.checkpoint import Checkpoint
 from .fitted import Fitted
 from .grid.dimensions import Labelled
-from .io.checkpoint import Checkpoint
 from .options import Options
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Fit:
             save=None if self._checkpoint is None else self._save,
         )  # fmt: skip
         if saved is not None:
-            self._trainer.restore(saved["state"])
+            self._trainer.restore(saved)
 
     def run(self) -> None:
         """Train, or go on training; nothing if the checkpoint is that of a finished fit."""
@@ -97,10 +97,13 @@ class Fit:
 
     def _save(self, state: dict[str, Any]) -> None:
         assert self._checkpoint is not None
-        self._checkpoint.write({
-            "identity": self._identity, "memory": self._memory, "model": self._id, "finished": self._finished,
-            "state": state,
-        })  # fmt: skip
+        about = {
+            "identity": self._identity,
+            "memory": self._memory,
+            "model": self._id,
+            "finished": self._finished,
+        }
+        self._checkpoint.write(about | state)
 
 
 def _check_start(start: Fitted, options: Options) -> None:

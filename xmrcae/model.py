@@ -145,7 +145,7 @@ class MrCAE:
     def history(self) -> xr.Dataset:
         """Losses over `epoch`, in scaled units squared; a stage's last row, with `test_...`, is of the weights kept.
 
-        Its attributes hold numbers of samples, and bounds of what truncation and `sketch` can have changed.
+        Its attributes hold numbers of samples, and the share of variance that they leave out.
         """
         return self.fitted.history
 

@@ -61,7 +61,7 @@ class Evaluation:
             return errors / n, None if finest is None else finest / n
 
         return self._in_blocks(
-            add, level, slice(*part.indices(len(data[level].one))[:2]), metric=prolongations is not None
+            add, level, slice(*part.indices(len(data[level].constant))[:2]), metric=prolongations is not None
         )
 
     def objective(
@@ -90,9 +90,9 @@ class Evaluation:
         terms = list(range(level + 1)) if anchor else [level]
 
         def residuals(block: slice) -> tuple[Pass, Tensor, dict[int, Tensor]]:
-            pixels, one = data[level].block(block)
-            result = self.network(pixels, one)
-            return result, one, {k: result.outputs[k] - data[k].block(block)[0] for k in terms}
+            pixels, constant = data[level].block(block)
+            result = self.network(pixels, constant)
+            return result, constant, {k: result.outputs[k] - data[k].block(block)[0] for k in terms}
 
         def add(blocks: list[slice]) -> tuple[Tensor, Tensor]:
             self.network.zero_grad(set_to_none=True)
@@ -121,39 +121,12 @@ class Evaluation:
                     held = None  # so that its memory is free
                     held = residuals(block)
                 assert held is not None
-                result, one, fields = held
+                result, constant, fields = held
                 gradients = {k: field.mul_((by_error[k] * (2 / n))[:, None]) for k, field in fields.items()}
-                self.network.backward(result, one, gradients)
+                self.network.backward(result, constant, gradients)
             return value, errors
 
         return self._in_blocks(add, level, slice(0, data[level].rank))
-
-    def bound(
-        self, data: Sequence[Samples], level: int, *, prolongations: Sequence[Prolongation] | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """The most that what the samples leave out can add to the errors that `errors` gives.
-
-        The standard deviation of a linear combination is at most the sum of standard deviations, each times the
-        absolute value of its weight. So those of what is left out go once through the network, with all weights by
-        their absolute values; the error's is at most what comes out plus the field's own.
-        """
-        parameters = list(self.network.parameters())
-        values = [parameter.detach().clone() for parameter in parameters]
-        with torch.no_grad():
-            try:
-                for parameter in parameters:
-                    parameter.abs_()
-                nothing = torch.zeros_like(data[level].one[:1])
-                field = self.network(data[level].spread, nothing, upper_bound=True).outputs[level]
-            finally:
-                for parameter, value in zip(parameters, values, strict=True):
-                    parameter.copy_(value)
-        local = (field + data[level].spread)[:, 0].square()
-        if prolongations is None:
-            return local, None
-        for prolong in prolongations:
-            field = prolong(field)
-        return local, (field + data[-1].spread)[:, 0].square()
 
     def blocks(self, level: int, part: slice, *, metric: bool = False) -> list[slice]:
         """A range of samples, all in one or cut into blocks of a power of two."""

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..stencils import BILINEAR, RESTRICTIONS
+from ..handover import BILINEAR, RESTRICTIONS
 from .matrices import StencilMatrix, coastal_shares, grid_matrix, stencil_entries
 
 

@@ -15,7 +15,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from ..stencils import BILINEAR
+from ..handover import BILINEAR
 
 with warnings.catch_warnings():  # torch says once a process that CSR is in beta: let it say so here, unheard
     warnings.simplefilter("ignore")

@@ -1,21 +1,25 @@
 """The multi-resolution autoencoder: levels, groups, masks (paper, section 1).
 
-The network is a straight line of products with sparse matrices, so forward and adjoint are written out one below the
-other. Fields are tensors (variable * pixel, sample) without padding left to do. A level's encoding grid is the grid of
-the level below it; level 0's is the bottleneck's.
+Forward pass and adjoint are chains of products with sparse matrices. The adjoint is written by hand
+because autograd takes 1.4 to 1.7 times as long (3 levels, one thread, equal gradients).
+
+Fields are tensors (variable * pixel, sample), padded already. A level's encoding grid is the grid
+of the level below it; level 0's is the bottleneck's. A sample is a combination of snapshots;
+`constant` is the same combination of ones, and what biases are multiplied with: 1 for a snapshot,
+sqrt(T) for the scaled mean of T snapshots, 0 for a singular vector of their departures from it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from .layers import Deepening, Group
-from .projection import Projector, atoms
 
 
 class Level(nn.Module):
@@ -32,9 +36,48 @@ class Level(nn.Module):
         return [(group.channels, group.n_cells) for group in self.groups]
 
 
+@dataclass(frozen=True, kw_only=True)
+class NetworkState:
+    """A network in numpy arrays and plain values: all that is needed to make it again.
+
+    Attributes
+    ----------
+    has_data : list of numpy.ndarray of bool, shape (variable, y, x)
+        Of each level that the network has or will have.
+    counts : numpy.ndarray of bool, shape (variable, y, x)
+        Valid pixels of the finest level.
+    widening, restriction, activation
+        The options of :class:`Network`.
+    dtype : str
+        Of the weights.
+    projection : list of numpy.ndarray, shape (variable, y, x), or None
+        Weights of each level's pixels if codes are found by projection.
+    anchor : float
+        With `projection`: factor of the weights of coarser levels.
+    masks : list of list of numpy.ndarray of bool, shape (y, x)
+        Refinement mask of each group, for each level so far.
+    channels : list of list of int
+        Number of filters of each group, for each level so far.
+    weights : dict of str to numpy.ndarray
+        Parameters by name.
+    """
+
+    has_data: list[np.ndarray]
+    counts: np.ndarray
+    widening: str
+    restriction: str
+    activation: str | None = None
+    dtype: str = "float32"
+    projection: list[np.ndarray] | None = None
+    anchor: float = 0.0
+    masks: list[list[np.ndarray]] = field(default_factory=list)
+    channels: list[list[int]] = field(default_factory=list)
+    weights: dict[str, np.ndarray] = field(default_factory=dict)
+
+
 @dataclass
 class Pass:
-    """What a forward pass leaves behind for its adjoint, one entry a level."""
+    """What a forward pass leaves behind for its adjoint, one entry per level."""
 
     inputs: list[Tensor]
     bottleneck: Tensor
@@ -56,35 +99,62 @@ class Network(nn.Module):
     has_data : list of Tensor of bool, shape (variable, y, x)
         For each level that the network will have: what filters of residual groups may read.
     counts : Tensor of bool, shape (variable, y, x)
-        Valid pixels of the finest level. A cell exists only if its footprint on the finest grid holds one.
+        Valid pixels of the finest level. A cell exists only if its footprint on the finest grid
+        holds one.
     widening : {"residual", "parallel"}
         Whether a group reads what the level has not yet reconstructed, or the level's input (2.2).
     restriction : {"full_weighting", "injection"}
         What the deepening's encoder starts from.
     activation : {None, "relu"}
         Applied to the codes of groups.
-    projection : list of Tensor, shape (variable, y, x), optional
-        For each level, weights of its pixels in the sum of squared errors that the codes are to make least; without
-        it, codes are what the encoders' filters read.
-    anchor : float
-        With `projection`: what the weights of levels coarser than the one to reconstruct are multiplied with.
+    dtype : torch.dtype
+        Of the weights.
     """
 
+    #: Whether encoders have weights of their own. If not, deepenings restrict and groups have none.
+    encodes = True
+
     def __init__(
-        self, has_data: list[Tensor], counts: Tensor, *, widening: str, restriction: str,
-        activation: str | None = None, dtype: torch.dtype = torch.float32, projection: list[Tensor] | None = None,
-        anchor: float = 0.0,
-    ) -> None:  # fmt: skip
+        self,
+        has_data: list[Tensor],
+        counts: Tensor,
+        *,
+        widening: str,
+        restriction: str,
+        activation: str | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         super().__init__()
-        self.has_data, self.widening, self.restriction = has_data, widening, restriction
-        self.activation, self.dtype, self.projection, self.anchor = activation, dtype, projection, anchor
-        self._projector: tuple[Any, Projector] | None = None
+        self.has_data, self.counts = has_data, counts
+        self.widening, self.restriction = widening, restriction
+        self.activation, self.dtype = activation, dtype
         self.levels: list[Level] = nn.ModuleList()  # type: ignore[assignment]
         reach = counts
         self.storable: list[Tensor] = []
         for _ in has_data:  # finest first: a cell reaches a valid pixel if a pixel under it does
             reach = torch.nn.functional.max_pool2d(reach.float(), 3, stride=2) > 0
             self.storable.insert(0, reach)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.has_data[0].device
+
+    def state(self) -> NetworkState:
+        """Describe the network in arrays; :func:`xmrcae.core.projection.from_state` undoes it."""
+        return NetworkState(
+            has_data=[_array(has) for has in self.has_data],
+            counts=_array(self.counts),
+            widening=self.widening,
+            restriction=self.restriction,
+            activation=self.activation,
+            dtype=str(self.dtype).removeprefix("torch."),
+            masks=[[_array(group.mask) for group in level.groups] for level in self.levels],
+            channels=[[group.channels for group in level.groups] for level in self.levels],
+            weights={name: _array(weight) for name, weight in self.state_dict().items()},
+        )
+
+    # What the network is made of
 
     def shape(self, level: int) -> tuple[int, int]:
         """Rows and columns of a level's grid."""
@@ -93,188 +163,229 @@ class Network(nn.Module):
     @property
     def n_parameters(self) -> int:
         """Number of weights and biases."""
-        return sum(parameter.numel() for parameter in self.parameters())
+        return sum(sum(self.stage_parameters(level)) for level in range(len(self.levels)))
+
+    def stage_parameters(self, level: int) -> list[int]:
+        """Numbers of parameters that each stage of a level adds: its deepening, then its groups."""
+        parts = [self.levels[level].deepening, *self.levels[level].groups]
+        return [sum(parameter.numel() for parameter in part.parameters()) for part in parts]
+
+    def stage_sizes(self, level: int) -> list[int]:
+        """Numbers per snapshot that each stage of a level adds to the encoding."""
+        bottleneck = int(self.storable[0].sum()) if level == 0 else 0
+        return [bottleneck, *(n * cells for n, cells in self.levels[level].code_sizes)]
+
+    def active_share(self, level: int) -> list[float]:
+        """The share of active cells, of all that can act, in each group of a level."""
+        n_storable = max(1, int(self.storable[level].any(0).sum()))
+        return [group.n_cells / n_storable for group in self.levels[level].groups]
 
     def bytes_per_sample(self, level: int) -> int:
         """About what a sample takes on its way through the levels up to one, and back."""
-        in_groups = sum((n + 4) * cells for each in self.levels[: level + 1] for n, cells in each.code_sizes)
+        levels = self.levels[: level + 1]
+        in_groups = sum((n + 4) * cells for each in levels for n, cells in each.code_sizes)
         return 4 * (6 * sum(has.numel() for has in self.has_data[: level + 1]) + 2 * in_groups)
+
+    def vector(self) -> Tensor:
+        """All parameters as one vector, on the CPU."""
+        return torch.nn.utils.parameters_to_vector(self.parameters()).detach().cpu()
+
+    def set_vector(self, vector: Tensor) -> None:
+        """Set all parameters from one vector.
+
+        Equal values are not written: a projection keeps its factorisation as long as no parameter
+        has been written to.
+        """
+        parameters = list(self.parameters())
+        if torch.equal(self.vector(), vector):
+            return
+        pieces = vector.to(self.device).split([parameter.numel() for parameter in parameters])
+        with torch.no_grad():
+            for parameter, values in zip(parameters, pieces, strict=True):
+                parameter.copy_(values.view_as(parameter))
+
+    # Growth
 
     def deepen(self, *, noise: float, generator: torch.Generator) -> None:
         """Add a level (2.1)."""
         level = len(self.levels)
         cells = self.storable[level] if level == 0 else torch.ones_like(self.has_data[level - 1])
-        self.levels.append(
-            Level(Deepening(self.has_data[level], cells, self.restriction, noise, generator, self.dtype,
-                            encodes=self.projection is None))
-        )  # fmt: skip
+        deepening = Deepening(
+            self.has_data[level],
+            cells,
+            self.restriction,
+            noise,
+            generator,
+            self.dtype,
+            encodes=self.encodes,
+        )
+        self.levels.append(Level(deepening))
 
-    def widen(self, level: int, mask: Tensor, channels: int, *, noise: float, generator: torch.Generator) -> Group:
+    def widen(
+        self, level: int, mask: Tensor, channels: int, *, noise: float, generator: torch.Generator
+    ) -> Group:
         """Add a group to a level (2.2); its decoder starts at zero but for the noise."""
         readable = self.has_data[level]
         if self.widening == "parallel":
             readable = torch.ones_like(readable)
         group = Group(
-            self.shape(level), mask, readable, channels, noise, generator, self.dtype, self.activation,
-            encodes=self.projection is None,
-        )  # fmt: skip
+            self.shape(level),
+            mask,
+            readable,
+            channels,
+            noise,
+            generator,
+            self.dtype,
+            self.activation,
+            encodes=self.encodes,
+        )
         self.levels[level].groups.append(group)
         return group
 
     def grow(self, groups: Iterable[Iterable[tuple[Any, int]]]) -> None:
-        """Add levels with groups of given masks, arrays or tensors, and numbers of filters; weights are to follow."""
+        """Add levels with groups of given masks, arrays or tensors, and numbers of filters.
+
+        Weights are at their start values.
+        """
         generator = torch.Generator()
         for added in groups:
             self.deepen(noise=0.0, generator=generator)
             for mask, channels in added:
-                mask = torch.as_tensor(mask, device=self.has_data[0].device)
+                mask = torch.as_tensor(mask, device=self.device)
                 self.widen(len(self.levels) - 1, mask, channels, noise=0.0, generator=generator)
 
-    def remask(self, masks: Sequence[Sequence[Tensor]]) -> None:
-        """Let the groups keep their filters but act on other cells; one that is to act nowhere is taken out."""
-        self._projector = None
-        for k, (level, given) in enumerate(zip(self.levels, masks, strict=True)):
-            before, level.groups = level.groups, nn.ModuleList()  # type: ignore[assignment]
-            for group, mask in zip(before, given, strict=True):
-                if bool(mask.any()):
-                    again = self.widen(k, mask, group.channels, noise=0.0, generator=torch.Generator())
-                    again.load_state_dict(group.state_dict())
+    # Forward
 
     @torch.no_grad()
-    def forward(self, pixels: Tensor, one: Tensor, *, upper_bound: bool = False) -> Pass:
-        """Codes and reconstructions of every level up to that of the input.
+    def forward(self, pixels: Tensor, constant: Tensor) -> Pass:
+        """Compute codes and reconstructions of every level up to that of the input.
 
         Parameters
         ----------
         pixels : Tensor, shape (variable * pixel, sample)
             Samples of the last level so far, or of a coarser one.
-        one : Tensor, shape (sample,)
+        constant : Tensor, shape (sample,)
             What biases are multiplied with.
-        upper_bound : bool
-            Let residual groups read the sum of input and reconstruction: with weights by their absolute values, what
-            comes out bounds a sum of absolute values.
         """
-        level = next(k for k in range(len(self.levels)) if self.has_data[k].numel() == len(pixels))
+        inputs = self._inputs(pixels, constant)
+        result = Pass(inputs, self.levels[0].deepening.encode(inputs[0], constant))
+
+        def encode(level: int, group: Group, field: Tensor) -> Tensor:
+            footprint = group.read(inputs[level])  # (footprint, sample)
+            if self.widening == "residual":
+                footprint.add_(group.read(field), alpha=-1)
+            result.footprints[level].append(footprint)
+            return group.encode(footprint, constant)  # (channel, cell, sample)
+
+        return self._decode(result, constant, encode)
+
+    @torch.no_grad()
+    def decode(self, codes: list[Tensor], constant: Tensor) -> Tensor:
+        """Reconstruct level k from the flat codes of the levels 0 to k, each (code, sample)."""
+        return self.expand(torch.cat(codes), constant, [None] * len(codes)).outputs[-1]
+
+    @torch.no_grad()
+    def expand(self, codes: Tensor, constant: Tensor, inputs: Sequence[Any]) -> Pass:
+        """Reconstruct as many levels as there are inputs from all their codes, (code, sample)."""
+        levels = self.levels[: len(inputs)]
+        n_cells = len(self.levels[0].deepening.variable_of_cell)
+        sizes = [channels * cells for level in levels for channels, cells in level.code_sizes]
+        bottleneck, *pieces = codes.split([n_cells, *sizes])
+
+        def given(level: int, group: Group, field: Tensor) -> Tensor:
+            return pieces.pop(0).reshape(group.channels, group.n_cells, -1)
+
+        return self._decode(Pass(list(inputs), bottleneck), constant, given)
+
+    def _inputs(self, pixels: Tensor, constant: Tensor) -> list[Tensor]:
+        """What each level reads, coarsest first: samples of the finest, encoded level by level."""
+        sizes = [has.numel() for has in self.has_data[: len(self.levels)]]
         inputs = [pixels]
-        for k in range(level, 0, -1):
-            inputs.insert(0, self.levels[k].deepening.encode(inputs[0], one))
-        if self.projection is not None:
-            return self._expand(self.projector(level).codes(inputs, one), one, inputs)
-        result = Pass(inputs, self.levels[0].deepening.encode(inputs[0], one))
+        for k in range(sizes.index(len(pixels)), 0, -1):
+            inputs.insert(0, self.levels[k].deepening.encode(inputs[0], constant))
+        return inputs
+
+    def _decode(
+        self, result: Pass, constant: Tensor, code_of: Callable[[int, Group, Tensor], Tensor]
+    ) -> Pass:
+        """Reconstruct as many levels as there are inputs: y = D y + sum of w (2.1, 2.2).
+
+        `code_of` gives a group's codes, knowing its level and what is reconstructed before it.
+        """
         field = result.bottleneck
-        for k in range(level + 1):
-            field = self.levels[k].deepening.decode(field, one)
+        for k, level in enumerate(self.levels[: len(result.inputs)]):
+            field = level.deepening.decode(field, constant)
             result.footprints.append([])
             result.codes.append([])
-            for group in self.levels[k].groups:
-                footprint = group.read(inputs[k])
-                if self.widening == "residual":
-                    footprint.add_(group.read(field), alpha=1 if upper_bound else -1)
-                code = group.encode(footprint, one)
-                field.index_add_(0, group.footprint, group.decode(code, one))
-                result.footprints[k].append(footprint)
+            for group in level.groups:
+                code = code_of(k, group, field)
+                field.index_add_(0, group.footprint, group.decode(code, constant))
                 result.codes[k].append(code)
             result.outputs.append(field)
         return result
 
+    # Adjoint
+
     @torch.no_grad()
-    def backward(self, result: Pass, one: Tensor, gradients: dict[int, Tensor]) -> None:
-        """Add to the gradients of all parameters, given those by reconstructions, by level, which it uses up."""
-        if self.projection is not None:
-            self._backward_projected(result, one, gradients)
-            return
+    def backward(self, result: Pass, constant: Tensor, gradients: dict[int, Tensor]) -> None:
+        """Add to the gradients of all parameters, given those by reconstructions, by level.
+
+        The given gradients are used up.
+        """
         last = len(result.outputs) - 1
         residual = self.widening == "residual"
-        to_inputs: dict[int, Tensor] = {}
-        gradient = gradients[last]
-        for k in range(last, -1, -1):
-            level = self.levels[k]
-            if k < last and level.groups:
-                to_inputs[k] = torch.zeros_like(gradient)
-            for group, footprint, code in zip(
-                reversed(level.groups), reversed(result.footprints[k]), reversed(result.codes[k]), strict=True
-            ):
-                by_code = group.decode_adjoint(code, one, group.read(gradient))
-                by_code = group.encode_adjoint(footprint, one, code, by_code)
-                if residual or k in to_inputs:
-                    by_footprint = group.encode_transpose(by_code)
-                if residual:
-                    gradient.index_add_(0, group.footprint, by_footprint, alpha=-1)
-                if k in to_inputs:
-                    to_inputs[k].index_add_(0, group.footprint, by_footprint)
-            cells = result.outputs[k - 1] if k else result.bottleneck
-            gradient = level.deepening.decode_adjoint(cells, one, gradient)
-            if k - 1 in gradients:
-                gradient += gradients[k - 1]
+        to_inputs = {
+            k: torch.zeros_like(result.outputs[k]) for k in range(last) if self.levels[k].groups
+        }
+
+        def encode_adjoint(k: int, j: int, by_code: Tensor, gradient: Tensor) -> None:
+            group = self.levels[k].groups[j]
+            footprint, code = result.footprints[k][j], result.codes[k][j]
+            by_code = group.encode_adjoint(footprint, constant, code, by_code)
+            if residual or k in to_inputs:
+                by_footprint = group.encode_transpose(by_code)
+            if residual:
+                gradient.index_add_(0, group.footprint, by_footprint, alpha=-1)
+            if k in to_inputs:
+                to_inputs[k].index_add_(0, group.footprint, by_footprint)
+
+        gradient = self._decode_adjoint(result, constant, gradients, encode_adjoint)
         for k in range(last + 1):
             deepening = self.levels[k].deepening
-            deepening.encode_adjoint(result.inputs[k], one, gradient)
+            deepening.encode_adjoint(result.inputs[k], constant, gradient)
             if k < last:
                 gradient = deepening.encode_transpose(gradient)
             if k in to_inputs:
                 gradient += to_inputs[k]
 
-    @torch.no_grad()
-    def decode(self, codes: list[Tensor], one: Tensor) -> Tensor:
-        """Reconstruction from the flat codes of the levels 0 to k, each (code, sample), on level k's grid."""
-        return self._expand(torch.cat(codes), one, [None] * len(codes)).outputs[-1]
+    def _decode_adjoint(
+        self,
+        result: Pass,
+        constant: Tensor,
+        gradients: dict[int, Tensor],
+        to_code: Callable[[int, int, Tensor, Tensor], None] | None = None,
+    ) -> Tensor:
+        """Add to the gradients of the decoders; return the gradient by the bottleneck.
 
-    def _expand(self, codes: Tensor, one: Tensor, inputs: Sequence[Any]) -> Pass:
-        """Reconstructions of as many levels as there are inputs, from all their codes, (code, sample)."""
-        levels = self.levels[: len(inputs)]
-        n_cells = len(self.levels[0].deepening.variable_of_cell)
-        sizes = [channels * cells for level in levels for channels, cells in level.code_sizes]
-        field, *pieces = codes.split([n_cells, *sizes])
-        result = Pass(list(inputs), field)
-        for level in levels:
-            field = level.deepening.decode(field, one)
-            result.codes.append([])
-            for group in level.groups:
-                code = pieces.pop(0).reshape(group.channels, group.n_cells, -1)
-                field.index_add_(0, group.footprint, group.decode(code, one))
-                result.codes[-1].append(code)
-            result.outputs.append(field)
-        return result
-
-    @torch.no_grad()
-    def projector(self, level: int) -> Projector:
-        """What finds the codes of the levels up to one, with the weights as they are now."""
-        assert self.projection is not None
-        state = level, *((id(parameter), parameter._version) for parameter in self.parameters())
-        known = self._projector
-        if known is None or known[0] != state:
-            levels = self.levels[: level + 1]
-            written = atoms(levels)
-            no_codes = torch.zeros(written[-1].shape[1], 1, dtype=self.dtype, device=self.has_data[0].device)
-            offsets = self._expand(no_codes, torch.ones_like(no_codes[0]), [None] * len(levels)).outputs
-            coarser = [self.anchor * weight for weight in self.projection[:level]]
-            self._projector = known = state, Projector(written, [*coarser, self.projection[level]], offsets)
-        return known[1]
-
-    def _backward_projected(self, result: Pass, one: Tensor, gradients: dict[int, Tensor]) -> None:
-        """As `backward`: reconstructions depend on the decoders' weights directly, and through the codes.
-
-        Codes z solve sum A^T W A z = sum A^T W x. With g the gradients by reconstructions A z and l the solution for
-        the right-hand side sum A^T g, the gradient by A is (g - W A l) z^T + W (x - A z) l^T.
+        `to_code` takes level and number of a group, the gradient by its codes, and the gradient by
+        what is reconstructed before it, to which it may add.
         """
-        projector = self.projector(len(result.outputs) - 1)
-        adjoint = self._expand(projector.adjoint(gradients), torch.zeros_like(one), result.inputs)
-        for k, weight in projector.weights.items():
-            change = weight * adjoint.outputs[k]
-            gradients[k] = gradients[k] - change if k in gradients else -change
-        self._decoders_adjoint(result, one, gradients)
-        residuals = {k: weight * (result.inputs[k] - result.outputs[k]) for k, weight in projector.weights.items()}
-        self._decoders_adjoint(adjoint, torch.zeros_like(one), residuals)
-
-    def _decoders_adjoint(self, result: Pass, one: Tensor, gradients: dict[int, Tensor]) -> None:
-        """Add to the gradients of the decoders, codes being given."""
         last = len(result.outputs) - 1
         gradient = gradients[last]
         for k in range(last, -1, -1):
             level = self.levels[k]
-            for group, code in zip(level.groups, result.codes[k], strict=True):
-                group.decode_adjoint(code, one, group.read(gradient))
+            for j in range(len(level.groups) - 1, -1, -1):
+                group, code = level.groups[j], result.codes[k][j]
+                by_code = group.decode_adjoint(code, constant, group.read(gradient))
+                if to_code is not None:
+                    to_code(k, j, by_code, gradient)
             cells = result.outputs[k - 1] if k else result.bottleneck
-            gradient = level.deepening.decode_adjoint(cells, one, gradient)
+            gradient = level.deepening.decode_adjoint(cells, constant, gradient)
             if k - 1 in gradients:
                 gradient += gradients[k - 1]
+        return gradient
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    """A copy on the host: later steps write to the parameters in place."""
+    return tensor.detach().cpu().numpy().copy()

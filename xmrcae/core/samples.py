@@ -13,7 +13,7 @@ from torch import Tensor
 from . import losses
 
 if TYPE_CHECKING:
-    from ..levels import LevelData
+    from ..handover import LevelData
 
 
 @dataclass(frozen=True)
@@ -24,21 +24,18 @@ class Samples:
     ----------
     pixels : Tensor, shape (variable * pixel, sample)
         On the device if it has room for them, else on the host.
-    one : Tensor, shape (sample,)
-        What a bias is multiplied with.
+    constant : Tensor, shape (sample,)
+        What a bias is multiplied with; see :class:`~xmrcae.handover.LevelData`.
     counts, weights : Tensor, shape (variable * pixel,)
         Valid pixels, and their weights in the means, of sum 1.
-    spread : Tensor, shape (variable * pixel, 1)
-        Standard deviation over time of what the samples leave out.
     rank : int
         Number of leading samples to train on.
     """
 
     pixels: Tensor
-    one: Tensor
+    constant: Tensor
     counts: Tensor
     weights: Tensor
-    spread: Tensor
     rank: int
 
     @classmethod
@@ -49,21 +46,20 @@ class Samples:
         dtype = torch.float32
         return cls(
             pixels=torch.as_tensor(fields, dtype=dtype, device=device if has_room(device, fields.nbytes) else "cpu"),
-            one=torch.as_tensor(data.one, dtype=dtype, device=device),
+            constant=torch.as_tensor(data.constant, dtype=dtype, device=device),
             counts=torch.as_tensor(data.counts.ravel(), device=device),
             weights=torch.as_tensor(weights / weights.sum(), dtype=dtype, device=device),
-            spread=torch.as_tensor(data.spread.reshape(-1, 1), dtype=dtype, device=device),
             rank=data.rank,
         )
 
     @property
     def n_snapshots(self) -> Tensor:
         """The number of snapshots that the samples stand for."""
-        return torch.dot(self.one, self.one)
+        return torch.dot(self.constant, self.constant)
 
     def block(self, part: slice) -> tuple[Tensor, Tensor]:
-        """Some of the samples, on the device, and their `one`."""
-        return self.pixels[:, part].to(self.one.device), self.one[part]
+        """Some of the samples, on the device, and their `constant`."""
+        return self.pixels[:, part].to(self.constant.device), self.constant[part]
 
 
 def has_room(device: torch.device, size: int) -> bool:
@@ -86,7 +82,9 @@ def sketched(data: Sequence[Samples], n: int, seed: Sequence[int]) -> list[Sampl
         leading, tail = samples.pixels[:, : 1 + n], samples.pixels[:, 1 + n : samples.rank]
         combinations = tail @ torch.as_tensor(normal, dtype=tail.dtype, device=tail.device)
         pixels = torch.cat([leading, combinations], dim=1)
-        result.append(replace(samples, pixels=pixels, one=samples.one[: pixels.shape[1]], rank=pixels.shape[1]))
+        n_samples = pixels.shape[1]
+        constant = samples.constant[:n_samples]
+        result.append(replace(samples, pixels=pixels, constant=constant, rank=n_samples))
     return result
 
 

@@ -14,15 +14,15 @@ from torch import Tensor
 
 from . import losses, solvers
 from .allocation import cells_per_group, check_encoding_size, choose_cells
-from .bounds import bounds
 from .evaluation import Evaluation
 from .layers import Group
 from .matrices import Prolongation
-from .network import Network
+from .network import Network, NetworkState
+from .projection import ProjectedNetwork, from_state
 from .samples import Losses, Samples, sketched
 
 if TYPE_CHECKING:
-    from ..levels import LevelData
+    from ..handover import LevelData
     from ..options import Options
 
 #: Epochs over which a decrease is measured, and after which the global metric is recorded and the state saved.
@@ -92,16 +92,25 @@ class Trainer:
         self.epsilons = None if epsilons is None else [
             torch.as_tensor(e, dtype=torch.float32, device=device) for e in epsilons
         ]  # fmt: skip
-        has_data = [torch.as_tensor(each.has_data, device=device) for each in data["training"]]
+        has_data = [each.has_data for each in data["training"]]
         self.counts = [torch.as_tensor(each.counts, device=device) for each in data["training"]]
-        projection = [each.weights.view(has.shape) for each, has in zip(self.training, has_data, strict=True)]
-        self.network = Network(
-            has_data, self.counts[-1], widening=options.widening, restriction=options.restriction,
-            activation=options.activation, projection=projection if options.encoder == "projection" else None,
+        projection = [
+            each.weights.view(has.shape).cpu().numpy() for each, has in zip(self.training, has_data, strict=True)
+        ]
+        state = NetworkState(
+            has_data=has_data,
+            counts=data["training"][-1].counts,
+            widening=options.widening,
+            restriction=options.restriction,
+            activation=options.activation,
+            projection=projection if options.encoder == "projection" else None,
             anchor=options.anchor,
-        )  # fmt: skip
+        )
+        self.network = from_state(state, device)
         self.evaluation = Evaluation(self.network, room=room)
-        self.prolongations = [Prolongation(coarse, fine, self.network.dtype) for coarse, fine in pairwise(has_data)]
+        self.prolongations = [
+            Prolongation(coarse, fine, self.network.dtype) for coarse, fine in pairwise(self.network.has_data)
+        ]
         self.cells: list[int] | None = None
         if options.encoding_size is not None:
             storable = self.network.storable
@@ -113,6 +122,11 @@ class Trainer:
         self.generator = torch.Generator().manual_seed(options.seed)
         self.history: list[dict[str, float]] = []
         self.report: dict[str, Any] = {}
+        for part, levels in data.items():
+            name = "train" if part == "training" else part
+            self.report[f"{name}_samples"] = len(levels[0].constant)
+            self.report[f"{name}_samples_in_training"] = levels[0].rank
+            self.report[f"{name}_variance_left_out"] = levels[0].variance_left_out
         self.started = time.perf_counter()
         self._resumed: tuple[tuple[int, int], dict[str, Any] | None] = ((-1, 0), None)
 
@@ -122,7 +136,6 @@ class Trainer:
             self._run_at_once()
         else:
             self._run_coarse_to_fine()
-        self.report = bounds(self.data, self.evaluation, self.prolongations, self.options)
 
     def _run_coarse_to_fine(self) -> None:
         for level in range(len(self.channels)):
@@ -168,6 +181,7 @@ class Trainer:
     def _allocate(self) -> None:
         """Choose, over all levels, the cells with the largest gain per number stored."""
         network, last = self.network, len(self.channels) - 1
+        assert isinstance(network, ProjectedNetwork)
         every = [storable.any(0) for storable in network.storable]
         network.remask([[every[k] for _ in level.groups] for k, level in enumerate(network.levels)])
         samples = sketched(self.training, DIRECTIONS, (self.options.seed, last))
@@ -248,7 +262,7 @@ class Trainer:
             while now["epoch"] < options.max_epochs:
                 now["epoch"] += 1
                 value, _, errors = solver.step()
-                self._set_weights(solver.point)
+                self.network.set_vector(solver.point)
                 self._record(level, group, {"train": active, "validation": self.data["validation"]},
                              metric=now["epoch"] % WINDOW == 0, train_errors=errors)  # fmt: skip
                 row = self.history[-1]
@@ -266,7 +280,7 @@ class Trainer:
                 if self.save is not None and now["epoch"] % WINDOW == 0:
                     self.save(self.state(level, group, now | {"solver": solver.state()}))
         finally:
-            self._set_weights(now["kept"])
+            self.network.set_vector(now["kept"])
         if now["epoch"]:
             self.history.pop()
         parts = {"train" if part == "training" else part: data for part, data in self.data.items()}
@@ -276,7 +290,7 @@ class Trainer:
         options = self.options
 
         def objective(point: Tensor, power: float | None) -> solvers.Evaluated:
-            self._set_weights(point)
+            self.network.set_vector(point)
             value, errors = self.evaluation.objective(
                 data, level, power=power, omega=options.omega, anchor=options.anchor
             )
@@ -284,20 +298,11 @@ class Trainer:
             together = torch.cat([value[None], *gradients]).cpu()
             return solvers.Evaluated(float(together[0]), together[1:], errors)
 
-        point = torch.nn.utils.parameters_to_vector(self.network.parameters()).detach().cpu()
+        point = self.network.vector()
         given = {"learning_rate": options.learning_rate, "weight_decay": options.weight_decay}
         if options.solver == "adam":
             return solvers.Adam(point, objective, eps=options.adam_eps, **given)
         return solvers.LBFGS(point, objective, **given)
-
-    def _set_weights(self, point: Tensor) -> None:
-        parameters = list(self.network.parameters())
-        if torch.equal(torch.nn.utils.parameters_to_vector(parameters).detach().cpu(), point):
-            return  # what is known for these weights stays known
-        pieces = point.to(self.device).split([parameter.numel() for parameter in parameters])
-        with torch.no_grad():
-            for parameter, values in zip(parameters, pieces, strict=True):
-                parameter.copy_(values.view_as(parameter))
 
     def _errors(
         self, data: Sequence[Samples], level: int, *, metric: bool = False, complete: bool = False
@@ -339,7 +344,7 @@ class Trainer:
     def _residual_patches(self, group: Group, level: int) -> Iterator[tuple[Tensor, Tensor]]:
         """What a group's filters read, and what the level has not yet reconstructed, under the active cells."""
         samples = self.training[level]
-        counts = samples.counts[:, None] if self.network.projection is not None else 1
+        counts = 1 if group.encodes else samples.counts[:, None]
         for block in self.evaluation.blocks(level, slice(0, samples.rank)):
             pixels, one = samples.block(block)
             residual = group.read((pixels - self.network(pixels, one).outputs[level]) * counts)
@@ -351,17 +356,12 @@ class Trainer:
         return {
             "level": len(self.channels) if level is None else level, "group": group, "stage": stage,
             "history": self.history, "seconds": time.perf_counter() - self.started, "report": self.report,
-            "generator": self.generator.get_state(),
-            "masks": [[each.mask.cpu() for each in grown.groups] for grown in self.network.levels],
-            "channels": [[each.channels for each in grown.groups] for grown in self.network.levels],
-            "weights": torch.nn.utils.parameters_to_vector(self.network.parameters()).detach().cpu(),
+            "generator": self.generator.get_state(), "network": self.network.state(),
         }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on, in `run`, where a trainer of the same data and options was whose state is given."""
-        pairs = zip(state["masks"], state["channels"], strict=True)
-        self.network.grow([zip(masks, channels, strict=True) for masks, channels in pairs])
-        self._set_weights(state["weights"])
+        self.network = self.evaluation.network = from_state(state["network"], self.device)
         self.generator.set_state(state["generator"])
         self.history, self.report = state["history"], state["report"]
         self.started = time.perf_counter() - state["seconds"]

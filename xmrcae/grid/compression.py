@@ -19,7 +19,7 @@ from typing import Any
 import dask.array as da
 import numpy as np
 
-from ..levels import LevelData
+from ..handover import LevelData
 from .blocks import batches, over_batch
 from .fill import complete
 from .pyramid import Pyramid, restrict_all
@@ -239,10 +239,10 @@ def level_data(
         part = slice(start, start + WIDTH)
         for level, completed in enumerate(_on_levels(compressed.samples[part], has_data, pyramid, standard)):
             fields[level][..., part] = np.moveaxis(completed, 0, -1)
-    spreads = _on_levels(np.sqrt(compressed.lost)[None], has_data, pyramid, standard)
     shares = restrict_all(pyramid, pyramid.pad(share), has_data)
     result = []
-    for level, (values, (shared, has), spread) in enumerate(zip(fields, shares, spreads, strict=True)):
+    left_out = variance_left_out(compressed)
+    for level, (values, (shared, has)) in enumerate(zip(fields, shares, strict=True)):
         counts = np.zeros_like(has)
         counts[pyramid.cut(level)] = has[pyramid.cut(level)]
         weight = np.zeros(has.shape)
@@ -251,7 +251,7 @@ def level_data(
             pyramid.x.positions(level)[pyramid.x.inside(level)],
         ]
         samples = np.moveaxis(values, -1, 0)
-        result.append(LevelData(samples, compressed.one, has, counts, weight * shared, compressed.rank, spread[0]))
+        result.append(LevelData(samples, compressed.one, has, counts, weight * shared, compressed.rank, left_out))
     return result
 
 
@@ -261,19 +261,27 @@ def _on_levels(values: np.ndarray, has_data: np.ndarray, pyramid: Pyramid, stand
     return [complete(each, has, pyramid, level, standard.fill) for level, (each, has) in enumerate(restricted)]
 
 
+def variance_left_out(compressed: Compressed) -> float:
+    """The share of the snapshots' variance, scaled and over all pixels, that the samples leave out."""
+    vectors = compressed.samples[1:]  # all but the mean
+    kept = sum(float(np.square(vector, dtype=np.float64).sum()) for vector in vectors)
+    lost = float(compressed.lost.sum()) * float(compressed.one @ compressed.one)
+    return lost / (lost + kept) if lost > 1e-12 * kept else 0.0  # a difference of roundings
+
+
 def warn_of_loss(part: str, compressed: Compressed, n_snapshots: int, tail: np.ndarray | None, *, cut: bool) -> None:
     """Warn if what the samples leave out is more than twice what training may leave out."""
     lost = compressed.lost
     if not (lost.max((1, 2)) > (0 if tail is None else 2 * tail)).any():
         return
-    kept = sum(float(np.square(vector, dtype=np.float64).sum()) for vector in compressed.samples[1:]) / n_snapshots
-    if lost.sum() <= 1e-12 * kept:  # a difference of roundings
+    share = variance_left_out(compressed)
+    if not share:
         return
     way_out = "allow more with memory=" if cut else f"beyond {GRAM_LIMIT} there are {RANDOM_RANK} at most"
     n_vectors = len(compressed.one) - 1
     vectors = f"{n_vectors} singular vector{'s' * (n_vectors != 1)}"
     warnings.warn(
         f"{vectors} stand for the {n_snapshots} {part} snapshots, which leaves out "
-        f"{lost.sum() / (lost.sum() + kept):.2g} of their variance: {way_out}",
+        f"{share:.2g} of their variance: {way_out}",
         stacklevel=2,
     )

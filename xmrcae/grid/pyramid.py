@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ..stencils import FULL_WEIGHTING
+from ..handover import FULL_WEIGHTING
 from .coordinates import Grid, period, shortest
 from .layout import Layout, map_samples, merge_samples
 

@@ -14,7 +14,7 @@ import xarray as xr
 
 from .._version import __version__
 from ..arrays import in_type_of, plain_numbers, where_not
-from ..levels import LevelData
+from ..handover import LevelData
 from ..options import Options
 from . import compression
 from .blocks import free_memory

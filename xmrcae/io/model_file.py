@@ -1,52 +1,67 @@
 """A fitted model as a DataTree in netCDF-4 or Zarr.
 
-Nothing is pickled and nothing is executed on reading: options and attributes are JSON, all else is arrays.
+Nothing is pickled and nothing is executed on reading: options and attributes are JSON, all else is
+arrays.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import os
-import tempfile
-import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import fsspec
-import fsspec.core
 import numpy as np
 import xarray as xr
-from fsspec.implementations.local import LocalFileSystem
 
 from .._version import __version__
+from ..core.network import NetworkState
+from ..grid.coordinates import Grid
+from ..grid.pyramid import Pyramid
+from ..grid.scaling import Standard
 from ..grid.split import PARTS
 from ..options import Options
-from .labels import attributes_from_json, attributes_to_json, coordinates_from_plain, coordinates_to_plain
+from .labels import (
+    attributes_from_json,
+    attributes_to_json,
+    coordinates_from_plain,
+    coordinates_to_plain,
+)
+from .tree_file import read_tree, write_tree
 
 if TYPE_CHECKING:
     from ..model import MrCAE
 
 FORMAT, FORMAT_VERSION = "xmrcae-model", 2
 
-#: What a snapshot served for, by the number in the file; the last is one that three indexers left out.
+#: What a snapshot served for, by the number in the file; the last is one that three indexers left
+#: out.
 LABELS = (*PARTS, "")
-
-#: Files of which each Zarr store has one.
-ZARR_ROOTS = ("zarr.json", ".zgroup", ".zarray")
 
 #: Name of the variable over the snapshots, none that a coordinate could have.
 PART = "split.part"
 
-#: Name of the weights of each pixel under which codes are found by projection; absent where filters find them.
+#: Name of the weights of each pixel under which codes are found by projection; absent where
+#: filters find them.
 PROJECTION = "projection"
 
+#: Dimensions of fields on a level.
+PIXELS = ("variable", "row", "column")
+
 #: Dimensions of the parameters in the file.
-DEEPENING = {"encoder_weight": ["tap"], "encoder_bias": ["variable"],
-             "decoder_weight": ["tap"], "decoder_bias": ["variable"]}  # fmt: skip
-GROUP = {"encoder_weight": ["filter", "tap"], "encoder_bias": ["filter"],
-         "decoder_weight": ["filter", "tap"], "decoder_bias": ["variable"]}  # fmt: skip
+DEEPENING = {
+    "encoder_weight": ["tap"],
+    "encoder_bias": ["variable"],
+    "decoder_weight": ["tap"],
+    "decoder_bias": ["variable"],
+}
+GROUP = {
+    "encoder_weight": ["filter", "tap"],
+    "encoder_bias": ["filter"],
+    "decoder_weight": ["filter", "tap"],
+    "decoder_bias": ["variable"],
+}
 
 
 def save_model(model: MrCAE, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
@@ -59,12 +74,14 @@ def save_model(model: MrCAE, path: str | os.PathLike[str], *, overwrite: bool = 
     path : str or os.PathLike
         File or, ending in ``.zarr``, folder; or any URL that fsspec knows.
     overwrite : bool
-        Replace what is there, once the new file is complete. A folder is replaced only if it is a Zarr store.
+        Replace what is there, once the new file is complete. A folder is replaced only if it is a
+        Zarr store.
 
     Raises
     ------
     ValueError
-        If the model is not fitted, the path exists and `overwrite` is not set, or the path's folder does not exist.
+        If the model is not fitted, the path exists and `overwrite` is not set, or the path's
+        folder does not exist.
 
     Examples
     --------
@@ -76,35 +93,7 @@ def save_model(model: MrCAE, path: str | os.PathLike[str], *, overwrite: bool = 
     ...     xmrcae.open_model(f"{folder}/model.nc").n_parameters == model.n_parameters
     True
     """
-    tree = _to_tree(model)
-    filesystem, target = fsspec.core.url_to_fs(os.fspath(path))
-    target = target.rstrip("/")
-    zarr, is_local = target.endswith(".zarr"), isinstance(filesystem, LocalFileSystem)
-    target = os.path.realpath(target) if is_local else target
-    if filesystem.exists(target):
-        if not overwrite:
-            raise ValueError(
-                f"{os.fspath(path)} exists already: choose another path, or pass overwrite=True to replace it"
-            )
-        if filesystem.isdir(target) and not any(filesystem.exists(f"{target}/{name}") for name in ZARR_ROOTS):
-            raise ValueError(
-                f"{os.fspath(path)} is a folder and no Zarr store, so it is not replaced: give a file in it"
-            )
-    elif is_local and not os.path.isdir(os.path.dirname(target)):
-        raise ValueError(f"no folder {os.path.dirname(target)} to write {os.path.basename(target)} to: create it first")
-    part = f"{target}.{uuid.uuid4().hex}.part"
-    try:
-        if is_local:
-            _write(tree, part, zarr=zarr)
-        else:
-            with tempfile.TemporaryDirectory() as folder:
-                local = os.path.join(folder, "model")
-                _write(tree, local, zarr=zarr)
-                filesystem.put(local, part, recursive=zarr)
-        _replace(filesystem, part, target)
-    finally:
-        if filesystem.exists(part):
-            filesystem.rm(part, recursive=True)
+    write_tree(_to_tree(model), path, overwrite=overwrite)
 
 
 def open_model(path: str | os.PathLike[str]) -> MrCAE:
@@ -132,97 +121,24 @@ def open_model(path: str | os.PathLike[str]) -> MrCAE:
     Traceback (most recent call last):
     ValueError: no file nowhere.nc
     """
-    filesystem, target = fsspec.core.url_to_fs(os.fspath(path))
-    if not filesystem.exists(target):
-        raise ValueError(f"no file {os.fspath(path)}")
-    with tempfile.TemporaryDirectory() as folder:
-        local = target
-        if not isinstance(filesystem, LocalFileSystem):
-            local = os.path.join(folder, "model.zarr" if target.rstrip("/").endswith(".zarr") else "model.nc")
-            filesystem.get(target, local, recursive=filesystem.isdir(target))
-        try:
-            tree = _read(local)
-        except Exception as error:  # whatever the libraries make of a file that is something else, or cut short
-            raise ValueError(
-                f"{os.fspath(path)} is no model: it cannot be read as netCDF-4 or Zarr ({error})"
-            ) from error
+    tree = read_tree(path)
     found = tree.attrs.get("format")
     if found != FORMAT:
-        raise ValueError(f"{os.fspath(path)} is no model: its attribute 'format' is {found!r}, not {FORMAT!r}")
+        raise ValueError(
+            f"{os.fspath(path)} is no model: its attribute 'format' is {found!r}, not {FORMAT!r}"
+        )
     if int(tree.attrs.get("format_version", 0)) > FORMAT_VERSION:
         raise ValueError(
-            f"{os.fspath(path)} was written by a newer xmrcae ({tree.attrs.get('xmrcae_version')}): "
-            f"this is {__version__}; update it to read the file"
+            f"{os.fspath(path)} was written by a newer xmrcae "
+            f"({tree.attrs.get('xmrcae_version')}): this is {__version__}; update it to read "
+            "the file"
         )
     try:
         return _from_tree(tree)
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise ValueError(f"{os.fspath(path)} is a damaged model: {type(error).__name__}: {error}") from error
-
-
-def _read(path: str) -> xr.DataTree:
-    """A local file or Zarr folder, in memory; nothing is decoded."""
-    options: dict[str, Any] = dict.fromkeys(
-        ("mask_and_scale", "decode_times", "decode_timedelta", "decode_coords"), False
-    )
-    if os.path.isdir(path):
-        _refuse_pickles(path)
-        options |= {"engine": "zarr", "consolidated": False}
-    else:
-        options |= {"engine": "netcdf4"}
-    with xr.open_datatree(path, **options) as tree:
-        return tree.load()
-
-
-def _refuse_pickles(folder: str) -> None:
-    """Raise a ValueError if reading a Zarr folder could execute code, as numcodecs' pickle filter long did."""
-    for root, _, names in os.walk(folder, followlinks=True):
-        for name in {"zarr.json", ".zarray"}.intersection(names):
-            with open(os.path.join(root, name), encoding="utf-8") as file:
-                metadata = json.load(file)
-            codecs = json.dumps([metadata.get(key) for key in ("codecs", "filters", "compressor")])
-            if "pickle" in codecs.lower():
-                raise ValueError(f"{os.path.join(root, name)} names the codec pickle, which could execute code")
-
-
-def _write(tree: xr.DataTree, path: str, *, zarr: bool) -> None:
-    encoding = {}
-    for group in tree.subtree:
-        variables = group.to_dataset(inherit=False).variables
-        encoding[group.path] = {name: {"_FillValue": None} for name, v in variables.items() if v.dtype.kind in "fMmO"}
-    if zarr:
-        tree.to_zarr(path, encoding=encoding, consolidated=False)
-    else:
-        tree.to_netcdf(path, encoding=encoding, engine="netcdf4", format="NETCDF4")
-
-
-def _replace(filesystem: Any, part: str, target: str) -> None:
-    """Put a complete file or folder in the place of another, which stays if that fails."""
-    is_local = isinstance(filesystem, LocalFileSystem)
-    if is_local and not (os.path.isdir(part) or os.path.isdir(target)):
-        os.replace(part, target)
-        return
-    move = os.rename if is_local else functools.partial(_move, filesystem)
-    if not filesystem.exists(target):
-        move(part, target)
-        return
-    old = f"{target}.{uuid.uuid4().hex}.old"
-    move(target, old)
-    try:
-        move(part, target)
-    except BaseException:
-        if filesystem.exists(target):
-            filesystem.rm(target, recursive=True)
-        move(old, target)
-        raise
-    filesystem.rm(old, recursive=True)
-
-
-def _move(filesystem: Any, source: str, target: str) -> None:
-    """Move a file or folder file by file: an object store has no folders, and fsspec's own `mv` looks for one."""
-    names = filesystem.find(source)
-    filesystem.copy(names, [target + name[len(source) :] for name in names], on_error="raise")
-    filesystem.rm(source, recursive=True)
+        raise ValueError(
+            f"{os.fspath(path)} is a damaged model: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _to_tree(model: MrCAE) -> xr.DataTree:
@@ -230,132 +146,212 @@ def _to_tree(model: MrCAE) -> xr.DataTree:
 
     fitted = model.fitted
     pyramid, network = fitted.inference.pyramid, fitted.inference.network
-    grid, standard = pyramid.grid, fitted.standard
+    state, grid, standard = network.state(), pyramid.grid, fitted.standard
     on_grid, grid_record = coordinates_to_plain(grid.coords, ())
-    on_samples, split_record = coordinates_to_plain(fitted.split.coords.to_dataset(), fitted.sample)
-    part = np.select([fitted.split.values == label for label in LABELS], range(len(LABELS))).astype("int8")
+    samples = fitted.split.coords.to_dataset()
+    on_samples, split_record = coordinates_to_plain(samples, fitted.sample)
+    labels = [fitted.split.values == label for label in LABELS]
+    part = np.select(labels, range(len(LABELS))).astype("int8")
     about = {
-        "variables": fitted.variables, "attrs": [attributes_to_json(attrs) for attrs in fitted.attrs],
-        "is_dataset": fitted.is_dataset, "dims": fitted.dims, "sample": fitted.sample, "dtype": fitted.dtype.name,
-        "grid": {"y": grid.y, "x": grid.x, "sizes": grid.sizes, "descending": [bool(d) for d in grid.descending],
-                 "periodic": bool(grid.periodic)},
+        "variables": fitted.variables,
+        "attrs": [attributes_to_json(attrs) for attrs in fitted.attrs],
+        "is_dataset": fitted.is_dataset,
+        "dims": fitted.dims,
+        "sample": fitted.sample,
+        "dtype": fitted.dtype.name,
+        "grid": {
+            "y": grid.y,
+            "x": grid.x,
+            "sizes": grid.sizes,
+            "descending": [bool(d) for d in grid.descending],
+            "periodic": bool(grid.periodic),
+        },
         "axes": [[axis.padded, axis.before] for axis in (pyramid.y, pyramid.x)],
-        "levels": pyramid.levels, "restriction": pyramid.restriction, "widening": network.widening,
-        "activation": network.activation, "anchor": network.anchor, "monthly": standard.monthly, "fill": standard.fill,
-        "groups": [len(level.groups) for level in network.levels], "history": list(fitted.history.data_vars),
-        "grid_coordinates": grid_record, "split_coordinates": split_record,
-    }  # fmt: skip
+        "levels": pyramid.levels,
+        "restriction": pyramid.restriction,
+        "widening": state.widening,
+        "activation": state.activation,
+        "anchor": state.anchor,
+        "monthly": standard.monthly,
+        "fill": standard.fill,
+        "groups": [len(masks) for masks in state.masks],
+        "history": list(fitted.history.data_vars),
+        "grid_coordinates": grid_record,
+        "split_coordinates": split_record,
+    }
+    versions = {"torch": torch.__version__, "xarray": xr.__version__, "numpy": np.__version__}
     attrs = {
-        "format": FORMAT, "format_version": FORMAT_VERSION, "xmrcae_version": __version__, "xmrcae_model": fitted.id,
-        "xmrcae_options": fitted.options_json, "partial": int(model.partial), "about": json.dumps(about),
-        "versions": json.dumps({"torch": torch.__version__, "xarray": xr.__version__, "numpy": np.__version__}),
-    }  # fmt: skip
-    pixels = ("variable", "row", "column")
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "xmrcae_version": __version__,
+        "xmrcae_model": fitted.id,
+        "xmrcae_options": fitted.options_json,
+        "partial": int(model.partial),
+        "about": json.dumps(about),
+        "versions": json.dumps(versions),
+    }
+    split = {PART: ([split_record["dims"][dim] for dim in fitted.split.dims], part)}
     nodes = {
         "/": xr.Dataset(attrs=attrs),
         "/grid": xr.Dataset(on_grid),
-        "/standard": xr.Dataset({
-            "centre": (("season", *pixels), standard.centre), "scale": ("variable", standard.scale),
-            "mean": (pixels, standard.mean), "valid": (pixels, standard.valid.astype("int8")),
-        }),
+        "/standard": _standard_to_dataset(standard),
         "/history": fitted.history,
-        "/split": xr.Dataset(on_samples | {PART: ([split_record["dims"][dim] for dim in fitted.split.dims], part)}),
-    }  # fmt: skip
-    for k, (level, has_data) in enumerate(zip(network.levels, network.has_data, strict=True)):
-        bottleneck = level.deepening.cells.cpu().numpy().astype("int8")
-        has = has_data.cpu().numpy().astype("int8")
-        nodes[f"/level_{k}/deepening"] = _weights(level.deepening, DEEPENING).assign(
-            cells=(("variable", "y", "x"), bottleneck), has_data=(pixels, has)
-        )
-        if network.projection is not None:
-            nodes[f"/level_{k}/deepening"][PROJECTION] = pixels, network.projection[k].cpu().numpy()
-        for j, group in enumerate(level.groups, start=1):
-            mask = group.mask.cpu().numpy().astype("int8")
-            nodes[f"/level_{k}/group_{j}"] = _weights(group, GROUP).assign(mask=(("y", "x"), mask))
-    return xr.DataTree.from_dict(nodes)
+        "/split": xr.Dataset(on_samples | split),
+    }
+    bottleneck = network.storable[0].cpu().numpy()
+    return xr.DataTree.from_dict(nodes | _network_to_datasets(state, bottleneck))
 
 
-def _weights(module: Any, dims: Mapping[str, list[str]]) -> xr.Dataset:
+def _standard_to_dataset(standard: Standard) -> xr.Dataset:
+    return xr.Dataset(
+        {
+            "centre": (("season", *PIXELS), standard.centre),
+            "scale": ("variable", standard.scale),
+            "mean": (PIXELS, standard.mean),
+            "valid": (PIXELS, standard.valid.astype("int8")),
+        }
+    )
+
+
+def _network_to_datasets(state: NetworkState, bottleneck: np.ndarray) -> dict[str, xr.Dataset]:
+    """A node for each deepening and each group: its weights by name, and where it acts.
+
+    `bottleneck`, (variable, y, x), are the cells that level 0 stores; those of finer levels all
+    exist.
+    """
+    nodes = {}
+    for k, masks in enumerate(state.masks):
+        deepening = _weights(state, f"levels.{k}.deepening.", DEEPENING)
+        cells = bottleneck if k == 0 else np.ones_like(state.has_data[k - 1])
+        deepening["cells"] = ("variable", "y", "x"), cells.astype("int8")
+        deepening["has_data"] = PIXELS, state.has_data[k].astype("int8")
+        if state.projection is not None:
+            deepening[PROJECTION] = PIXELS, state.projection[k]
+        nodes[f"/level_{k}/deepening"] = deepening
+        for j, mask in enumerate(masks):
+            group = _weights(state, f"levels.{k}.groups.{j}.", GROUP)
+            nodes[f"/level_{k}/group_{j + 1}"] = group.assign(
+                mask=(("y", "x"), mask.astype("int8"))
+            )
+    return nodes
+
+
+def _weights(state: NetworkState, prefix: str, dims: Mapping[str, list[str]]) -> xr.Dataset:
     """The parameters of a deepening or a group, by name."""
-    return xr.Dataset({
-        name: (dims[name], parameter.detach().cpu().numpy().copy()) for name, parameter in module.named_parameters()
-    })  # fmt: skip
+    found = {name: state.weights.get(prefix + name) for name in dims}
+    return xr.Dataset(
+        {name: (dims[name], each) for name, each in found.items() if each is not None}
+    )
 
 
 def _from_tree(tree: xr.DataTree) -> MrCAE:
-    import torch
-
-    from ..core.network import Network
+    from ..codec import Codec
+    from ..core.projection import from_state
     from ..fitted import Fitted
-    from ..grid.coordinates import Grid
-    from ..grid.pyramid import Pyramid
-    from ..grid.scaling import Standard
-    from ..inference import Inference
     from ..model import MrCAE
 
-    about, stored = json.loads(tree.attrs["about"]), json.loads(tree.attrs["xmrcae_options"])
+    about = json.loads(tree.attrs["about"])
+    pyramid, standard = _pyramid(tree, about), _standard(tree, about)
+    counts = np.zeros((len(about["variables"]), *pyramid.shape(pyramid.levels - 1)), dtype=bool)
+    counts[pyramid.cut(pyramid.levels - 1)] = standard.valid
+    network = from_state(_network_state(tree, about, counts))
+    stored_split = tree["split"].to_dataset()
+    split = xr.DataArray(
+        np.array(LABELS)[stored_split[PART].values],
+        dims=about["sample"],
+        name="split",
+        coords=coordinates_from_plain(stored_split, about["split_coordinates"]).coords,
+    )
+    model = MrCAE(**_options(json.loads(tree.attrs["xmrcae_options"])))
+    model.partial = bool(tree.attrs["partial"])
+    model._fitted = Fitted(
+        inference=Codec(network, pyramid, standard, tree.attrs["xmrcae_model"]),
+        standard=standard,
+        history=tree["history"].to_dataset()[about["history"]],
+        split=split,
+        variables=about["variables"],
+        attrs=[attributes_from_json(attrs) for attrs in about["attrs"]],
+        is_dataset=about["is_dataset"],
+        dims=tuple(about["dims"]),
+        sample=tuple(about["sample"]),
+        dtype=np.dtype(about["dtype"]),
+        id=tree.attrs["xmrcae_model"],
+        options_json=tree.attrs["xmrcae_options"],
+    )
+    return model
+
+
+def _pyramid(tree: xr.DataTree, about: Mapping[str, Any]) -> Pyramid:
     on_grid = about["grid"]
     coords = coordinates_from_plain(tree["grid"].to_dataset(), about["grid_coordinates"])
     grid = Grid(
-        on_grid["y"], on_grid["x"], tuple(on_grid["sizes"]), coords, tuple(on_grid["descending"]), on_grid["periodic"]
+        on_grid["y"],
+        on_grid["x"],
+        tuple(on_grid["sizes"]),
+        coords,
+        tuple(on_grid["descending"]),
+        on_grid["periodic"],
     )
     pyramid = Pyramid.of(grid, levels=about["levels"], restriction=about["restriction"])
     for name, (padded, before) in zip("yx", about.get("axes", ()), strict=False):
         axis = dataclasses.replace(getattr(pyramid, name), padded=padded, before=before)
         pyramid = dataclasses.replace(pyramid, **{name: axis})
+    return pyramid
+
+
+def _standard(tree: xr.DataTree, about: Mapping[str, Any]) -> Standard:
     arrays = {name: v.values for name, v in tree["standard"].to_dataset().variables.items()}
-    standard = Standard(
-        arrays["centre"], arrays["scale"], arrays["mean"], arrays["valid"].astype(bool), about["monthly"], about["fill"]
+    valid = arrays["valid"].astype(bool)
+    return Standard(
+        arrays["centre"], arrays["scale"], arrays["mean"], valid, about["monthly"], about["fill"]
     )
-    levels = [tree.children[f"level_{k}"] for k in range(about["levels"])]
-    deepenings = [level.children["deepening"].to_dataset() for level in levels]
-    groups = [
-        [level.children[f"group_{j}"].to_dataset() for j in range(1, n + 1)]
-        for level, n in zip(levels, about["groups"], strict=True)
-    ]
-    counts = np.zeros(deepenings[-1]["has_data"].shape, dtype=bool)
-    counts[pyramid.cut(pyramid.levels - 1)] = standard.valid
-    projects = PROJECTION in deepenings[0]
-    network = Network(
-        [torch.as_tensor(stored["has_data"].values.astype(bool)) for stored in deepenings], torch.as_tensor(counts),
-        widening=about["widening"], restriction=about["restriction"], activation=about["activation"],
-        projection=[torch.as_tensor(stored[PROJECTION].values) for stored in deepenings] if projects else None,
+
+
+def _network_state(tree: xr.DataTree, about: Mapping[str, Any], counts: np.ndarray) -> NetworkState:
+    """The network that a file describes; `counts` are the valid pixels of the finest level."""
+    has_data, projection, masks, channels, weights = [], [], [], [], {}
+    for k, n_groups in enumerate(about["groups"]):
+        level = tree.children[f"level_{k}"]
+        parts = {"deepening": level.children["deepening"].to_dataset()}
+        groups = [level.children[f"group_{j + 1}"].to_dataset() for j in range(n_groups)]
+        parts |= {f"groups.{j}": group for j, group in enumerate(groups)}
+        for part, stored in parts.items():
+            for name in DEEPENING.keys() & stored.variables:
+                weights[f"levels.{k}.{part}.{name}"] = stored[name].values
+        has_data.append(parts["deepening"]["has_data"].values.astype(bool))
+        if PROJECTION in parts["deepening"]:
+            projection.append(parts["deepening"][PROJECTION].values)
+        masks.append([group["mask"].values.astype(bool) for group in groups])
+        channels.append([len(group["decoder_weight"]) for group in groups])
+    return NetworkState(
+        has_data=has_data,
+        counts=counts,
+        widening=about["widening"],
+        restriction=about["restriction"],
+        activation=about["activation"],
+        projection=projection or None,
         anchor=about.get("anchor", 0.0),
-    )  # fmt: skip
-    network.grow(
-        [(stored["mask"].values.astype(bool), len(stored["decoder_weight"])) for stored in each] for each in groups
+        masks=masks,
+        channels=channels,
+        weights=weights,
     )
-    for grown, deepening, each in zip(network.levels, deepenings, groups, strict=True):
-        for module, weights in zip([grown.deepening, *grown.groups], [deepening, *each], strict=True):
-            _set_weights(module, weights)
-    stored_split = tree["split"].to_dataset()
-    split = xr.DataArray(
-        np.array(LABELS)[stored_split[PART].values], dims=about["sample"], name="split",
-        coords=coordinates_from_plain(stored_split, about["split_coordinates"]).coords,
-    )  # fmt: skip
-    model = MrCAE(**_options(stored))
-    model.partial = bool(tree.attrs["partial"])
-    model._fitted = Fitted(
-        inference=Inference(network, pyramid, standard, tree.attrs["xmrcae_model"]), standard=standard,
-        history=tree["history"].to_dataset()[about["history"]], split=split, variables=about["variables"],
-        attrs=[attributes_from_json(attrs) for attrs in about["attrs"]], is_dataset=about["is_dataset"],
-        dims=tuple(about["dims"]), sample=tuple(about["sample"]), dtype=np.dtype(about["dtype"]),
-        id=tree.attrs["xmrcae_model"], options_json=tree.attrs["xmrcae_options"],
-    )  # fmt: skip
-    return model
-
-
-def _set_weights(module: Any, stored: xr.Dataset) -> None:
-    import torch
-
-    module.load_state_dict({name: torch.as_tensor(stored[name].values) for name in module.state_dict()})
 
 
 def _options(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as they were; those that were arrays, which a fitted model no longer reads, at their defaults."""
+    """Options as they were; those that were arrays, which nothing reads any more, at defaults."""
     known = {field.name for field in dataclasses.fields(Options)}
-    options = {name: value for name, value in stored.items() if name in known and '"<' not in json.dumps(value)}
-    pairs = {name: tuple(options[name]) for name in ("split", "horizontal") if isinstance(options.get(name), list)}
+    options = {
+        name: value
+        for name, value in stored.items()
+        if name in known and '"<' not in json.dumps(value)
+    }
+    pairs = {
+        name: tuple(options[name])
+        for name in ("split", "horizontal")
+        if isinstance(options.get(name), list)
+    }
     if "split" in pairs:
-        pairs["split"] = tuple(slice(*p["slice"]) if isinstance(p, dict) else p for p in pairs["split"])
+        pairs["split"] = tuple(
+            slice(*p["slice"]) if isinstance(p, dict) else p for p in pairs["split"]
+        )
     return options | pairs

@@ -11,16 +11,17 @@ import numpy as np
 import torch
 
 from .core.matrices import Prolongation
-from .core.network import Network
+from .core.network import Network, NetworkState
+from .core.projection import from_state
 from .grid.fill import complete
 from .grid.pyramid import Pyramid
 from .grid.scaling import Standard
 
-#: Snapshots that go through the network together. Always as many, so that no bit depends on the chunks of the data.
+#: Snapshots that go through the network together. Always as many: no bit depends on the chunks.
 WIDTH = 32
 
 
-class Inference:
+class Codec:
     """A fitted network with what stands between it and the data.
 
     Parameters
@@ -33,47 +34,41 @@ class Inference:
         Centring and scaling of the finest level.
     token : str
         Identifies the model to dask.
+
+    Attributes
+    ----------
+    active : list of numpy.ndarray of bool, shape (channel, y, x)
+        Cells of each level's encoding grid that are stored, for each channel.
+    groups : list of numpy.ndarray of int, shape (channel,)
+        The group of each channel of each level; 0 is the bottleneck.
+    sizes : list of int
+        Numbers per snapshot that each level stores.
     """
 
     def __init__(self, network: Network, pyramid: Pyramid, standard: Standard, token: str) -> None:
         self.network, self.pyramid, self.token = network, pyramid, token
         self.standards = standard.at_levels(pyramid)
-        self.active = [
-            np.concatenate([
-                *([level.deepening.cells.cpu().numpy()] if k == 0 else []),
-                *(np.repeat(group.mask.cpu().numpy()[None], group.channels, axis=0) for group in level.groups),
-                np.zeros((0, *pyramid.shape(k - 1)), dtype=bool),
-            ])
-            for k, level in enumerate(network.levels)
-        ]  # fmt: skip
-        self.groups = [
-            np.concatenate([
-                np.zeros(standard.valid.shape[0] if k == 0 else 0, dtype=np.int64),
-                *(np.full(group.channels, j) for j, group in enumerate(level.groups, start=1)),
-            ]).astype(np.int64)
-            for k, level in enumerate(network.levels)
-        ]  # fmt: skip
+        self.active, self.groups = [], []
+        for k, level in enumerate(network.levels):
+            cells = level.deepening.cells.cpu().numpy() if k == 0 else None
+            shape = pyramid.shape(k - 1)
+            masks = [np.zeros((0, *shape), dtype=bool) if cells is None else cells]
+            numbers = [np.zeros(len(masks[0]), dtype=np.int64)]
+            for j, group in enumerate(level.groups, start=1):
+                masks.append(np.broadcast_to(group.mask.cpu().numpy(), (group.channels, *shape)))
+                numbers.append(np.full(group.channels, j, dtype=np.int64))
+            self.active.append(np.concatenate(masks))
+            self.groups.append(np.concatenate(numbers))
         self.sizes = [int(active.sum()) for active in self.active]
 
     def __dask_tokenize__(self) -> Any:
-        weights = torch.nn.utils.parameters_to_vector(self.network.parameters()).detach().cpu().numpy()
-        return "xmrcae.Inference", self.token, weights.tobytes()  # a fit that goes on keeps its token
+        # with the weights: a fit that goes on keeps its token
+        return "xmrcae.Codec", self.token, self.network.vector().numpy().tobytes()
 
     def __reduce__(self) -> Any:
-        """Pickle masks and weights: the network's matrices are a hundred times as large and quickly made of them."""
-        network = self.network
-        names = ("widening", "restriction", "activation", "dtype", "anchor")
-        arguments = {name: getattr(network, name) for name in names}
-        projection = None
-        if network.projection is not None:
-            projection = [weight.cpu().numpy() for weight in network.projection]
-        groups = [[(group.mask.cpu().numpy(), group.channels) for group in level.groups] for level in network.levels]
-        weights = {name: weight.cpu().numpy() for name, weight in network.state_dict().items()}
-        has_data = [has.cpu().numpy() for has in network.has_data]
-        device = network.has_data[0].device.type
-        return _rebuild, (
-            has_data, arguments, projection, groups, weights, device, self.pyramid, self.standards[-1], self.token
-        )  # fmt: skip
+        """Pickle the network's state: its matrices are a hundred times as large, and soon made."""
+        state, device = self.network.state(), self.network.device.type
+        return _unpickled, (state, device, self.pyramid, self.standards[-1], self.token)
 
     @cached_property
     def prolongations(self) -> list[Prolongation]:
@@ -90,31 +85,37 @@ class Inference:
 
     def _encode(self, fields: np.ndarray) -> np.ndarray:
         result = self.network(*self._tensors(fields))
-        return torch.cat([result.flat_codes(level) for level in range(self.pyramid.levels)]).T.cpu().numpy()
+        return (
+            torch.cat([result.flat_codes(level) for level in range(self.pyramid.levels)])
+            .T.cpu()
+            .numpy()
+        )
 
     def _tensors(self, fields: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Centred and scaled snapshots as the network reads them."""
         finest = self.pyramid.levels - 1
         has_data = self.network.has_data[-1].cpu().numpy()
-        padded = complete(self.pyramid.pad(fields), has_data, self.pyramid, finest, self.standards[-1].fill)
+        fill = self.standards[-1].fill
+        padded = complete(self.pyramid.pad(fields), has_data, self.pyramid, finest, fill)
         return self._columns(padded)
 
     def _columns(self, values: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        network = self.network
         columns = np.ascontiguousarray(values.reshape(len(values), -1).T)
-        device = network.has_data[0].device
-        tensor = torch.as_tensor(columns, dtype=network.dtype, device=device)
-        return tensor, torch.ones(len(values), dtype=network.dtype, device=device)
+        kind: Any = {"dtype": self.network.dtype, "device": self.network.device}
+        return torch.as_tensor(columns, **kind), torch.ones(len(values), **kind)
 
     def decode(self, codes: np.ndarray, season: np.ndarray, *, level: int) -> np.ndarray:
-        """Codes (t, code) of the levels up to one to fields (t, variable, y, x) on its grid, in the data's units."""
+        """Codes (t, code) of the levels up to one to fields (t, variable, y, x) on its grid.
+
+        Fields are in the data's units.
+        """
         standard = self.standards[level]
         fields = _in_widths(self._decode, codes, level=level)
         return standard.undo(fields.astype(standard.centre.dtype, copy=False), season)
 
     def _decode(self, codes: np.ndarray, *, level: int) -> np.ndarray:
-        flat, one = self._columns(codes)
-        field = self.network.decode(list(flat.split(self.sizes[: level + 1])), one)
+        flat, constant = self._columns(codes)
+        field = self.network.decode(list(flat.split(self.sizes[: level + 1])), constant)
         return self._cut(field, level)
 
     def _cut(self, field: torch.Tensor, level: int) -> np.ndarray:
@@ -122,7 +123,10 @@ class Inference:
         return field.T.reshape(shape).cpu().numpy()[self.pyramid.cut(level)]
 
     def scatter(self, codes: np.ndarray, *, level: int) -> np.ndarray:
-        """All codes (t, code) to those of one level on its encoding grid, (t, channel, y, x); NaN where not active."""
+        """All codes (t, code) to those of one level on its encoding grid, (t, channel, y, x).
+
+        NaN where not active.
+        """
         active = self.active[level]
         start = sum(self.sizes[:level])
         result = np.full((len(codes), *active.shape), np.nan, dtype=codes.dtype)
@@ -139,8 +143,8 @@ class Inference:
         Returns
         -------
         numpy.ndarray, shape (1, 2, pixel)
-            Sum of squared errors and number of values of every pixel of every level, cut to the data's extent, then
-            of every level prolonged to the finest data.
+            Sum of squared errors and number of values of every pixel of every level, cut to the
+            data's extent, then of every level prolonged to the finest data.
         """
         standard = self.standards[-1]
         standard.check_finite(values)
@@ -149,7 +153,8 @@ class Inference:
         known = np.where(standard.valid, known, np.nan)
         total: Any = 0.0
         for start in range(0, len(fields), WIDTH):
-            total = total + self._squared_errors(*_widened(fields[start : start + WIDTH], known[start : start + WIDTH]))
+            part = slice(start, start + WIDTH)
+            total = total + self._squared_errors(*_widened(fields[part], known[part]))
         return np.asarray(total)[None]
 
     def _squared_errors(self, fields: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -177,22 +182,10 @@ class Inference:
         return np.stack([np.where(known, difference**2, 0).sum(0).ravel(), known.sum(0).ravel()])
 
 
-def _rebuild(
-    has_data: list[np.ndarray], arguments: dict[str, Any], projection: list[np.ndarray] | None,
-    groups: list[list[tuple[np.ndarray, int]]], weights: dict[str, np.ndarray], device: str, pyramid: Pyramid,
-    standard: Standard, token: str,
-) -> Inference:  # fmt: skip
-    """What `Inference.__reduce__` has pickled; on the CPU where there is no such device."""
+def _unpickled(state: NetworkState, device: str, *rest: Any) -> Codec:
+    """The codec that was pickled; on the CPU where there is no such device."""
     device = device if device == "cpu" or torch.cuda.is_available() else "cpu"
-    counts = np.zeros(has_data[-1].shape, dtype=bool)
-    counts[pyramid.cut(pyramid.levels - 1)] = standard.valid
-    network = Network(
-        [torch.tensor(has, device=device) for has in has_data], torch.as_tensor(counts, device=device), **arguments,
-        projection=None if projection is None else [torch.tensor(weight, device=device) for weight in projection],
-    )  # fmt: skip
-    network.grow(groups)
-    network.load_state_dict({name: torch.tensor(weight) for name, weight in weights.items()})
-    return Inference(network, pyramid, standard, token)
+    return Codec(from_state(state, device), *rest)
 
 
 def _widened(*arrays: np.ndarray) -> Sequence[np.ndarray]:
@@ -211,4 +204,6 @@ def _in_widths(function: Any, array: np.ndarray, **kwargs: Any) -> np.ndarray:
     for start in range(0, len(array), WIDTH):
         part = array[start : start + WIDTH]
         parts.append(function(_widened(part)[0], **kwargs)[: len(part)])
-    return np.concatenate(parts) if parts else function(np.zeros((WIDTH, *array.shape[1:]), array.dtype), **kwargs)[:0]
+    if not parts:
+        return function(np.zeros((WIDTH, *array.shape[1:]), array.dtype), **kwargs)[:0]
+    return np.concatenate(parts)
