@@ -24,8 +24,9 @@ import torch
 from torch import Tensor, nn
 
 from xmrcae.core import losses, solvers
+from xmrcae.core.losses import Losses
 from xmrcae.core.matrices import Prolongation
-from xmrcae.core.samples import Losses, Samples
+from xmrcae.core.samples import Samples
 
 if TYPE_CHECKING:
     from xmrcae.handover import LevelData
@@ -289,7 +290,7 @@ def _descend(network: REDNet, part: _Part, omega: float) -> Iterator[float]:
         yield values[-1]
         if len(values) > WINDOW and values[0] - values[-1] <= MIN_DECREASE * values[0]:
             values = []
-            if not solver.harder():
+            if not solver.raise_power():
                 return
 
 

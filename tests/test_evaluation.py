@@ -39,7 +39,7 @@ def gradients(network: Network) -> torch.Tensor:
     return torch.cat([parameter.grad.flatten() for parameter in network.parameters()])
 
 
-def room(network: Network, n: int) -> float:
+def bytes_of(network: Network, n: int) -> float:
     """Bytes that `n` samples take on the finest level."""
     return n * network.bytes_per_sample(len(network.levels) - 1)
 
@@ -52,10 +52,10 @@ def room(network: Network, n: int) -> float:
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_blocks_change_neither_objective_nor_gradient(n: int, anchor: float, power: float | None) -> None:
     network, data = prepared(make_two_variables(n_times=30), weights="area")
-    whole = Evaluation(network, room=math.inf)
+    whole = Evaluation(network, block_bytes=math.inf)
     value, errors = whole.objective(data, 1, power=power, omega=0.3, anchor=anchor)
     expected = gradients(network)
-    blocks = Evaluation(network, room=room(network, n))
+    blocks = Evaluation(network, block_bytes=bytes_of(network, n))
     assert len(blocks.blocks(1, slice(0, data[1].rank))) == math.ceil(data[1].rank / 2 ** int(math.log2(n)))
     again, other = blocks.objective(data, 1, power=power, omega=0.3, anchor=anchor)
     torch.testing.assert_close(again, value, rtol=1e-5, atol=0)
@@ -67,7 +67,7 @@ def test_blocks_change_neither_objective_nor_gradient(n: int, anchor: float, pow
 def test_errors_add_up_over_blocks(n: int) -> None:
     network, data = prepared(make_field(n_times=30))
     outputs = network(data[-1].pixels, data[-1].constant).outputs
-    evaluation = Evaluation(network, room=room(network, n))
+    evaluation = Evaluation(network, block_bytes=bytes_of(network, n))
     for level in range(2):
         expected = pixel_errors(network(data[level].pixels, data[level].constant).outputs[level] - data[level].pixels,
                                 data[level].constant)  # fmt: skip
@@ -81,7 +81,7 @@ def test_errors_add_up_over_blocks(n: int) -> None:
 
 def test_a_block_without_memory_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
     network, data = prepared(make_field(n_times=30))
-    evaluation = Evaluation(network, room=math.inf)
+    evaluation = Evaluation(network, block_bytes=math.inf)
     value, _ = evaluation.objective(data, 1, power=None, omega=0.5, anchor=0.5)
     expected = gradients(network)
     forward, widths = Network.forward, []
@@ -127,7 +127,7 @@ def test_a_fit_in_blocks_ends_near_one_in_a_piece(monkeypatch: pytest.MonkeyPatc
 
 def test_combinations_have_the_sums_of_squares_of_what_they_stand_for() -> None:
     network, data = prepared(make_field(n_times=60))
-    evaluation = Evaluation(network, room=math.inf)
+    evaluation = Evaluation(network, block_bytes=math.inf)
     exact, _ = evaluation.errors(data, 1, slice(0, data[1].rank))
     draws = []
     for seed in range(200):
@@ -212,7 +212,7 @@ def test_fitted_networks_have_the_same_errors_on_the_compressed_set(real_file: A
     network = model.fitted.inference.network
     found = prepare_with(obj, **options)
     plain = prepare_with(obj, activation="relu", **options)
-    evaluation = Evaluation(network, room=math.inf)
+    evaluation = Evaluation(network, block_bytes=math.inf)
     for level in range(3):
         one, other = ([Samples.of(each, CPU) for each in part.training] for part in (found, plain))
         a, b = (evaluation.errors(data, level, slice(0, None))[0] for data in (one, other))

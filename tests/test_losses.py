@@ -50,7 +50,7 @@ def looped_prolongation(coarse):
     return fine[2:-2, 2:-2]
 
 
-def looped_mask(errors, counts, tolerances, storable, dilation):
+def looped_mask(errors, counts, epsilons, storable, dilation):
     """(3.8), widened and cut to storable cells, by loops over cells."""
     variables, rows, columns = storable.shape
     high = np.zeros((rows, columns), dtype=bool)
@@ -61,7 +61,7 @@ def looped_mask(errors, counts, tolerances, storable, dilation):
                     errors[v, 2 * i + di, 2 * j + dj]
                     for di in range(3) for dj in range(3) if counts[v, 2 * i + di, 2 * j + dj]
                 ]  # fmt: skip
-                high[i, j] |= bool(around) and sum(around) / len(around) > tolerances[v]
+                high[i, j] |= bool(around) and sum(around) / len(around) > epsilons[v]
     mask = np.zeros_like(high)
     for i, j in np.argwhere(high):
         mask[max(0, i - dilation) : i + dilation + 1, max(0, j - dilation) : j + dilation + 1] = True
@@ -81,10 +81,10 @@ def mask_case(seed=0):
     return errors, counts, np.array([0.2, 0.3]), cells
 
 
-def mask_of(errors, counts, tolerances, storable, dilation):
+def mask_of(errors, counts, epsilons, storable, dilation):
     """The package's refinement mask."""
     mask, resolved = losses.refinement_mask(
-        *(torch.as_tensor(a) for a in (errors, counts, tolerances, storable)), dilation=dilation
+        *(torch.as_tensor(a) for a in (errors, counts, epsilons, storable)), dilation=dilation
     )
     return mask.numpy(), resolved
 
@@ -130,7 +130,12 @@ def test_max_error_runs_over_counted_pixels_and_variables():
     field[:, ~counts] += 5
     errors = looped_errors(field, data)
     expected = max(errors[i] for i in np.ndindex(errors.shape) if counts[i])
-    assert float(losses.max_error(errors_of(field, data), tensor(counts))) == pytest.approx(expected)
+    assert float(losses.max_error(errors_of(field, data), tensor(counts))[0]) == pytest.approx(expected)
+
+
+def test_gradient_of_the_maximum_is_one_at_the_counted_pixel_that_holds_it():
+    errors, counts = torch.tensor([0.5, 3.0, 2.0, 9.0]), torch.tensor([True, True, True, False])
+    assert losses.max_error(errors, counts)[1].tolist() == [0, 1, 0, 0]
 
 
 @pytest.mark.parametrize("omega", [0, 0.3, 1])
@@ -149,7 +154,7 @@ def test_global_metric_is_that_of_the_prolonged_field():
         field = Prolongation(torch.ones(a, dtype=torch.bool), torch.ones(b, dtype=torch.bool), torch.float64)(field)
     found = pixel_errors(field - torch.as_tensor(fine.reshape(3, -1).T.copy()), torch.ones(3, dtype=torch.float64))
     weights, counts = torch.full_like(found, 1 / len(found)), torch.ones_like(found, dtype=torch.bool)
-    metric = losses.combined(losses.mean_error(found, weights), losses.max_error(found, counts), 0.5)
+    metric = losses.combined(losses.mean_error(found, weights), losses.max_error(found, counts)[0], 0.5)
     assert float(metric) == pytest.approx(0.5 * errors.mean() + 0.5 * errors.max(), rel=1e-13)
 
 
@@ -159,7 +164,7 @@ def test_global_metric_is_that_of_the_prolonged_field():
 @pytest.mark.parametrize("power", [2.0, 8.0, 32.0, 128.0])
 def test_smooth_maximum_is_never_under_the_maximum(power):
     errors, counts = tensor(np.random.default_rng(0).random(300)), tensor(np.random.default_rng(1).random(300) < 0.7)
-    largest = float(losses.max_error(errors, counts))
+    largest = float(losses.max_error(errors, counts)[0])
     smooth = float(losses.smooth_max(errors, counts, power)[0])
     assert largest <= smooth <= largest * int(counts.sum()) ** (1 / power)
 
@@ -215,42 +220,42 @@ def test_refinement_mask_is_that_of_plain_loops(dilation, seed):
 
 @pytest.mark.parametrize("dilation", [0, 1, 2])
 def test_refinement_mask_stays_within_stored_cells(dilation):
-    errors, counts, tolerances, storable = mask_case()
+    errors, counts, epsilons, storable = mask_case()
     storable[:, 3:9, 4:12] = False
-    mask, _ = mask_of(errors, counts, tolerances * 0, storable, dilation)
+    mask, _ = mask_of(errors, counts, epsilons * 0, storable, dilation)
     np.testing.assert_array_equal(mask, storable.any(0))
 
 
 def test_errors_on_land_refine_nothing():
-    _errors, counts, tolerances, storable = mask_case()
+    _errors, counts, epsilons, storable = mask_case()
     quiet = np.where(counts, 0.0, 1e6)
-    mask, resolved = mask_of(quiet, counts, tolerances, storable, 1)
+    mask, resolved = mask_of(quiet, counts, epsilons, storable, 1)
     assert resolved and not mask.any()
 
 
 def test_one_variable_is_enough():
-    errors, counts, tolerances, storable = mask_case()
+    errors, counts, epsilons, storable = mask_case()
     quiet = np.zeros_like(errors)
     quiet[1, 11, 13] = 10
-    mask, resolved = mask_of(quiet, np.ones_like(counts), tolerances, np.ones_like(storable), 0)
+    mask, resolved = mask_of(quiet, np.ones_like(counts), epsilons, np.ones_like(storable), 0)
     assert not resolved
     np.testing.assert_array_equal(np.argwhere(mask), [[5, 6]])
 
 
-def test_each_variable_has_its_own_tolerance():
+def test_each_variable_has_its_own_epsilon():
     errors, counts, _, storable = mask_case()
     everywhere = np.ones_like(counts)
-    tolerances = np.array([0.5, 2.0])
+    epsilons = np.array([0.5, 2.0])
     for value, expected in ((1.0, True), (0.4, False)):
-        mask, _ = mask_of(np.full_like(errors, value), everywhere, tolerances, np.ones_like(storable), 0)
+        mask, _ = mask_of(np.full_like(errors, value), everywhere, epsilons, np.ones_like(storable), 0)
         assert mask.all() == mask.any() == expected
     _, resolved = mask_of(
-        np.stack([0.4 * np.ones((31, 47)), 1.9 * np.ones((31, 47))]), everywhere, tolerances, storable, 0
+        np.stack([0.4 * np.ones((31, 47)), 1.9 * np.ones((31, 47))]), everywhere, epsilons, storable, 0
     )
     assert resolved
 
 
-def test_error_equal_to_the_tolerance_is_resolved():
+def test_error_equal_to_epsilon_is_resolved():
     errors, counts, _, storable = mask_case()
     mask, resolved = mask_of(np.full_like(errors, 0.25), np.ones_like(counts), np.array([0.25, 0.25]), storable, 1)
     assert resolved and not mask.any()

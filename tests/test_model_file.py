@@ -227,14 +227,14 @@ def test_an_interrupted_model(
 ) -> None:
     from xmrcae.core.training import Trainer
 
-    stage, left = Trainer._stage, iter(range(stages))
+    train, left = Trainer._train, iter(range(stages))
 
     def interrupted(self: Trainer, *args: Any) -> None:
         if next(left, None) is None:
             raise KeyboardInterrupt
-        stage(self, *args)
+        train(self, *args)
 
-    monkeypatch.setattr(Trainer, "_stage", interrupted)
+    monkeypatch.setattr(Trainer, "_train", interrupted)
     model = xmrcae.MrCAE(levels=2, **QUICK)
     with pytest.raises(KeyboardInterrupt):
         model.fit(field)

@@ -10,7 +10,8 @@ from helpers import make_field, pixel_errors, prepare_with
 
 import xmrcae
 from xmrcae.core import losses
-from xmrcae.core.samples import Losses, Samples
+from xmrcae.core.losses import Losses
+from xmrcae.core.samples import Samples
 from xmrcae.core.training import Trainer
 from xmrcae.options import make_options
 
@@ -62,14 +63,15 @@ def stages(trainer: Trainer) -> list[list[dict[str, float]]]:
 def test_a_stage_never_ends_above_its_start(options: dict[str, Any]) -> None:
     trainer = trainer_of(make_field(), **options)
     starts = []
-    stage = trainer._stage
+    train = trainer._train
 
-    def watched(level: int, group: int, resumed: Any) -> None:
-        errors, _ = trainer._errors(trainer.training, level)
-        starts.append(Losses.of(errors, trainer.training[level], trainer.options.omega).loss)
-        stage(level, group, resumed)
+    def watched(level: int, group: int, unfinished: Any) -> None:
+        samples = trainer.data["training"]
+        errors, _ = trainer.evaluation.errors(samples, level, slice(0, samples[level].rank))
+        starts.append(Losses.of(errors, samples[level], trainer.options.omega).loss)
+        train(level, group, unfinished)
 
-    trainer._stage = watched  # type: ignore[method-assign]
+    trainer._train = watched  # type: ignore[method-assign]
     trainer.run()
     ends = [rows[-1]["train_loss"] for rows in stages(trainer)]
     assert len(ends) == len(starts) >= 6
@@ -81,10 +83,11 @@ def test_a_stage_never_ends_above_its_start(options: dict[str, Any]) -> None:
 def test_a_new_group_changes_nothing_until_it_is_trained() -> None:
     trainer = trainer_of(make_field(), tolerance=None)
     trainer.run()
-    before = trainer.network(trainer.training[1].pixels, trainer.training[1].constant).outputs[1]
-    trainer._widen(1, [(trainer.network.storable[1].any(0), 2)])
+    samples = trainer.data["training"][1]
+    before = trainer.network(samples.pixels, samples.constant).outputs[1]
+    trainer.growth.add_groups(1, [(trainer.network.storable[1].any(0), 2)])
     added = trainer.network.levels[1].groups[-1]
-    after = trainer.network(trainer.training[1].pixels, trainer.training[1].constant).outputs[1]
+    after = trainer.network(samples.pixels, samples.constant).outputs[1]
     assert torch.equal(before, after)
     assert added.encoder_weight.abs().sum() > 0
 
@@ -92,9 +95,9 @@ def test_a_new_group_changes_nothing_until_it_is_trained() -> None:
 def test_a_new_group_reads_the_leading_patches_of_the_residual() -> None:
     trainer = trainer_of(make_field(land=False, globe=False), tolerance=None, channels=[[1]])
     trainer.network.deepen(noise=0.0, generator=torch.Generator())
-    samples = trainer.training[0]
+    samples = trainer.data["training"][0]
     residual = samples.pixels - trainer.network(samples.pixels, samples.constant).outputs[0]
-    trainer._widen(0, [(trainer.network.storable[0].any(0), 1)])
+    trainer.growth.add_groups(0, [(trainer.network.storable[0].any(0), 1)])
     group = trainer.network.levels[0].groups[0]
     shape = (*trainer.network.shape(0), -1)
     has = trainer.network.has_data[0].reshape(*shape[:2], 1)
@@ -109,11 +112,11 @@ def test_the_last_row_of_a_stage_belongs_to_the_kept_weights() -> None:
     trainer = trainer_of(field, tolerance=None, channels=[[1]])
     trainer.run()
     last = trainer.history[-1]
-    for part, data in (("train", trainer.training), ("validation", trainer.data["validation"])):
+    for part, data in (("train", trainer.data["training"]), ("validation", trainer.data["validation"])):
         output = trainer.network(data[1].pixels, data[1].constant).outputs[1]
         errors = pixel_errors(output - data[1].pixels, data[1].constant)
         assert np.isclose(last[f"{part}_mse"], float(losses.mean_error(errors, data[1].weights)), rtol=1e-5)
-        assert np.isclose(last[f"{part}_max"], float(losses.max_error(errors, data[1].counts)), rtol=1e-5)
+        assert np.isclose(last[f"{part}_max"], float(losses.max_error(errors, data[1].counts)[0]), rtol=1e-5)
     assert np.isclose(last["train_global_loss"], last["train_loss"], rtol=1e-5)
 
 
@@ -163,12 +166,13 @@ def test_an_encoding_of_given_size(size: int) -> None:
 
 def test_an_encoding_of_given_size_holds_the_worst_cells() -> None:
     trainer = trainer_of(make_field(), encoding_size=150, channels=[[1]])
-    trainer.network.deepen(noise=0.0, generator=trainer.generator)
-    mask, resolved = trainer._refinement_mask(0)
-    errors, _ = trainer._errors(trainer.training, 0)
-    means = losses.cell_errors(errors.reshape(trainer.counts[0].shape), trainer.counts[0])[0]
+    trainer.growth.deepen()
+    mask, resolved = trainer.growth.next_mask(0)
+    samples, shape = trainer.data["training"], trainer.network.has_data[0].shape
+    errors, _ = trainer.evaluation.errors(samples, 0, slice(0, samples[0].rank))
+    means = losses.cell_errors(errors.reshape(shape), samples[0].counts.reshape(shape))[0]
     storable = trainer.network.storable[0][0]
-    assert not resolved and int(mask.sum()) == trainer.cells[0] < int(storable.sum())
+    assert not resolved and int(mask.sum()) == trainer.growth.n_cells[0] < int(storable.sum())
     assert means[mask].min() >= means[storable & ~mask].max()
 
 
@@ -184,7 +188,7 @@ def test_weights_of_the_mean_matter_to_the_mean_only() -> None:
     area = np.cos(np.deg2rad(field.lat))
     plain, weighted = (trainer_of(field, weights=weights) for weights in (None, (area + 0 * field[0]).fillna(0)))
     for level in range(2):
-        a, b = plain.training[level], weighted.training[level]
+        a, b = (trainer.data["training"][level] for trainer in (plain, weighted))
         assert torch.equal(a.pixels, b.pixels) and torch.equal(a.counts, b.counts)
         assert np.isclose(float(b.weights.sum()), 1) and not torch.allclose(a.weights, b.weights)
 

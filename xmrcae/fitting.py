@@ -67,12 +67,10 @@ class Fit:
         levels = preparation.pyramid.levels
         self._trainer = Trainer(
             self._prepared.data, options, channels=options.channels_of(levels), epsilons=preparation.epsilons,
-            device=device, progress=None, room=self._prepared.room,
+            device=device, progress=None, block_bytes=self._prepared.room,
             start=None if start is None else start.inference.network,
-            save=None if self._checkpoint is None else self._save,
+            save=None if self._checkpoint is None else self._save, saved=saved,
         )  # fmt: skip
-        if saved is not None:
-            self._trainer.restore(saved)
 
     def run(self) -> None:
         """Train, or go on training; nothing if the checkpoint is that of a finished fit."""

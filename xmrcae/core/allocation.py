@@ -1,4 +1,4 @@
-"""Which cells each group may have, when the size of the encoding is given instead of a tolerance."""
+"""Which cells each group may have, when the size of the encoding is given, not a tolerance."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def check_encoding_size(encoding_size: int, bottleneck: int) -> int:
     """
     if encoding_size <= bottleneck:
         raise ValueError(
-            f"encoding_size={encoding_size}: the bottleneck alone takes {bottleneck} numbers; allow more, or choose "
-            "more levels"
+            f"encoding_size={encoding_size}: the bottleneck alone takes {bottleneck} numbers; "
+            "allow more, or choose more levels"
         )
     return bottleneck
 
@@ -34,13 +34,14 @@ def choose_cells(
 ) -> list[np.ndarray]:
     """The cells that together describe the targets best, nearly, at a given number of codes.
 
-    Orthogonal matching pursuit in a few steps: in each, the cells whose atoms take most from what the ones chosen
-    before leave, for each number stored.
+    Orthogonal matching pursuit in a few steps: in each, the cells whose atoms take most from what
+    the ones chosen before leave, for each number stored.
 
     Parameters
     ----------
     matrix : sparse array, shape (row, code)
-        The atoms: of the bottleneck, which always is part of the encoding, and of each group's codes (channel, cell).
+        The atoms: of the bottleneck, which always is part of the encoding, and of each group's
+        codes (channel, cell).
     targets : numpy.ndarray, shape (row, sample)
         What is to be described.
     groups : sequence of (int, int)
@@ -58,7 +59,9 @@ def choose_cells(
     sizes = [n_cells for n_cells, _ in groups]
     cost = np.repeat([channels for _, channels in groups], sizes)
     each = np.split(np.arange(len(cost)), np.cumsum(sizes)[:-1])
-    cells = np.concatenate([np.tile(own, channels) for own, (_, channels) in zip(each, groups, strict=True)])
+    cells = np.concatenate(
+        [np.tile(own, channels) for own, (_, channels) in zip(each, groups, strict=True)]
+    )
     bottleneck = matrix.shape[1] - len(cells)
     norms = np.maximum(matrix.multiply(matrix).sum(0)[bottleneck:], 1e-30)
     chosen = np.zeros(len(cost), dtype=bool)
@@ -66,19 +69,26 @@ def choose_cells(
         codes = np.concatenate([np.ones(bottleneck, dtype=bool), chosen[cells]])
         part = matrix[:, codes]
         left = targets - part @ LeastSquares(part).solve(targets)
-        gains = np.bincount(cells, ((matrix.T[bottleneck:] @ left) ** 2).sum(1) / norms, len(cost)) / cost
+        gains = (
+            np.bincount(cells, ((matrix.T[bottleneck:] @ left) ** 2).sum(1) / norms, len(cost))
+            / cost
+        )
         order = np.argsort(np.where(chosen, -1.0, gains), kind="stable")[::-1][: (~chosen).sum()]
         chosen[order[np.cumsum(cost[order]) <= size - codes.sum()]] = True
     return [chosen[own] for own in each]
 
 
 def cells_per_group(
-    encoding_size: int, bottleneck: int, storable: Sequence[int], channels: Sequence[Sequence[int]]
+    encoding_size: int,
+    bottleneck: int,
+    storable: Sequence[int],
+    channels: Sequence[Sequence[int]],
 ) -> list[int]:
-    """Active cells of each group of a level, so that all codes together are at most `encoding_size`.
+    """Active cells of each group of a level, for at most `encoding_size` codes in all.
 
-    A group of a coarse level costs a quarter of one of the next finer level and serves every pixel under it, so each
-    level gets twice the share of its cells that the next finer one gets, at most all of them.
+    A group of a coarse level costs a quarter of one of the next finer level and serves every pixel
+    under it, so each level gets twice the share of its cells that the next finer one gets, at most
+    all of them.
 
     Parameters
     ----------
@@ -97,7 +107,9 @@ def cells_per_group(
         return [int(n * min(1.0, share * 2 ** (levels - 1 - k))) for k, n in enumerate(storable)]
 
     def size(share: float) -> int:
-        return bottleneck + sum(n * sum(filters) for n, filters in zip(cells(share), channels, strict=True))
+        return bottleneck + sum(
+            n * sum(filters) for n, filters in zip(cells(share), channels, strict=True)
+        )
 
     low, high = 0.0, 1.0
     if size(high) <= encoding_size:

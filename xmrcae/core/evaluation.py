@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from . import losses
+from .losses import Losses, stage_loss
 from .matrices import Prolongation
 from .network import Network, Pass
 from .samples import Samples
@@ -21,29 +21,44 @@ T = TypeVar("T")
 
 
 class Evaluation:
-    """Sums over samples, a block at a time.
+    """Sums over samples, block by block.
 
-    Errors add up over samples, so blocks change the order of summation only. The maximum over pixels needs all errors
-    before any gradient: with more than one block, each goes through the network once for its errors and again for the
-    gradient. A block that the device has no memory for is halved, here and from then on.
+    Errors add up over samples, so blocks change the order of summation only. The maximum over
+    pixels needs all errors before any gradient: with more than one block, each goes through the
+    network once for its errors and again for the gradient. A block that the device has no memory
+    for is halved, here and from then on.
 
     Parameters
     ----------
     network : Network
         The network, with the levels that it has at the time of a call.
-    room : float
-        Bytes that a block may take on its way through the network.
+    block_bytes : float
+        The most bytes that a block takes on its way through the network.
     """
 
-    def __init__(self, network: Network, *, room: float) -> None:
-        self.network, self.room = network, room
+    def __init__(self, network: Network, *, block_bytes: float) -> None:
+        self.network, self.block_bytes = network, block_bytes
 
     def errors(
-        self, data: Sequence[Samples], level: int, part: slice, *, prolongations: Sequence[Prolongation] | None = None
+        self,
+        data: Sequence[Samples],
+        level: int,
+        part: slice,
+        *,
+        prolongations: Sequence[Prolongation] | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Time-mean squared errors of the level and, if given a list of prolongations, of its prolonged field (3.7).
+        """Time-mean squared errors of a level and, given prolongations, its prolonged field (3.7).
 
-        What the prolonged field is compared with are the finest data.
+        Parameters
+        ----------
+        data : sequence of Samples
+            One per level; the prolonged field is compared with the finest.
+        level : int
+            The level.
+        part : slice
+            Which samples to use.
+        prolongations : sequence of Prolongation, optional
+            From the level to the finest.
         """
 
         def add(blocks: list[slice]) -> tuple[Tensor, Tensor | None]:
@@ -60,25 +75,44 @@ class Evaluation:
             n = data[level].n_snapshots
             return errors / n, None if finest is None else finest / n
 
-        return self._in_blocks(
-            add, level, slice(*part.indices(len(data[level].constant))[:2]), metric=prolongations is not None
-        )
+        part = slice(*part.indices(len(data[level].constant))[:2])
+        return self._in_blocks(add, level, part, metric=prolongations is not None)
+
+    def losses(
+        self,
+        name: str,
+        data: Sequence[Samples],
+        level: int,
+        *,
+        omega: float,
+        part: slice,
+        prolongations: Sequence[Prolongation] | None = None,
+    ) -> dict[str, float]:
+        """The losses of a level and, given prolongations, the global metric (3.4).
+
+        As entries of a row of the history, which begin with `name`; the rest as for `errors`.
+        """
+        errors, finest = self.errors(data, level, part, prolongations=prolongations)
+        found = Losses.of(errors, data[level], omega).record(name)
+        if finest is not None:
+            found |= Losses.of(finest, data[-1], omega).record(f"{name}_global")
+        return found
 
     def objective(
-        self, data: Sequence[Samples], level: int, *, power: float | None, omega: float, anchor: float
+        self,
+        data: Sequence[Samples],
+        level: int,
+        *,
+        power: float | None,
+        omega: float,
+        anchor: float,
     ) -> tuple[Tensor, Tensor]:
-        """(3.1) of a level plus `anchor` times (3.2) of the coarser ones; adds to the gradients of all parameters.
+        """The loss of a stage over the leading samples; adds to the gradients of all parameters.
 
         Parameters
         ----------
-        data : sequence of Samples
-            A list over levels.
-        level : int
-            The level in training, the finest that the network has.
-        power : float or None
-            Of the p-norm in place of the maximum.
-        omega, anchor : float
-            Weights of the mean, and of the coarser levels.
+        data, level, power, omega, anchor
+            As for :func:`xmrcae.core.losses.stage_loss`; the level is the finest so far.
 
         Returns
         -------
@@ -87,59 +121,62 @@ class Evaluation:
         errors : Tensor, shape (variable * pixel,)
             Time-mean squared errors of the level.
         """
-        terms = list(range(level + 1)) if anchor else [level]
+        levels = range(level + 1) if anchor else [level]
 
         def residuals(block: slice) -> tuple[Pass, Tensor, dict[int, Tensor]]:
             pixels, constant = data[level].block(block)
             result = self.network(pixels, constant)
-            return result, constant, {k: result.outputs[k] - data[k].block(block)[0] for k in terms}
+            fields = {k: result.outputs[k] - data[k].block(block)[0] for k in levels}
+            return result, constant, fields
 
         def add(blocks: list[slice]) -> tuple[Tensor, Tensor]:
             self.network.zero_grad(set_to_none=True)
             n = data[level].n_snapshots
-            squares = {k: torch.zeros_like(data[k].weights) for k in terms}
+            squares = {k: torch.zeros_like(data[k].weights) for k in levels}
             held = None
             for block in blocks:
                 held = residuals(block)
                 for k, residual in held[2].items():
                     squares[k] += _squares(residual)
-            value, by_error = torch.zeros_like(n), {}
-            for k in terms:
-                errors, samples = squares[k] / n, data[k]
-                mean, by_error[k] = losses.mean_error(errors, samples.weights), samples.weights
-                if k < level:
-                    value, by_error[k] = value + anchor * mean, anchor * by_error[k]
-                    continue
-                if power is None:
-                    largest, by_largest = losses.hard_max(errors, samples.counts)
-                else:
-                    largest, by_largest = losses.smooth_max(errors, samples.counts, power)
-                value = value + losses.combined(mean, largest, omega)
-                by_error[k] = losses.combined(by_error[k], by_largest, omega)
+            errors = {k: total / n for k, total in squares.items()}
+            value, by_error = stage_loss(
+                errors, data, level, power=power, omega=omega, anchor=anchor
+            )
             for block in blocks:
                 if len(blocks) > 1:
                     held = None  # so that its memory is free
                     held = residuals(block)
                 assert held is not None
                 result, constant, fields = held
-                gradients = {k: field.mul_((by_error[k] * (2 / n))[:, None]) for k, field in fields.items()}
+                gradients = {
+                    k: field.mul_((by_error[k] * (2 / n))[:, None]) for k, field in fields.items()
+                }
                 self.network.backward(result, constant, gradients)
-            return value, errors
+            return value, errors[level]
 
         return self._in_blocks(add, level, slice(0, data[level].rank))
 
     def blocks(self, level: int, part: slice, *, metric: bool = False) -> list[slice]:
-        """A range of samples, all in one or cut into blocks of a power of two."""
+        """Cut a range of samples into blocks of a power of two, or leave it whole."""
         n = part.stop - part.start
-        fit = int(self.room / self._size(level, metric)) if self.room < math.inf else n
+        size = self._size(level, metric)
+        fit = int(self.block_bytes / size) if self.block_bytes < math.inf else n
         width = max(1, n) if fit >= n else 2 ** max(0, fit.bit_length() - 1)
         return [slice(i, min(i + width, part.stop)) for i in range(part.start, part.stop, width)]
 
     def _size(self, level: int, metric: bool) -> int:
-        """Bytes of a sample on its way through the network and, for the metric, of its prolonged field."""
-        return self.network.bytes_per_sample(level) + 12 * metric * self.network.has_data[-1].numel()
+        """Bytes of a sample on its way through the network, with its prolonged field if needed."""
+        prolonged = self.network.has_data[-1].numel() if metric else 0
+        return self.network.bytes_per_sample(level) + 12 * prolonged
 
-    def _in_blocks(self, function: Callable[[list[slice]], T], level: int, part: slice, *, metric: bool = False) -> T:
+    def _in_blocks(
+        self,
+        function: Callable[[list[slice]], T],
+        level: int,
+        part: slice,
+        *,
+        metric: bool = False,
+    ) -> T:
         while True:
             blocks = self.blocks(level, part, metric=metric)
             width = blocks[0].stop - blocks[0].start
@@ -149,7 +186,7 @@ class Evaluation:
                 if width == 1:
                     raise
             log.info("no memory on the device for a block of %d samples: halved", width)
-            self.room = self._size(level, metric) * (width // 2)
+            self.block_bytes = self._size(level, metric) * (width // 2)
             torch.cuda.empty_cache()
 
 

@@ -1,13 +1,21 @@
-"""Losses, global metric and refinement mask: equations (3.1) to (3.8).
+"""Losses, global metric and refinement mask: equations (3.1) to (3.8), and the record of losses.
 
-All of them follow from each pixel's time-mean squared error e, shape (variable * pixel,), which a compressed set gives
-as exactly as the snapshots do. Weights are those of counted pixels divided by their sum, 0 elsewhere.
+All of them follow from each pixel's time-mean squared error, shape (variable * pixel,), which a
+compressed set gives as exactly as the snapshots do. Weights are those of counted pixels divided by
+their sum, 0 elsewhere.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from .samples import Samples
 
 
 def mean_error(errors: Tensor, weights: Tensor) -> Tensor:
@@ -15,13 +23,11 @@ def mean_error(errors: Tensor, weights: Tensor) -> Tensor:
     return torch.dot(errors, weights)
 
 
-def max_error(errors: Tensor, counts: Tensor) -> Tensor:
-    """L_max (3.3) and, of the finest data, (3.6): the largest over counted pixels and variables."""
-    return errors.masked_fill(~counts, 0).max()
+def max_error(errors: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """L_max (3.3) and, of the finest data, (3.6), with its gradient: 1 at the pixel that holds it.
 
-
-def hard_max(errors: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-    """L_max (3.3) and its gradient: one at the pixel with the largest error."""
+    The maximum runs over counted pixels and variables.
+    """
     errors = errors.masked_fill(~counts, 0)
     largest, pixel = errors.max(0, keepdim=True)
     return largest[0], torch.zeros_like(errors).scatter_(0, pixel, 1.0)
@@ -33,7 +39,7 @@ def combined(mean: Tensor, largest: Tensor, omega: float) -> Tensor:
 
 
 def smooth_max(errors: Tensor, counts: Tensor, power: float) -> tuple[Tensor, Tensor]:
-    """The p-norm of the errors over counted pixels, at most a little above their maximum, and its gradient."""
+    """The p-norm of the errors over counted pixels, a little above their maximum; its gradient."""
     errors = errors.masked_fill(~counts, 0)
     scale = errors.max().clamp_min(torch.finfo(errors.dtype).tiny)
     ratio = errors / scale
@@ -41,26 +47,56 @@ def smooth_max(errors: Tensor, counts: Tensor, power: float) -> tuple[Tensor, Te
     return scale * total ** (1 / power), ratio.pow(power - 1) * total ** (1 / power - 1)
 
 
-def cell_errors(errors: Tensor, counts: Tensor) -> Tensor:
-    """The mean of the errors over the counted pixels of the 3x3 around each cell of the encoding grid, 0 without any.
+def stage_loss(
+    errors: Mapping[int, Tensor],
+    data: Sequence[Samples],
+    level: int,
+    *,
+    power: float | None,
+    omega: float,
+    anchor: float,
+) -> tuple[Tensor, dict[int, Tensor]]:
+    """(3.1) of a level plus `anchor` times (3.2) of coarser ones, and its gradients by errors.
 
-    From and to (variable, y, x).
+    Parameters
+    ----------
+    errors : mapping of int to Tensor, shape (variable * pixel,)
+        Of the level and of the coarser ones that are to count.
+    data : sequence of Samples
+        One per level.
+    level : int
+        The level in training.
+    power : float or None
+        Of the p-norm in place of the maximum.
+    omega, anchor : float
+        Weights of the mean, and of the coarser levels.
+    """
+    value, gradients = errors[level].new_zeros(()), {}
+    for k in sorted(errors.keys() - {level}):
+        value = value + anchor * mean_error(errors[k], data[k].weights)
+        gradients[k] = anchor * data[k].weights
+    samples = data[level]
+    mean = mean_error(errors[level], samples.weights)
+    if power is None:
+        largest, by_largest = max_error(errors[level], samples.counts)
+    else:
+        largest, by_largest = smooth_max(errors[level], samples.counts, power)
+    gradients[level] = combined(samples.weights, by_largest, omega)
+    return value + combined(mean, largest, omega), gradients
+
+
+def cell_errors(errors: Tensor, counts: Tensor) -> Tensor:
+    """The mean of the errors over the counted pixels of the 3x3 around each encoding cell.
+
+    From and to (variable, y, x); 0 where no pixel counts.
     """
     counted = counts.to(errors.dtype)
     average = torch.nn.functional.avg_pool2d
     return average(errors * counted, 3, stride=2) / average(counted, 3, stride=2).clamp_min(1e-6)
 
 
-def worst_cells(errors: Tensor, counts: Tensor, storable: Tensor, n_cells: int) -> Tensor:
-    """The storable cells with the highest error of any variable, (y, x): a mask of given size in place of (3.8)."""
-    high = cell_errors(errors, counts).amax(0).masked_fill(~storable.any(0), -1).flatten()
-    mask = torch.zeros_like(high, dtype=torch.bool)
-    mask[high.argsort(descending=True, stable=True)[:n_cells]] = True
-    return mask.reshape(storable.shape[1:]) & storable.any(0)
-
-
 def refinement_mask(
-    errors: Tensor, counts: Tensor, tolerances: Tensor, storable: Tensor, *, dilation: int
+    errors: Tensor, counts: Tensor, epsilons: Tensor, storable: Tensor, *, dilation: int
 ) -> tuple[Tensor, bool]:
     """Where the error is still too high (3.8).
 
@@ -70,8 +106,8 @@ def refinement_mask(
         Time-mean squared error of each pixel of the level.
     counts : Tensor of bool, shape (variable, y, x)
         Valid pixels: what the mean over the 3x3 around a cell runs over.
-    tolerances : Tensor, shape (variable,)
-        The paper's epsilon for each variable.
+    epsilons : Tensor, shape (variable,)
+        Of each variable, in scaled units squared.
     storable : Tensor of bool, shape (variable, y, x)
         Cells whose footprint on the finest grid holds a valid pixel.
     dilation : int
@@ -80,13 +116,33 @@ def refinement_mask(
     Returns
     -------
     mask : Tensor of bool, shape (y, x) of the encoding grid
-        True where any variable exceeds its tolerance, widened, storable cells only.
+        True where any variable exceeds its epsilon, widened, storable cells only.
     resolved : bool
         True if no cell exceeded it.
     """
-    high = (cell_errors(errors, counts) > tolerances[:, None, None]).any(0)
+    high = (cell_errors(errors, counts) > epsilons[:, None, None]).any(0)
     resolved = not bool(high.any())
     if dilation and not resolved:
-        size = 2 * dilation + 1
-        high = torch.nn.functional.max_pool2d(high[None].to(errors.dtype), size, stride=1, padding=dilation)[0] > 0
+        dilate = torch.nn.MaxPool2d(2 * dilation + 1, stride=1, padding=dilation)
+        high = dilate(high[None].to(errors.dtype))[0] > 0
     return high & storable.any(0), resolved
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The terms of (3.1) or (3.4), in scaled units squared."""
+
+    mse: float
+    max: float
+    loss: float
+
+    @classmethod
+    def of(cls, errors: Tensor, samples: Samples, omega: float) -> Losses:
+        """Those of the given errors."""
+        mean = mean_error(errors, samples.weights)
+        largest, _ = max_error(errors, samples.counts)
+        return cls(*torch.stack([mean, largest, combined(mean, largest, omega)]).tolist())
+
+    def record(self, prefix: str) -> dict[str, float]:
+        """As entries of a row of the history."""
+        return {f"{prefix}_{name}": value for name, value in vars(self).items()}

@@ -1,4 +1,4 @@
-"""The samples of a level as tensors, and the losses of their errors."""
+"""The samples of a level as tensors, and random combinations of them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor
-
-from . import losses
 
 if TYPE_CHECKING:
     from ..handover import LevelData
@@ -42,13 +40,13 @@ class Samples:
     def of(cls, data: LevelData, device: torch.device) -> Samples:
         """Those of `data`; fields that lie in memory with the sample last are not copied."""
         fields = np.ascontiguousarray(data.samples.reshape(len(data.samples), data.counts.size).T)
-        weights = (data.weights * data.counts).ravel()
         dtype = torch.float32
+        place = device if fits(device, fields.nbytes) else "cpu"
         return cls(
-            pixels=torch.as_tensor(fields, dtype=dtype, device=device if has_room(device, fields.nbytes) else "cpu"),
+            pixels=torch.as_tensor(fields, dtype=dtype, device=place),
             constant=torch.as_tensor(data.constant, dtype=dtype, device=device),
             counts=torch.as_tensor(data.counts.ravel(), device=device),
-            weights=torch.as_tensor(weights / weights.sum(), dtype=dtype, device=device),
+            weights=torch.as_tensor(mean_weights(data).ravel(), dtype=dtype, device=device),
             rank=data.rank,
         )
 
@@ -62,16 +60,22 @@ class Samples:
         return self.pixels[:, part].to(self.constant.device), self.constant[part]
 
 
-def has_room(device: torch.device, size: int) -> bool:
+def mean_weights(data: LevelData) -> np.ndarray:
+    """The weights of the pixels in the means, of sum 1, (variable, y, x); 0 where not counted."""
+    weights = data.weights * data.counts
+    return weights / weights.ravel().sum()
+
+
+def fits(device: torch.device, size: int) -> bool:
     """Whether a device can hold that many bytes in half of what it has free."""
     return device.type != "cuda" or size < torch.cuda.mem_get_info(device)[0] / 2
 
 
 def sketched(data: Sequence[Samples], n: int, seed: Sequence[int]) -> list[Samples]:
-    """The mean and `n` leading vectors of each level with `n` random combinations of the other ones.
+    """The mean and `n` leading vectors of each level with `n` random combinations of the others.
 
-    The expectation of the combinations' sum of squares, at every pixel and after any linear map, is that of the
-    vectors that they stand for. The combinations are the same on all levels.
+    The expectation of the combinations' sum of squares, at every pixel and after any linear map, is
+    that of the vectors that they stand for. The combinations are the same on all levels.
     """
     first = data[0]
     if first.rank <= 1 + 2 * n:
@@ -86,23 +90,3 @@ def sketched(data: Sequence[Samples], n: int, seed: Sequence[int]) -> list[Sampl
         constant = samples.constant[:n_samples]
         result.append(replace(samples, pixels=pixels, constant=constant, rank=n_samples))
     return result
-
-
-@dataclass(frozen=True)
-class Losses:
-    """The terms of (3.1) or (3.4), in scaled units squared."""
-
-    mse: float
-    max: float
-    loss: float
-
-    @classmethod
-    def of(cls, errors: Tensor, samples: Samples, omega: float) -> Losses:
-        """Those of the given errors."""
-        mean = losses.mean_error(errors, samples.weights)
-        largest = losses.max_error(errors, samples.counts)
-        return cls(*torch.stack([mean, largest, losses.combined(mean, largest, omega)]).tolist())
-
-    def record(self, prefix: str) -> dict[str, float]:
-        """As entries of a row of the history."""
-        return {f"{prefix}_{name}": value for name, value in vars(self).items()}

@@ -1,16 +1,20 @@
-"""Descent on a stage's objective: one accepted step an epoch.
+"""Solvers of a stage's objective: one accepted step per epoch.
 
-Solvers see the parameters as one vector on the CPU, since there are some hundred of them: a GPU then hands over value
-and gradient together, once an evaluation. A solver's state can be stored and restored to the bit.
+Solvers see the parameters as one vector on the CPU, since there are some hundred of them: a GPU
+then hands over value and gradient together, once per evaluation. A solver's state can be stored
+and restored to the bit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from ..options import Options
 
 #: Powers of the p-norm that stands in for the maximum, each started where the last one ended.
 POWERS = (8.0, 32.0, 128.0)
@@ -43,18 +47,26 @@ class LBFGS:
         Length of the first trial step; weight of half the squared norm of the parameters.
     """
 
-    def __init__(self, point: Tensor, objective: Objective, *, learning_rate: float, weight_decay: float) -> None:
-        self._parameter = torch.nn.Parameter(point.clone())
-        self._objective, self._learning_rate, self._weight_decay = objective, learning_rate, weight_decay
+    def __init__(
+        self, point: Tensor, objective: Objective, *, learning_rate: float, weight_decay: float
+    ) -> None:
+        self._parameter, self._objective = torch.nn.Parameter(point.clone()), objective
+        self._learning_rate, self._weight_decay = learning_rate, weight_decay
         self._start(POWERS)
 
     def _start(self, powers: tuple[float, ...]) -> None:
         self._powers = powers
         self._seen: list[tuple[Tensor, Evaluated]] = []
         self._optimizer = torch.optim.LBFGS(
-            [self._parameter], lr=self._learning_rate, max_iter=1, max_eval=25, history_size=50,
-            tolerance_grad=0.0, tolerance_change=0.0, line_search_fn="strong_wolfe",
-        )  # fmt: skip
+            [self._parameter],
+            lr=self._learning_rate,
+            max_iter=1,
+            max_eval=25,
+            history_size=50,
+            tolerance_grad=0.0,
+            tolerance_change=0.0,
+            line_search_fn="strong_wolfe",
+        )
 
     @property
     def point(self) -> Tensor:
@@ -72,15 +84,15 @@ class LBFGS:
         self._optimizer.step(closure)
         return self._evaluate()
 
-    def harder(self) -> bool:
-        """Go on to the next power; False if there is none."""
+    def raise_power(self) -> bool:
+        """Go on to the next power of the p-norm; False if there is none."""
         if len(self._powers) > 1:
             self._start(self._powers[1:])
             return True
         return False
 
     def _evaluate(self) -> Evaluated:
-        """The objective here, from memory if it was one of the last points, as where a line search ends."""
+        """The objective here, from memory if known: a line search ends where it has been before."""
         for point, found in self._seen:
             if torch.equal(point, self.point):
                 return found
@@ -94,7 +106,11 @@ class LBFGS:
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs, of tensors, numbers, lists and dicts."""
-        return {"point": self.point.clone(), "powers": list(self._powers), "optimizer": self._optimizer.state_dict()}
+        return {
+            "point": self.point.clone(),
+            "powers": list(self._powers),
+            "optimizer": self._optimizer.state_dict(),
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on where a solver was whose state is given."""
@@ -115,10 +131,18 @@ class Adam:
     """
 
     def __init__(
-        self, point: Tensor, objective: Objective, *, learning_rate: float, weight_decay: float, eps: float
+        self,
+        point: Tensor,
+        objective: Objective,
+        *,
+        learning_rate: float,
+        weight_decay: float,
+        eps: float,
     ) -> None:
         self._parameter, self._objective = torch.nn.Parameter(point.clone()), objective
-        self._optimizer = torch.optim.Adam([self._parameter], lr=learning_rate, eps=eps, weight_decay=weight_decay)
+        self._optimizer = torch.optim.Adam(
+            [self._parameter], lr=learning_rate, eps=eps, weight_decay=weight_decay
+        )
 
     @property
     def point(self) -> Tensor:
@@ -133,18 +157,28 @@ class Adam:
         self._parameter.grad = found.gradient
         return found
 
-    def harder(self) -> bool:
-        """There is nothing to go on to."""
+    def raise_power(self) -> bool:
+        """There is no p-norm here: False."""
         return False
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs, of tensors, numbers, lists and dicts."""
         return {
-            "point": self.point.clone(), "gradient": self._parameter.grad, "optimizer": self._optimizer.state_dict()
-        }  # fmt: skip
+            "point": self.point.clone(),
+            "gradient": self._parameter.grad,
+            "optimizer": self._optimizer.state_dict(),
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on where a solver was whose state is given."""
         self._parameter.data.copy_(state["point"])
         self._parameter.grad = state["gradient"]
         self._optimizer.load_state_dict(state["optimizer"])
+
+
+def make_solver(options: Options, point: Tensor, objective: Objective) -> LBFGS | Adam:
+    """Make the solver that the options name, at a point."""
+    given = {"learning_rate": options.learning_rate, "weight_decay": options.weight_decay}
+    if options.solver == "adam":
+        return Adam(point, objective, eps=options.adam_eps, **given)
+    return LBFGS(point, objective, **given)

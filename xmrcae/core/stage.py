@@ -1,0 +1,181 @@
+"""One stage of training: descent on one level's objective until little more is gained.
+
+A stage knows nothing of growth: what it trains on, and when its level is good enough, come from
+outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .evaluation import Evaluation
+from .losses import Losses
+from .matrices import Prolongation
+from .samples import Samples
+from .solvers import Evaluated, make_solver
+
+if TYPE_CHECKING:
+    from ..options import Options
+
+#: Epochs over which a decrease is measured, and after which the global metric is recorded, the
+#: state saved, and the end of the stage considered.
+WINDOW = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """What one stage minimises, and the losses by which it is watched, at given weights.
+
+    Made once per stage: network, samples and weights of the terms stay the same throughout.
+
+    Attributes
+    ----------
+    evaluation : Evaluation
+        Of the network in training.
+    training, validation : sequence of Samples
+        One per level.
+    level : int
+        The level in training.
+    omega, anchor : float
+        Weights of the mean, and of the coarser levels.
+    prolongations : sequence of Prolongation
+        From the level to the finest.
+    """
+
+    evaluation: Evaluation
+    training: Sequence[Samples]
+    validation: Sequence[Samples]
+    level: int
+    omega: float
+    anchor: float
+    prolongations: Sequence[Prolongation]
+
+    def __call__(self, point: Tensor, power: float | None) -> Evaluated:
+        """The objective at a point, with the maximum or, given a power, its p-norm."""
+        network = self.evaluation.network
+        network.set_vector(point)
+        value, errors = self.evaluation.objective(
+            self.training, self.level, power=power, omega=self.omega, anchor=self.anchor
+        )
+        gradients = [parameter.grad.flatten() for parameter in network.parameters()]  # type: ignore[union-attr]
+        together = torch.cat([value[None], *gradients]).cpu()  # one copy from the device
+        return Evaluated(float(together[0]), together[1:], errors)
+
+    def losses(
+        self, point: Tensor, errors: Tensor | None = None, *, metric: bool = False
+    ) -> dict[str, float]:
+        """Losses of training and validation at a point, as entries of a row of the history.
+
+        Parameters
+        ----------
+        point : Tensor, shape (parameter,)
+            All parameters.
+        errors : Tensor, shape (variable * pixel,), optional
+            Of the level in training at this point, if they are known.
+        metric : bool
+            Whether to add the global metric (3.4).
+        """
+        self.evaluation.network.set_vector(point)
+        prolongations = self.prolongations if metric else None
+        found: dict[str, float] = {}
+        for name, data in (("train", self.training), ("validation", self.validation)):
+            if name == "train" and errors is not None and not metric:
+                found |= Losses.of(errors, data[self.level], self.omega).record(name)
+                continue
+            part = slice(0, data[self.level].rank)
+            found |= self.evaluation.losses(
+                name, data, self.level, omega=self.omega, part=part, prolongations=prolongations
+            )
+        return found
+
+
+@dataclass
+class Descent:
+    """How far a stage has come."""
+
+    start: float
+    """Training loss at the start of the stage."""
+    best: float
+    """Validation loss of the weights to keep."""
+    kept: Tensor
+    """The weights to keep, by value."""
+    epoch: int = 0
+    values: list[float] = field(default_factory=list)
+    """The objective in the last epochs, since the power of the p-norm was raised."""
+
+
+def descend(
+    objective: Objective,
+    point: Tensor,
+    until: Callable[[Tensor], bool],
+    *,
+    options: Options,
+    record: Callable[[dict[str, float]], None],
+    save: Callable[[dict[str, Any]], None],
+    resumed: dict[str, Any] | None = None,
+) -> int:
+    """Minimise a stage's objective; leave the network with the best weights on validation.
+
+    Weights are kept only if their training loss is no higher than at the start. The network has the
+    best so far when an interruption is raised again, too.
+
+    Parameters
+    ----------
+    objective : Objective
+        What to minimise.
+    point : Tensor, shape (parameter,)
+        Where to start.
+    until : callable
+        Whether errors of the level in training, (variable * pixel,), are low enough to stop.
+    options : Options
+        The solver and its own options, `max_epochs` and `min_decrease`.
+    record : callable
+        Takes the losses after each epoch.
+    save : callable
+        Takes, every tenth epoch, what to go on from.
+    resumed : dict, optional
+        What `save` was given: the stage goes on from there to the same end, to the bit.
+
+    Returns
+    -------
+    int
+        Number of epochs.
+    """
+    solver = make_solver(options, point, objective)
+    if resumed is None:
+        losses = objective.losses(point)
+        now = Descent(losses["train_loss"], losses["validation_loss"], solver.point.clone())
+    else:
+        solver.restore(resumed["solver"])
+        now = Descent(**{name: value for name, value in resumed.items() if name != "solver"})
+    try:
+        while now.epoch < options.max_epochs:
+            now.epoch += 1
+            value, _, errors = solver.step()
+            is_tenth = now.epoch % WINDOW == 0
+            losses = objective.losses(solver.point, errors, metric=is_tenth)
+            record(losses)
+            if losses["validation_loss"] < now.best and losses["train_loss"] <= now.start:
+                now.best, now.kept = losses["validation_loss"], solver.point.clone()
+            now.values = [*now.values[-WINDOW:], value]
+            if is_tenth and until(errors):
+                break
+            if has_stalled(now.values, options.min_decrease):
+                now.values = []
+                if not solver.raise_power():
+                    break
+            if is_tenth:
+                save(vars(now) | {"solver": solver.state()})
+    finally:
+        objective.evaluation.network.set_vector(now.kept)
+    return now.epoch
+
+
+def has_stalled(values: Sequence[float], min_decrease: float) -> bool:
+    """Whether the objective has decreased by no more than a share over the last epochs."""
+    return len(values) > WINDOW and values[0] - values[-1] <= min_decrease * values[0]
