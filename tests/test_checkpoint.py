@@ -134,7 +134,8 @@ def test_what_is_no_checkpoint_is_refused_and_stays(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_another_form_is_refused_and_stays(tmp_path: Path) -> None:
-    torch.save({"format": "xmrcae-checkpoint", "version": 1, "xmrcae_version": "0.9"}, tmp_path / "checkpoint.pt")
+    older = {"format": "xmrcae-checkpoint", "version": 1, "xmrcae_version": "0.9"}
+    torch.save(older, tmp_path / "checkpoint.pt")
     content = (tmp_path / "checkpoint.pt").read_bytes()
     with pytest.raises(ValueError, match=r"written by xmrcae 0\.9 in a form that .* does not read"):
         xmrcae.MrCAE(**OPTIONS, checkpoint=tmp_path).fit(make_field())

@@ -69,14 +69,15 @@ def test_errors_add_up_over_blocks(n: int) -> None:
     outputs = network(data[-1].pixels, data[-1].constant).outputs
     evaluation = Evaluation(network, block_bytes=bytes_of(network, n))
     for level in range(2):
-        expected = pixel_errors(network(data[level].pixels, data[level].constant).outputs[level] - data[level].pixels,
-                                data[level].constant)  # fmt: skip
+        pixels, constant = data[level].pixels, data[level].constant
+        expected = pixel_errors(network(pixels, constant).outputs[level] - pixels, constant)
         found, finest = evaluation.errors(data, level, slice(0, None))
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
         assert finest is None
     _, finest = evaluation.errors(data, 1, slice(0, None), prolongations=[])
     residual = outputs[1] - data[1].pixels
-    torch.testing.assert_close(finest, pixel_errors(residual, data[1].constant), rtol=1e-4, atol=1e-6)
+    expected = pixel_errors(residual, data[1].constant)
+    torch.testing.assert_close(finest, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_a_block_without_memory_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:

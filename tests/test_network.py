@@ -328,9 +328,15 @@ def test_a_groups_share_is_one_where_all_storable_cells_are_active():
 # State
 
 
-@pytest.mark.parametrize("kwargs", [
-    {}, {"widening": "parallel", "restriction": "injection"}, {"activation": "relu", "dtype": torch.float32},
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {},
+        {"widening": "parallel", "restriction": "injection"},
+        {"activation": "relu", "dtype": torch.float32},
+    ],
+    ids=str,
+)
 def test_a_network_made_again_from_its_state_is_equal_to_the_bit(kwargs):
     network = random_network(*with_land(), **kwargs)
     again = from_state(network.state())

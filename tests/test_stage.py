@@ -33,20 +33,24 @@ class Bowl:
         return {"train_loss": float(point.square().sum()), "validation_loss": validation}
 
 
-def run(bowl: Bowl, *, until: Any = lambda errors: False, save: Any = lambda state: None, rows: Any = None,
-        resumed: Any = None, **options: Any) -> int:  # fmt: skip
-    chosen = make_options(
-        {"solver": "adam", "learning_rate": 0.05, "min_decrease": 0.0, "max_epochs": 95} | options
-    )
-    record = (lambda losses: None) if rows is None else rows.append
-    return descend(
-        bowl, torch.ones(3), until, options=chosen, record=record, save=save, resumed=resumed
-    )  # type: ignore[arg-type]
+def run(
+    bowl: Any,
+    *,
+    until: Any = lambda errors: False,
+    record: Any = lambda losses: None,
+    save: Any = lambda state: None,
+    resumed: Any = None,
+    **options: Any,
+) -> int:
+    """Descend from (1, 1, 1); the number of epochs."""
+    given = {"solver": "adam", "learning_rate": 0.05, "min_decrease": 0.0, "max_epochs": 95}
+    start, chosen = torch.ones(3), make_options(given | options)
+    return descend(bowl, start, until, options=chosen, record=record, save=save, resumed=resumed)
 
 
 def test_the_best_weights_on_validation_are_left() -> None:
     bowl, rows = Bowl(best_on_validation=0.5), []
-    assert run(bowl, rows=rows) == len(rows) > WINDOW
+    assert run(bowl, record=rows.append) == len(rows) > WINDOW
     losses = [row["validation_loss"] for row in rows]
     assert min(losses) < losses[-1]
     assert bowl.losses(bowl.kept[-1])["validation_loss"] == min(losses)
@@ -61,7 +65,7 @@ def test_the_best_weights_are_left_when_interrupted() -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(bowl, rows=SimpleNamespace(append=interrupt))
+        run(bowl, record=interrupt)
     assert bowl.losses(bowl.kept[-1])["validation_loss"] == min(
         row["validation_loss"] for row in rows[:-1]
     )
@@ -99,8 +103,8 @@ def test_a_stage_ends_when_little_is_gained() -> None:
 def test_a_stage_goes_on_to_the_same_end(solver: str) -> None:
     whole, states, rows = Bowl(0.5), [], []
     options = {"solver": solver, "learning_rate": 0.01, "max_epochs": 25}
-    run(whole, save=lambda state: states.append(deepcopy(state)), rows=rows, **options)
+    run(whole, save=lambda state: states.append(deepcopy(state)), record=rows.append, **options)
     resumed, after = Bowl(0.5), []
-    assert run(resumed, resumed=states[0], rows=after, **options) == 25
+    assert run(resumed, resumed=states[0], record=after.append, **options) == 25
     assert after == rows[WINDOW:]
     assert torch.equal(resumed.kept[-1], whole.kept[-1])

@@ -85,11 +85,8 @@ class Codec:
 
     def _encode(self, fields: np.ndarray) -> np.ndarray:
         result = self.network(*self._tensors(fields))
-        return (
-            torch.cat([result.flat_codes(level) for level in range(self.pyramid.levels)])
-            .T.cpu()
-            .numpy()
-        )
+        codes = [result.flat_codes(level) for level in range(self.pyramid.levels)]
+        return torch.cat(codes).T.cpu().numpy()
 
     def _tensors(self, fields: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Centred and scaled snapshots as the network reads them."""

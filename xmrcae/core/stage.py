@@ -62,7 +62,8 @@ class Objective:
         value, errors = self.evaluation.objective(
             self.training, self.level, power=power, omega=self.omega, anchor=self.anchor
         )
-        gradients = [parameter.grad.flatten() for parameter in network.parameters()]  # type: ignore[union-attr]
+        parameters = network.parameters()
+        gradients = [each.grad.flatten() for each in parameters]  # type: ignore[union-attr]
         together = torch.cat([value[None], *gradients]).cpu()  # one copy from the device
         return Evaluated(float(together[0]), together[1:], errors)
 

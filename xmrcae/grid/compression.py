@@ -251,7 +251,8 @@ def level_data(
             pyramid.x.positions(level)[pyramid.x.inside(level)],
         ]
         samples = np.moveaxis(values, -1, 0)
-        result.append(LevelData(samples, compressed.one, has, counts, weight * shared, compressed.rank, left_out))
+        weight *= shared
+        result.append(LevelData(samples, compressed.one, has, counts, weight, compressed.rank, left_out))
     return result
 
 
@@ -262,7 +263,7 @@ def _on_levels(values: np.ndarray, has_data: np.ndarray, pyramid: Pyramid, stand
 
 
 def variance_left_out(compressed: Compressed) -> float:
-    """The share of the snapshots' variance, scaled and over all pixels, that the samples leave out."""
+    """The share of the snapshots' variance, over all pixels, that the samples leave out."""
     vectors = compressed.samples[1:]  # all but the mean
     kept = sum(float(np.square(vector, dtype=np.float64).sum()) for vector in vectors)
     lost = float(compressed.lost.sum()) * float(compressed.one @ compressed.one)

@@ -31,6 +31,7 @@ from .labels import (
 from .tree_file import read_tree, write_tree
 
 if TYPE_CHECKING:
+    from ..fitted import Fitted
     from ..model import MrCAE
 
 FORMAT, FORMAT_VERSION = "xmrcae-model", 2
@@ -145,14 +146,44 @@ def _to_tree(model: MrCAE) -> xr.DataTree:
     import torch
 
     fitted = model.fitted
-    pyramid, network = fitted.inference.pyramid, fitted.inference.network
-    state, grid, standard = network.state(), pyramid.grid, fitted.standard
-    on_grid, grid_record = coordinates_to_plain(grid.coords, ())
+    network, state = fitted.inference.network, fitted.inference.network.state()
+    on_grid, grid_record = coordinates_to_plain(fitted.inference.pyramid.grid.coords, ())
     samples = fitted.split.coords.to_dataset()
     on_samples, split_record = coordinates_to_plain(samples, fitted.sample)
     labels = [fitted.split.values == label for label in LABELS]
     part = np.select(labels, range(len(LABELS))).astype("int8")
-    about = {
+    split = {PART: ([split_record["dims"][dim] for dim in fitted.split.dims], part)}
+    about = _about(fitted, state) | {
+        "grid_coordinates": grid_record,
+        "split_coordinates": split_record,
+    }
+    versions = {"torch": torch.__version__, "xarray": xr.__version__, "numpy": np.__version__}
+    attrs = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "xmrcae_version": __version__,
+        "xmrcae_model": fitted.id,
+        "xmrcae_options": fitted.options_json,
+        "partial": int(model.partial),
+        "about": json.dumps(about),
+        "versions": json.dumps(versions),
+    }
+    nodes = {
+        "/": xr.Dataset(attrs=attrs),
+        "/grid": xr.Dataset(on_grid),
+        "/standard": _standard_to_dataset(fitted.standard),
+        "/history": fitted.history,
+        "/split": xr.Dataset(on_samples | split),
+    }
+    bottleneck = network.storable[0].cpu().numpy()
+    return xr.DataTree.from_dict(nodes | _network_to_datasets(state, bottleneck))
+
+
+def _about(fitted: Fitted, state: NetworkState) -> dict[str, Any]:
+    """Everything that is no array, as JSON holds it."""
+    pyramid = fitted.inference.pyramid
+    grid = pyramid.grid
+    return {
         "variables": fitted.variables,
         "attrs": [attributes_to_json(attrs) for attrs in fitted.attrs],
         "is_dataset": fitted.is_dataset,
@@ -172,34 +203,11 @@ def _to_tree(model: MrCAE) -> xr.DataTree:
         "widening": state.widening,
         "activation": state.activation,
         "anchor": state.anchor,
-        "monthly": standard.monthly,
-        "fill": standard.fill,
+        "monthly": fitted.standard.monthly,
+        "fill": fitted.standard.fill,
         "groups": [len(masks) for masks in state.masks],
         "history": list(fitted.history.data_vars),
-        "grid_coordinates": grid_record,
-        "split_coordinates": split_record,
     }
-    versions = {"torch": torch.__version__, "xarray": xr.__version__, "numpy": np.__version__}
-    attrs = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "xmrcae_version": __version__,
-        "xmrcae_model": fitted.id,
-        "xmrcae_options": fitted.options_json,
-        "partial": int(model.partial),
-        "about": json.dumps(about),
-        "versions": json.dumps(versions),
-    }
-    split = {PART: ([split_record["dims"][dim] for dim in fitted.split.dims], part)}
-    nodes = {
-        "/": xr.Dataset(attrs=attrs),
-        "/grid": xr.Dataset(on_grid),
-        "/standard": _standard_to_dataset(standard),
-        "/history": fitted.history,
-        "/split": xr.Dataset(on_samples | split),
-    }
-    bottleneck = network.storable[0].cpu().numpy()
-    return xr.DataTree.from_dict(nodes | _network_to_datasets(state, bottleneck))
 
 
 def _standard_to_dataset(standard: Standard) -> xr.Dataset:
