@@ -78,7 +78,7 @@ def assert_same_errors(network, one_set, other_set, *, tolerance):
 def assert_same_bits(found, other):
     """Compare everything that training reads of two training sets."""
     for a, b in zip(found.training + found.validation, other.training + other.validation, strict=True):
-        for name in ("samples", "one", "has_data", "counts", "weights"):
+        for name in ("samples", "constant", "has_data", "counts", "weights"):
             np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name, strict=True)
         assert a.rank == b.rank
     np.testing.assert_array_equal(found.standard.centre, other.standard.centre)
