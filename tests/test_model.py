@@ -14,8 +14,8 @@ from helpers import make_field, make_two_variables
 
 import xmrcae
 from xmrcae.core import solvers
+from xmrcae.core.checkpoint import Checkpoint
 from xmrcae.core.training import Trainer
-from xmrcae.io.checkpoint import Checkpoint
 
 QUICK = {"max_epochs": 5, "progress": False}
 
