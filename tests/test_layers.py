@@ -212,7 +212,7 @@ def test_new_filters_span_the_patches_of_the_residual():
 
 def dense(matrix, weights):
     """A(w) as a dense array."""
-    return matrix.gather(weights, torch.eye(matrix.shape[1], dtype=weights.dtype))
+    return matrix.gather(weights[None], torch.eye(matrix.shape[1], dtype=weights.dtype))[0]
 
 
 @pytest.mark.parametrize("factors", [None, torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0], dtype=torch.float64)])
@@ -220,7 +220,7 @@ def test_scatter_is_the_adjoint_of_gather(factors):
     entries = [torch.tensor(e) for e in ([0, 0, 1, 2, 2], [3, 1, 1, 0, 3], [0, 1, 1, 0, 2])]
     matrix = StencilMatrix(*entries, (3, 4), 3, factors)
     weights = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
-    transposed = matrix.scatter(weights, torch.eye(3, dtype=torch.float64))
+    transposed = matrix.scatter(weights[None], torch.eye(3, dtype=torch.float64)[None])
     torch.testing.assert_close(transposed, dense(matrix, weights).T)
 
 
@@ -231,7 +231,8 @@ def test_weight_gradient_is_the_derivative_of_the_product(factors):
     generator = torch.Generator().manual_seed(0)
     cells, pixels = (torch.randn(n, 6, generator=generator, dtype=torch.float64) for n in (3, 4))
     expected = [(cells * (dense(matrix, unit) @ pixels)).sum() for unit in torch.eye(3, dtype=torch.float64)]
-    torch.testing.assert_close(matrix.weight_gradient(cells, pixels), torch.stack(expected))
+    gradient = matrix.weight_gradient(cells[None], pixels)
+    torch.testing.assert_close(gradient[0], torch.stack(expected))
 
 
 def test_weight_gradient_of_more_entries_than_places():
@@ -239,7 +240,8 @@ def test_weight_gradient_of_more_entries_than_places():
     matrix = StencilMatrix(*entries, (1, 2), 3)
     cells, pixels = torch.tensor([[2.0, -1.0]]), torch.tensor([[1.0, 3.0], [0.5, 4.0]])
     expected = [(cells * (dense(matrix, unit) @ pixels)).sum() for unit in torch.eye(3)]
-    torch.testing.assert_close(matrix.weight_gradient(cells, pixels), torch.stack(expected))
+    gradient = matrix.weight_gradient(cells[None], pixels)
+    torch.testing.assert_close(gradient[0], torch.stack(expected))
 
 
 def test_a_bottleneck_of_one_cell():

@@ -1,6 +1,8 @@
-"""What a level is made of: its deepening and the groups of filters that widen it (paper, section 1).
+"""What a level is made of: its deepening and the groups that widen it (paper, section 1).
 
-Forward and adjoint are written out one below the other. Fields are tensors (variable * pixel, sample).
+Forward and adjoint are written out one below the other. Fields are tensors (variable * pixel,
+sample). A sample is a combination of snapshots; `constant`, (sample,), is the same combination of
+ones, and what biases are multiplied with.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..handover import BILINEAR, RESTRICTIONS
-from .matrices import StencilMatrix, coastal_shares, grid_matrix, stencil_entries
+from .matrices import Stencil, coastal_shares, grid_matrix, stencil_entries, stencils
 
 
 def _parameter(values: Tensor, noise: float, generator: torch.Generator) -> nn.Parameter:
@@ -29,10 +31,11 @@ def _accumulate(parameter: Tensor, gradient: Tensor) -> None:
 class Deepening(nn.Module):
     """d o f o c of (2.1): one filter down and one up for each variable, variables kept apart.
 
-    The decoder's coarse input is extended by one replicated cell on each side and two fine cells are cut off, so
-    that its outermost ring gets what the inside gets: bilinear prolongation keeps constants everywhere. The encoder
-    reads at the coast as restriction does, over the pixels that have data, so that a level added untrained hands the
-    level below it the very data that this was trained on.
+    The decoder's coarse input is extended by one replicated cell on each side and two fine cells
+    are cut off, so that its outermost ring gets what the inside gets: bilinear prolongation keeps
+    constants everywhere. The encoder reads at the coast as restriction does, over the pixels that
+    have data, so that a level added untrained hands the level below it the very data that this was
+    trained on.
 
     Parameters
     ----------
@@ -41,13 +44,21 @@ class Deepening(nn.Module):
     cells : Tensor of bool, shape (variable, y, x)
         Cells of the encoding grid that exist: all of them but in the bottleneck.
     encodes : bool
-        Whether the encoder has weights of its own. If not, it stays the restriction that it would start from.
+        Whether the encoder has weights of its own. If not, it stays the restriction that it would
+        start from.
     """
 
     def __init__(
-        self, has_data: Tensor, cells: Tensor, restriction: str, noise: float, generator: torch.Generator,
-        dtype: torch.dtype, *, encodes: bool,
-    ) -> None:  # fmt: skip
+        self,
+        has_data: Tensor,
+        cells: Tensor,
+        restriction: str,
+        noise: float,
+        generator: torch.Generator,
+        dtype: torch.dtype,
+        *,
+        encodes: bool,
+    ) -> None:
         super().__init__()
         shape = (has_data.shape[1], has_data.shape[2])
         self.cells: Tensor
@@ -55,9 +66,8 @@ class Deepening(nn.Module):
         variables, n_pixels, device = len(cells), shape[0] * shape[1], cells.device
         self.variable_of_cell = cells.nonzero()[:, 0]
         self.variable_of_pixel = torch.arange(variables, device=device).repeat_interleave(n_pixels)
-        self.encoder_matrix = grid_matrix(
-            shape, cells, margin=0, factors=coastal_shares(has_data, RESTRICTIONS[restriction]).to(dtype)
-        )
+        shares = coastal_shares(has_data, RESTRICTIONS[restriction]).to(dtype)
+        self.encoder_matrix = grid_matrix(shape, cells, margin=0, factors=shares)
         self.decoder_matrix = grid_matrix(shape, cells, margin=1)
 
         def start(stencil: np.ndarray) -> Tensor:
@@ -70,40 +80,47 @@ class Deepening(nn.Module):
             self.encoder_weight = _parameter(start(RESTRICTIONS[restriction]), noise, generator)
             self.encoder_bias = _parameter(zeros, noise, generator)
         else:
-            self.register_buffer("encoder_weight", start(RESTRICTIONS[restriction]), persistent=False)
+            weight = start(RESTRICTIONS[restriction])
+            self.register_buffer("encoder_weight", weight, persistent=False)
             self.register_buffer("encoder_bias", zeros, persistent=False)
         self.decoder_weight = _parameter(start(BILINEAR), noise, generator)
         self.decoder_bias = _parameter(zeros, noise, generator)
 
-    def encode(self, fine: Tensor, one: Tensor) -> Tensor:
+    def encode(self, fine: Tensor, constant: Tensor) -> Tensor:
         """C: (pixel, sample) to (cell, sample)."""
-        cells = self.encoder_matrix.gather(self.encoder_weight, fine)
-        return cells.addr_(self.encoder_bias.index_select(0, self.variable_of_cell), one)
+        cells = self.encoder_matrix.gather(self.encoder_weight[None], fine)[0]
+        return cells.addr_(self.encoder_bias.index_select(0, self.variable_of_cell), constant)
 
-    def encode_adjoint(self, fine: Tensor, one: Tensor, gradient: Tensor) -> None:
+    def encode_adjoint(self, fine: Tensor, constant: Tensor, gradient: Tensor) -> None:
         """Add to the gradients of C."""
-        _accumulate(self.encoder_weight, self.encoder_matrix.weight_gradient(gradient, fine))
-        _accumulate(self.encoder_bias, torch.zeros_like(self.encoder_bias).index_add_(
-            0, self.variable_of_cell, gradient @ one))  # fmt: skip
+        matrix, bias = self.encoder_matrix, self.encoder_bias
+        _accumulate(self.encoder_weight, matrix.weight_gradient(gradient[None], fine))
+        by_cell = matrix.along_samples(gradient, constant)
+        _accumulate(bias, matrix.sum_by(by_cell, self.variable_of_cell, len(bias)))
 
     def encode_transpose(self, cells: Tensor) -> Tensor:
         """C^T: from the gradient by the cells to that by the pixels."""
-        return self.encoder_matrix.scatter(self.encoder_weight, cells)
+        return self.encoder_matrix.scatter(self.encoder_weight[None], cells[None])
 
-    def decode(self, cells: Tensor, one: Tensor) -> Tensor:
+    def decode(self, cells: Tensor, constant: Tensor) -> Tensor:
         """D: (cell, sample) to (pixel, sample)."""
-        fine = self.decoder_matrix.scatter(self.decoder_weight, cells)
-        return fine.addr_(self.decoder_bias.index_select(0, self.variable_of_pixel), one)
+        bias = self.decoder_bias.index_select(0, self.variable_of_pixel)
+        weight = self.decoder_weight[None]
+        return self.decoder_matrix.scatter(weight, cells[None], bias=(bias, constant))
 
-    def decode_adjoint(self, cells: Tensor, one: Tensor, gradient: Tensor) -> Tensor:
+    def decode_adjoint(self, cells: Tensor, constant: Tensor, gradient: Tensor) -> Tensor:
         """Add to the gradients of D; hand on the gradient by its input."""
-        _accumulate(self.decoder_weight, self.decoder_matrix.weight_gradient(cells, gradient))
-        _accumulate(self.decoder_bias, (gradient @ one).reshape(len(self.decoder_bias), -1).sum(1))
-        return self.decoder_matrix.gather(self.decoder_weight, gradient)
+        matrix, bias = self.decoder_matrix, self.decoder_bias
+        _accumulate(self.decoder_weight, matrix.weight_gradient(cells[None], gradient))
+        by_pixel = matrix.along_samples(gradient, constant)
+        _accumulate(bias, by_pixel.reshape(len(bias), -1).sum(1))
+        return matrix.gather(self.decoder_weight[None], gradient)[0]
 
 
 class Group(nn.Module):
-    """w of (2.2): filters that act on the active cells of their mask, and, bias too, on the pixels under those only.
+    """w of (2.2): filters on the active cells of a mask.
+
+    They change, bias too, only the group's footprint: the pixels under the active cells.
 
     Parameters
     ----------
@@ -120,9 +137,18 @@ class Group(nn.Module):
     """
 
     def __init__(
-        self, shape: tuple[int, int], mask: Tensor, readable: Tensor, channels: int, noise: float,
-        generator: torch.Generator, dtype: torch.dtype, activation: str | None, *, encodes: bool,
-    ) -> None:  # fmt: skip
+        self,
+        shape: tuple[int, int],
+        mask: Tensor,
+        readable: Tensor,
+        channels: int,
+        noise: float,
+        generator: torch.Generator,
+        dtype: torch.dtype,
+        activation: str | None,
+        *,
+        encodes: bool,
+    ) -> None:
         super().__init__()
         self.mask: Tensor
         self.register_buffer("mask", mask, persistent=False)
@@ -131,15 +157,17 @@ class Group(nn.Module):
         n_pixels = shape[0] * shape[1]
         active = mask.nonzero()
         pixels = stencil_entries(active, shape)
-        pixels = torch.cat([pixels + v * n_pixels for v in range(variables)], 1)  # (cell, tap), all on the grid
+        # (cell, variable * tap); under an active cell, all of them are on the grid
+        pixels = torch.cat([pixels + v * n_pixels for v in range(variables)], 1)
         self.footprint, local = torch.unique(pixels, return_inverse=True)
         self.variable_of_pixel = self.footprint // n_pixels
         rows = torch.arange(len(active), device=device)[:, None].expand(pixels.shape)
         taps = torch.arange(9 * variables, device=device).expand(pixels.shape)
         size = (len(active), len(self.footprint))
 
-        def matrix(keep: Tensor) -> StencilMatrix:
-            return StencilMatrix(rows[keep], local[keep], taps[keep], size, 9 * variables)
+        def matrix(keep: Tensor) -> Stencil:
+            entries = rows[keep], local[keep], taps[keep]
+            return stencils(device.type)(*entries, size, 9 * variables)
 
         self.encoder_matrix = matrix(readable.reshape(-1)[pixels])
         self.decoder_matrix = matrix(torch.ones_like(pixels, dtype=torch.bool))
@@ -149,7 +177,8 @@ class Group(nn.Module):
             self.encoder_weight = _parameter(zeros, noise, generator)
             self.encoder_bias = _parameter(zeros[:, 0], noise, generator)
         self.decoder_weight = _parameter(zeros, noise, generator)
-        self.decoder_bias = _parameter(torch.zeros(variables, dtype=dtype, device=device), noise, generator)
+        bias = torch.zeros(variables, dtype=dtype, device=device)
+        self.decoder_bias = _parameter(bias, noise, generator)
 
     @property
     def channels(self) -> int:
@@ -167,74 +196,76 @@ class Group(nn.Module):
 
     @torch.no_grad()
     def directions(self, blocks: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
-        """What tells most, linearly, of the residual around each active cell, (direction, tap), the first first.
+        """Find what tells most of the residual around active cells, strongest first.
 
-        These are the leading directions of the regression of 3x3 patches of the residual on patches of what the
-        filters read; where they read the residual itself, the leading singular vectors of its patches.
+        These are the leading directions, (direction, tap), of the regression of 3x3 patches of the
+        residual on patches of what the filters read; where they read the residual itself, the
+        leading singular vectors of its patches.
 
         Parameters
         ----------
         blocks : iterable of pairs of Tensor, shape (footprint, sample)
-            What the filters read, and what the level has not yet reconstructed, for some samples each.
+            What the filters read, and what the level has not yet reconstructed, for some samples
+            each.
         """
         weight = self.decoder_weight
         taps = torch.eye(self.encoder_matrix.n_taps, dtype=weight.dtype, device=weight.device)
-        variance, covariance = torch.zeros(2, len(taps), len(taps), dtype=torch.float64, device=weight.device)
+        size = 2, len(taps), len(taps)
+        variance, covariance = torch.zeros(size, dtype=torch.float64, device=weight.device)
         for read, residual in blocks:
             for pair in zip(read.split(8, dim=1), residual.split(8, dim=1), strict=True):
-                patches, targets = (
-                    torch.stack([self.encoder_matrix.gather(tap, part).reshape(-1) for tap in taps]) for part in pair
-                )
+                codes = [self.encoder_matrix.gather(taps, part) for part in pair]
+                patches, targets = (code.flatten(1) for code in codes)  # (tap, cell * sample)
                 variance += (patches @ patches.T).double()
                 covariance += (targets @ patches.T).double()
+        variance, covariance = variance.cpu(), covariance.cpu()  # too small for a GPU
         values, vectors = torch.linalg.eigh(variance)
         whitening = vectors / values.clamp_min(values[-1] * 1e-6 + 1e-30).sqrt()
         directions = torch.linalg.svd(covariance @ whitening)[2] @ whitening.T
         directions /= directions.norm(dim=1, keepdim=True).clamp_min(1e-30)
         directions *= torch.sign(directions.gather(1, directions.abs().argmax(1, keepdim=True)))
-        return directions.to(weight.dtype)
+        return directions.to(weight)
 
     @torch.no_grad()
     def start_from(self, directions: Tensor) -> None:
-        """Let the encoder read, or without one the decoder write, these directions, (direction, tap)."""
+        """Let the encoder, or without one the decoder, start from (direction, tap)."""
         weight = self.encoder_weight if self.encodes else self.decoder_weight
         weight[: len(directions)] = directions[: len(weight)]
 
-    def encode(self, footprint: Tensor, one: Tensor) -> Tensor:
+    def encode(self, footprint: Tensor, constant: Tensor) -> Tensor:
         """M C: (footprint, sample) to (channel, cell, sample)."""
-        code = torch.stack([self.encoder_matrix.gather(weight, footprint) for weight in self.encoder_weight])
-        code += self.encoder_bias[:, None, None] * one
+        code = self.encoder_matrix.gather(self.encoder_weight, footprint)
+        code += self.encoder_bias[:, None, None] * constant
         return code.relu_() if self.activation == "relu" else code
 
-    def encode_adjoint(self, footprint: Tensor, one: Tensor, code: Tensor, gradient: Tensor) -> Tensor:
+    def encode_adjoint(
+        self,
+        footprint: Tensor,
+        constant: Tensor,
+        code: Tensor,
+        gradient: Tensor,
+    ) -> Tensor:
         """Add to the gradients of M C; hand on the gradient before the activation."""
         if self.activation == "relu":
             gradient = gradient * (code > 0)
-        weight = [self.encoder_matrix.weight_gradient(channel, footprint) for channel in gradient]
-        _accumulate(self.encoder_weight, torch.stack(weight))
-        _accumulate(self.encoder_bias, (gradient @ one).sum(1))
+        matrix = self.encoder_matrix
+        _accumulate(self.encoder_weight, matrix.weight_gradient(gradient, footprint))
+        _accumulate(self.encoder_bias, matrix.along_samples(gradient, constant).sum(1))
         return gradient
 
     def encode_transpose(self, code: Tensor) -> Tensor:
         """(M C)^T: from the gradient by the codes to that by the footprint."""
-        return self._sum(self.encoder_matrix, self.encoder_weight, code)
+        return self.encoder_matrix.scatter(self.encoder_weight, code)
 
-    def decode(self, code: Tensor, one: Tensor) -> Tensor:
+    def decode(self, code: Tensor, constant: Tensor) -> Tensor:
         """D: (channel, cell, sample) to (footprint, sample)."""
-        footprint = self._sum(self.decoder_matrix, self.decoder_weight, code)
-        return footprint.addr_(self.decoder_bias.index_select(0, self.variable_of_pixel), one)
+        bias = self.decoder_bias.index_select(0, self.variable_of_pixel)
+        return self.decoder_matrix.scatter(self.decoder_weight, code, bias=(bias, constant))
 
-    def decode_adjoint(self, code: Tensor, one: Tensor, gradient: Tensor) -> Tensor:
+    def decode_adjoint(self, code: Tensor, constant: Tensor, gradient: Tensor) -> Tensor:
         """Add to the gradients of D; hand on the gradient by its input."""
-        weight = [self.decoder_matrix.weight_gradient(channel, gradient) for channel in code]
-        _accumulate(self.decoder_weight, torch.stack(weight))
-        _accumulate(self.decoder_bias, torch.zeros_like(self.decoder_bias).index_add_(
-            0, self.variable_of_pixel, gradient @ one))  # fmt: skip
-        return torch.stack([self.decoder_matrix.gather(weight, gradient) for weight in self.decoder_weight])
-
-    @staticmethod
-    def _sum(matrix: StencilMatrix, weights: Tensor, cells: Tensor) -> Tensor:
-        total = matrix.scatter(weights[0], cells[0])
-        for weight, channel in zip(weights[1:], cells[1:], strict=True):
-            total += matrix.scatter(weight, channel)
-        return total
+        matrix, bias = self.decoder_matrix, self.decoder_bias
+        _accumulate(self.decoder_weight, matrix.weight_gradient(code, gradient))
+        by_pixel = matrix.along_samples(gradient, constant)
+        _accumulate(bias, matrix.sum_by(by_pixel, self.variable_of_pixel, len(bias)))
+        return matrix.gather(self.decoder_weight, gradient)

@@ -1,14 +1,17 @@
 """Stencils of stride 2 as sparse matrices.
 
-A filter of 3x3 weights acts between the pixels of a level and the cells of its encoding grid. Written as a sparse
-matrix A(w), the filter reads cells = A(w) pixels, its transposed convolution writes pixels = A(w)^T cells, and the
-derivative by w is a sampled product of the two. Rows exist for active cells only, so cost follows the active cells.
-Fields lie along the first axis and samples along the second, which makes every product one pass over memory.
+A filter of 3x3 weights acts between the pixels of a level and the cells of its encoding grid.
+Written as a sparse matrix A(w), the filter reads cells = A(w) pixels, its transposed convolution
+writes pixels = A(w)^T cells, and the derivative by w is a sampled product of the two. Rows exist
+for active cells only, so cost follows the active cells. Fields lie along the first axis and
+samples along the second, which makes every product one pass over memory.
 """
 
 from __future__ import annotations
 
+import logging
 import warnings
+from functools import cache
 
 import numpy as np
 import scipy.sparse as sp
@@ -16,10 +19,20 @@ import torch
 from torch import Tensor
 
 from ..handover import BILINEAR
+from .tables import StencilTables, read_rows
 
-with warnings.catch_warnings():  # torch says once a process that CSR is in beta: let it say so here, unheard
+log = logging.getLogger("xmrcae")
+
+# torch warns once per process that CSR is in beta: make it do so here, where nobody sees it.
+with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    torch.sparse_csr_tensor(torch.tensor([0, 1]), torch.tensor([0]), torch.ones(1), (1, 1), check_invariants=True)
+    torch.sparse_csr_tensor(
+        torch.tensor([0, 1]),
+        torch.tensor([0]),
+        torch.ones(1),
+        (1, 1),
+        check_invariants=True,
+    )
 
 
 def _row_pointers(rows: Tensor, n_rows: int) -> Tensor:
@@ -33,7 +46,9 @@ def _csr(pointers: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, in
 
 
 class StencilMatrix:
-    """The matrix A(w) whose entry (cell, pixel) is the weight of one tap.
+    """The linear operator A(w) whose entry (cell, pixel) is the weight of one tap.
+
+    One operator serves any number of channels, each with weights of its own.
 
     Parameters
     ----------
@@ -48,9 +63,14 @@ class StencilMatrix:
     """
 
     def __init__(
-        self, cells: Tensor, pixels: Tensor, taps: Tensor, shape: tuple[int, int], n_taps: int,
+        self,
+        cells: Tensor,
+        pixels: Tensor,
+        taps: Tensor,
+        shape: tuple[int, int],
+        n_taps: int,
         factors: Tensor | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.shape, self.n_taps = shape, n_taps
         by_cell = torch.argsort(cells * shape[1] + pixels, stable=True)
         self._taps = taps[by_cell]
@@ -65,42 +85,173 @@ class StencilMatrix:
         self._factors = None if factors is None else factors[by_cell]
         self._factors_by_pixel = None if factors is None else factors[by_pixel]
 
-    def gather(self, weights: Tensor, pixels: Tensor) -> Tensor:
-        """A(w) pixels: the convolution, (pixel, sample) to (cell, sample)."""
-        values = weights.index_select(0, self._taps)
-        if self._factors is not None:
-            values *= self._factors
-        return _csr(self._cell_pointers, self._pixels, values, self.shape) @ pixels
+    def gather(self, weights: Tensor, pixels: Tensor, *, rows: Tensor | None = None) -> Tensor:
+        """Compute A(w) pixels: the convolution.
 
-    def scatter(self, weights: Tensor, cells: Tensor) -> Tensor:
-        """A(w)^T cells: the transposed convolution, (cell, sample) to (pixel, sample)."""
+        Parameters
+        ----------
+        weights : Tensor, shape (channel, tap)
+            Weights of each channel.
+        pixels : Tensor, shape (pixel, sample)
+            What all channels read.
+        rows : Tensor of int64, shape (pixel,), optional
+            Where in `pixels` the operator's pixels are, if it is a field of more rows.
+
+        Returns
+        -------
+        Tensor, shape (channel, cell, sample)
+            A(w) pixels for each channel.
+        """
+        pixels = pixels if rows is None else pixels.index_select(0, rows)
+        cells = []
+        for channel in weights:
+            values = channel.index_select(0, self._taps)
+            if self._factors is not None:
+                values *= self._factors
+            cells.append(_csr(self._cell_pointers, self._pixels, values, self.shape) @ pixels)
+        return _stacked(cells)
+
+    def scatter(
+        self,
+        weights: Tensor,
+        cells: Tensor,
+        *,
+        bias: tuple[Tensor, Tensor] | None = None,
+        into: Tensor | None = None,
+        rows: Tensor | None = None,
+        sign: int = 1,
+    ) -> Tensor:
+        """Compute A(w)^T cells: the transposed convolution, summed over channels.
+
+        Parameters
+        ----------
+        weights : Tensor, shape (channel, tap)
+            Weights of each channel.
+        cells : Tensor, shape (channel, cell, sample)
+            What each channel spreads.
+        bias : (Tensor, Tensor), shapes (pixel,) and (sample,), optional
+            Two vectors whose outer product is added.
+        into : Tensor, shape (row, sample), optional
+            A field that the result is added to in place.
+        rows : Tensor of int64, shape (pixel,), optional
+            With `into`: the rows of that field that are the operator's pixels, each once.
+        sign : {1, -1}
+            With `into`: -1 takes the result away.
+
+        Returns
+        -------
+        Tensor, shape (pixel, sample)
+            The result, or `into`.
+        """
+        total = self._transposed(weights[0], cells[0])
+        for channel, values in zip(weights[1:], cells[1:], strict=True):
+            total += self._transposed(channel, values)
+        if bias is not None:
+            total.addr_(*bias)
+        if into is None:
+            return total
+        assert rows is not None
+        return into.index_add_(0, rows, total, alpha=sign)
+
+    def _transposed(self, weights: Tensor, cells: Tensor) -> Tensor:
+        pointers, columns = self._pixel_pointers, self._cells
+        return _csr(pointers, columns, self._by_pixel(weights), self.shape[::-1]) @ cells
+
+    def _by_pixel(self, weights: Tensor) -> Tensor:
         values = weights.index_select(0, self._taps_by_pixel)
         if self._factors_by_pixel is not None:
             values *= self._factors_by_pixel
-        matrix = _csr(self._pixel_pointers, self._cells, values, (self.shape[1], self.shape[0]))
-        return matrix @ cells
+        return values
 
     def scattering(self, weights: Tensor) -> sp.csr_array:
-        """A(w)^T itself, (pixel, cell), in float64 on the host."""
-        values = weights.index_select(0, self._taps_by_pixel)
-        if self._factors_by_pixel is not None:
-            values *= self._factors_by_pixel
-        parts = (values.detach().double(), self._cells, self._pixel_pointers)
-        return sp.csr_array(tuple(part.cpu().numpy() for part in parts), shape=(self.shape[1], self.shape[0]))
+        """Give A(w)^T itself, for weights (tap,), as (pixel, cell), in float64 on the host."""
+        parts = (self._by_pixel(weights).detach().double(), self._cells, self._pixel_pointers)
+        return sp.csr_array(tuple(part.numpy() for part in parts), shape=self.shape[::-1])
 
-    def weight_gradient(self, cells: Tensor, pixels: Tensor) -> Tensor:
-        """The derivative of <cells, A(w) pixels> by w, shape (tap,)."""
+    def weight_gradient(
+        self,
+        cells: Tensor,
+        pixels: Tensor,
+        *,
+        rows: Tensor | None = None,
+    ) -> Tensor:
+        """Compute the derivative of <cells, A(w) pixels> by w for each channel.
+
+        Parameters
+        ----------
+        cells : Tensor, shape (channel, cell, sample)
+            A field of cells for each channel.
+        pixels : Tensor, shape (pixel, sample)
+            One field of pixels.
+        rows : Tensor of int64, shape (pixel,), optional
+            As in :meth:`gather`.
+
+        Returns
+        -------
+        Tensor, shape (channel, tap)
+            The derivative.
+        """
+        pixels = pixels if rows is None else pixels.index_select(0, rows)
+        return _stacked([self._weight_gradient(channel, pixels) for channel in cells])
+
+    def _weight_gradient(self, cells: Tensor, pixels: Tensor) -> Tensor:
         zeros = torch.zeros(len(self._taps), dtype=cells.dtype, device=cells.device)
         pattern = _csr(self._cell_pointers, self._pixels, zeros, self.shape)
         if len(zeros) <= self.shape[0] * self.shape[1]:
             products = torch.sparse.sampled_addmm(pattern, cells, pixels.t(), beta=0.0).values()
-        else:  # a bottleneck of one cell and its replicas, which torch refuses: several entries a place
+        else:  # a bottleneck of one cell and its replicas: torch refuses several entries a place
             rows = torch.repeat_interleave(self._cell_pointers.diff())
             products = (cells @ pixels.t())[rows, self._pixels.long()]
         if self._factors is not None:
             products *= self._factors
         ones = torch.ones_like(products)
-        return _csr(self._tap_pointers, self._entries_by_tap, ones, (self.n_taps, len(products))) @ products
+        size = (self.n_taps, len(products))
+        return _csr(self._tap_pointers, self._entries_by_tap, ones, size) @ products
+
+    read = staticmethod(read_rows)
+
+    @staticmethod
+    def along_samples(fields: Tensor, vector: Tensor) -> Tensor:
+        """Compute the scalar products of rows (..., sample) with a vector (sample,)."""
+        return fields @ vector
+
+    @staticmethod
+    def squares(fields: Tensor) -> Tensor:
+        """Sum the squares of rows (row, sample) over samples, (row,)."""
+        return torch.linalg.vecdot(fields, fields)
+
+    @staticmethod
+    def sum_by(values: Tensor, groups: Tensor, n_groups: int) -> Tensor:
+        """Sum values (row,) by the group of each row, (group,)."""
+        return values.new_zeros(n_groups).index_add_(0, groups, values)
+
+
+def _stacked(parts: list[Tensor]) -> Tensor:
+    return torch.stack(parts) if len(parts) > 1 else parts[0][None]
+
+
+Stencil = StencilMatrix | StencilTables
+
+
+@cache
+def stencils(device_type: str) -> type[Stencil]:
+    """Choose what computes the products of stencils on a kind of device.
+
+    Sparse matrices do on a CPU. On a GPU they may add in any order, and so give other bits each
+    time: there kernels take their place, or torch's index arithmetic where Triton is missing.
+    """
+    if device_type != "cuda":
+        return StencilMatrix
+    try:
+        from .kernels import StencilKernels
+    except ImportError:
+        log.warning(
+            "Triton is not installed: filters are computed by torch alone, which is much slower. "
+            "To mend it, install triton, in the version that this torch (%s) asks for",
+            torch.__version__,
+        )
+        return StencilTables
+    return StencilKernels
 
 
 def stencil_entries(cells: Tensor, shape: tuple[int, int]) -> Tensor:
@@ -125,8 +276,14 @@ def stencil_entries(cells: Tensor, shape: tuple[int, int]) -> Tensor:
     return torch.where(inside, rows * shape[1] + columns, -1).reshape(-1, 9)
 
 
-def grid_matrix(shape: tuple[int, int], cells: Tensor, *, margin: int, factors: Tensor | None = None) -> StencilMatrix:
-    """The matrix of one 3x3 filter a variable over a whole grid, variables kept apart.
+def grid_matrix(
+    shape: tuple[int, int],
+    cells: Tensor,
+    *,
+    margin: int,
+    factors: Tensor | None = None,
+) -> Stencil:
+    """The operator of one 3x3 filter a variable over a whole grid, variables kept apart.
 
     Parameters
     ----------
@@ -135,8 +292,8 @@ def grid_matrix(shape: tuple[int, int], cells: Tensor, *, margin: int, factors: 
     cells : Tensor of bool, shape (variable, y, x)
         Cells that exist; only these have a row.
     margin : {0, 1}
-        1 continues the cells by one replicated cell on each side, and so gives the outermost ring of a transposed
-        convolution what the inside gets.
+        1 continues the cells by one replicated cell on each side, and so gives the outermost ring
+        of a transposed convolution what the inside gets.
     factors : Tensor, shape (variable, cell, 9), optional
         What the weights of each cell are multiplied with, without a margin.
     """
@@ -144,10 +301,10 @@ def grid_matrix(shape: tuple[int, int], cells: Tensor, *, margin: int, factors: 
     n_pixels, n_cells, device = shape[0] * shape[1], int(cells.sum()), cells.device
     position = torch.full(cells.shape, -1, dtype=torch.int64, device=device)
     position[cells] = torch.arange(n_cells, device=device)
-    extended = torch.cartesian_prod(
-        torch.arange(-margin, rows + margin, device=device), torch.arange(-margin, columns + margin, device=device)
-    )
-    source = position[:, extended[:, 0].clamp(0, rows - 1), extended[:, 1].clamp(0, columns - 1)][:, :, None]
+    sides = (torch.arange(-margin, n + margin, device=device) for n in (rows, columns))
+    extended = torch.cartesian_prod(*sides)
+    row, column = extended[:, 0].clamp(0, rows - 1), extended[:, 1].clamp(0, columns - 1)
+    source = position[:, row, column][:, :, None]
     entries = stencil_entries(extended, shape)
     variable = torch.arange(variables, device=device)[:, None, None]
     keep = (source >= 0) & (entries >= 0)
@@ -155,26 +312,28 @@ def grid_matrix(shape: tuple[int, int], cells: Tensor, *, margin: int, factors: 
     taps = (torch.arange(9, device=device) + variable * 9).expand(keep.shape)[keep]
     size = (n_cells, variables * n_pixels)
     kept = None if factors is None else factors[keep]
-    return StencilMatrix(source.expand(keep.shape)[keep], pixels, taps, size, variables * 9, kept)
+    of_cell = source.expand(keep.shape)[keep]
+    return stencils(device.type)(of_cell, pixels, taps, size, variables * 9, kept)
 
 
 def encoding_shape(shape: tuple[int, int]) -> tuple[int, int]:
-    """Size of the encoding grid of a level of the given size: a 3x3 filter of stride 2 without padding."""
+    """Size of a level's encoding grid: that of a 3x3 filter of stride 2 without padding."""
     return (shape[0] - 1) // 2, (shape[1] - 1) // 2
 
 
 def coastal_shares(has_data: Tensor, stencil: np.ndarray) -> Tensor:
     """What restriction makes of a filter's nine weights in each cell, (variable, cell, 9).
 
-    Where some of the nine pixels have data, the others are left out, and what is left is divided by its share of the
-    restriction's weights. Where none has, the filter reads what stands there.
+    Where some of the nine pixels have data, the others are left out, and what is left is divided
+    by its share of the restriction's weights. Where none has, the filter reads what stands there.
     """
     variables, *shape = has_data.shape
     rows, columns = encoding_shape((shape[0], shape[1]))
     cells = torch.cartesian_prod(
         torch.arange(rows, device=has_data.device), torch.arange(columns, device=has_data.device)
     )
-    under = has_data.reshape(variables, -1)[:, stencil_entries(cells, (shape[0], shape[1]))].double()
+    entries = stencil_entries(cells, (shape[0], shape[1]))
+    under = has_data.reshape(variables, -1)[:, entries].double()
     share = under @ torch.as_tensor(stencil.ravel(), dtype=torch.float64, device=has_data.device)
     return torch.where(share[..., None] > 0, under / share.clamp_min(1e-9)[..., None], 1.0)
 
@@ -182,8 +341,9 @@ def coastal_shares(has_data: Tensor, stencil: np.ndarray) -> Tensor:
 class Prolongation:
     """Bilinear interpolation of a level onto the next finer one (A.2), without parameters.
 
-    At the border the coarse field is continued by one replicated cell. Where some of the coarse cells that a valid
-    pixel would read have no data (under injection), the weights of the others are divided by their sum.
+    At the border the coarse field is continued by one replicated cell. Where some of the coarse
+    cells that a valid pixel would read have no data (under injection), the weights of the others
+    are divided by their sum.
 
     Parameters
     ----------
@@ -194,17 +354,18 @@ class Prolongation:
     def __init__(self, coarse: Tensor, fine: Tensor, dtype: torch.dtype) -> None:
         shape = (fine.shape[1], fine.shape[2])
         self._matrix = grid_matrix(shape, torch.ones_like(coarse), margin=1)
-        self._weights = torch.as_tensor(BILINEAR.ravel(), dtype=dtype, device=fine.device).repeat(len(fine))
+        weights = torch.as_tensor(BILINEAR.ravel(), dtype=dtype, device=fine.device)
+        self._weights = weights.repeat(len(fine))[None]
         self._coarse = coarse.reshape(-1, 1).to(dtype)
-        share = self._matrix.scatter(self._weights, self._coarse)
+        share = self._matrix.scatter(self._weights, self._coarse[None])
         partial = (share > 0) & (share < 1) & fine.reshape(-1, 1)
         self._partial = partial[:, 0].nonzero()[:, 0]
         self._share = share[self._partial]
 
     def __call__(self, cells: Tensor) -> Tensor:
         """(variable * cell, sample) to (variable * pixel, sample)."""
-        fine = self._matrix.scatter(self._weights, cells)
+        fine = self._matrix.scatter(self._weights, cells[None])
         if len(self._partial):
-            known = self._matrix.scatter(self._weights, cells * self._coarse)
+            known = self._matrix.scatter(self._weights, (cells * self._coarse)[None])
             fine[self._partial] = known[self._partial] / self._share
         return fine

@@ -1,0 +1,376 @@
+"""The products of tables.py as Triton kernels, channels and variables in one launch.
+
+A program computes a block of a result, rows by samples, or a part of a sum; parts are added in a
+fixed order afterwards. Offsets into fields have 64 bits: at a million pixels and 350 samples, six
+variables make a field of more numbers than 32 bits can count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .tables import StencilTables
+
+#: Rows and samples of a block, and its warps: 1024 numbers, 8 for each thread. The narrow one is
+#: for few samples.
+WIDE, NARROW = (8, 128, 4), (32, 32, 4)
+
+#: Entries of a tap that one program adds, and how many of them at a time.
+SHARE, STEP = 16384, 4096
+
+# A kernel is compiled once for all of these. Samples and strides that are multiples of 16 have one
+# of their own: it loads four numbers at a time.
+SIZES = ["n_channels", "n_rows", "n_taps", "n_entries", "n_parts", "n_products", "sign"]
+
+
+@triton.jit
+def _block(program, n_rows, n_samples, ROWS: tl.constexpr, SAMPLES: tl.constexpr):
+    """Find the rows and samples of a block, and which of them exist."""
+    n_blocks = tl.cdiv(n_samples, SAMPLES)
+    row = program // n_blocks * ROWS + tl.arange(0, ROWS)
+    sample = program % n_blocks * SAMPLES + tl.arange(0, SAMPLES)
+    return row, sample, row < n_rows, (row < n_rows)[:, None] & (sample < n_samples)[None, :]
+
+
+@triton.jit
+def _at(field, row, stride, sample):
+    """Point at samples of rows of a field."""
+    return field + row.to(tl.int64)[:, None] * stride + sample[None, :]
+
+
+@triton.jit(do_not_specialize=SIZES)
+def _gather(
+    weights,
+    pixels,
+    rows,
+    index,
+    taps,
+    factors,
+    out,
+    n_channels,
+    n_rows,
+    n_samples,
+    n_taps,
+    pixel_stride,
+    out_stride,
+    WIDTH: tl.constexpr,
+    ROWS: tl.constexpr,
+    SAMPLES: tl.constexpr,
+):
+    # Channels run fastest: the pixels that they share are still in the cache.
+    channel = tl.program_id(0) % n_channels
+    program = tl.program_id(0) // n_channels
+    cell, sample, exists, inside = _block(program, n_rows, n_samples, ROWS, SAMPLES)
+    total = tl.zeros((ROWS, SAMPLES), out.dtype.element_ty)
+    for slot in tl.static_range(WIDTH):
+        entry = cell * WIDTH + slot
+        pixel = tl.load(index + entry, mask=exists, other=-1)
+        there = pixel >= 0
+        tap = tl.load(taps + entry, mask=there, other=0)
+        value = tl.load(weights + channel * n_taps + tap, mask=there, other=0)
+        if factors is not None:
+            value *= tl.load(factors + entry, mask=there, other=0)
+        if rows is not None:
+            pixel = tl.load(rows + pixel, mask=there, other=0)
+        mask = inside & there[:, None]
+        source = _at(pixels, pixel, pixel_stride, sample)
+        total += value[:, None] * tl.load(source, mask=mask, other=0)
+    tl.store(_at(out, channel * n_rows + cell, out_stride, sample), total, mask=inside)
+
+
+@triton.jit(do_not_specialize=SIZES)
+def _scatter(
+    weights,
+    cells,
+    index,
+    taps,
+    factors,
+    bias,
+    constant,
+    rows,
+    out,
+    n_rows,
+    n_samples,
+    n_taps,
+    channel_stride,
+    cell_stride,
+    out_stride,
+    sign,
+    CHANNELS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    ADD: tl.constexpr,
+    ROWS: tl.constexpr,
+    SAMPLES: tl.constexpr,
+):
+    program = tl.program_id(0)
+    pixel, sample, exists, inside = _block(program, n_rows, n_samples, ROWS, SAMPLES)
+    total = tl.zeros((ROWS, SAMPLES), out.dtype.element_ty)
+    if bias is not None:
+        level = tl.load(bias + pixel, mask=exists, other=0)
+        factor = tl.load(constant + sample, mask=sample < n_samples, other=0)
+        total += level[:, None] * factor[None, :]
+    for _ in tl.static_range(CHANNELS):
+        for slot in tl.static_range(WIDTH):
+            entry = pixel * WIDTH + slot
+            cell = tl.load(index + entry, mask=exists, other=-1)
+            there = cell >= 0
+            tap = tl.load(taps + entry, mask=there, other=0)
+            value = tl.load(weights + tap, mask=there, other=0)
+            if factors is not None:
+                value *= tl.load(factors + entry, mask=there, other=0)
+            mask = inside & there[:, None]
+            source = _at(cells, cell, cell_stride, sample)
+            total += value[:, None] * tl.load(source, mask=mask, other=0)
+        cells += channel_stride
+        weights += n_taps
+    if rows is not None:
+        pixel = tl.load(rows + pixel, mask=exists, other=0)
+    target = _at(out, pixel, out_stride, sample)
+    if ADD:
+        total = tl.load(target, mask=inside) + sign * total
+    tl.store(target, total, mask=inside)
+
+
+@triton.jit(do_not_specialize=SIZES)
+def _products(
+    cells,
+    pixels,
+    rows,
+    index,
+    factors,
+    out,
+    n_channels,
+    n_rows,
+    n_samples,
+    channel_stride,
+    cell_stride,
+    pixel_stride,
+    WIDTH: tl.constexpr,
+    ROWS: tl.constexpr,
+    SAMPLES: tl.constexpr,
+):
+    """Sum cell times pixel over the samples of a block: (channel, part, cell, slot)."""
+    channel = tl.program_id(0) % n_channels
+    program = tl.program_id(0) // n_channels
+    cell, sample, exists, inside = _block(program, n_rows, n_samples, ROWS, SAMPLES)
+    n_parts = tl.cdiv(n_samples, SAMPLES)
+    cells += channel.to(tl.int64) * channel_stride
+    gradient = tl.load(_at(cells, cell, cell_stride, sample), mask=inside, other=0)
+    out += (channel * n_parts + program % n_parts).to(tl.int64) * n_rows * WIDTH
+    for slot in tl.static_range(WIDTH):
+        entry = cell * WIDTH + slot
+        pixel = tl.load(index + entry, mask=exists, other=-1)
+        there = pixel >= 0
+        if rows is not None:
+            pixel = tl.load(rows + pixel, mask=there, other=0)
+        source = _at(pixels, pixel, pixel_stride, sample)
+        field = tl.load(source, mask=inside & there[:, None], other=0)
+        product = tl.sum(gradient * field, 1)
+        if factors is not None:
+            product *= tl.load(factors + entry, mask=there, other=0)
+        tl.store(out + entry, product, mask=exists)
+
+
+@triton.jit(do_not_specialize=SIZES)
+def _sum_by_tap(
+    products,
+    entries,
+    out,
+    n_taps,
+    n_entries,
+    n_parts,
+    n_products,
+    SHARE: tl.constexpr,
+    STEP: tl.constexpr,
+):
+    """Sum a share of the products (channel, part, entry) of a tap: (channel, tap, share)."""
+    n_shares = tl.cdiv(n_entries, SHARE)
+    share = tl.program_id(0) % n_shares
+    tap = tl.program_id(0) // n_shares % n_taps
+    channel = tl.program_id(0) // n_shares // n_taps
+    entries += tap.to(tl.int64) * n_entries
+    products += channel.to(tl.int64) * n_parts * n_products
+    total = tl.zeros((STEP,), out.dtype.element_ty)
+    for start in range(0, SHARE, STEP):
+        place = share * SHARE + start + tl.arange(0, STEP)
+        entry = tl.load(entries + place, mask=place < n_entries, other=-1)
+        source = products + entry
+        for _ in range(n_parts):
+            total += tl.load(source, mask=entry >= 0, other=0)
+            source += n_products
+    tl.store(out + tl.program_id(0), tl.sum(total, 0))
+
+
+@triton.jit(do_not_specialize=SIZES)
+def _read(
+    pixels,
+    rows,
+    other,
+    out,
+    n_rows,
+    n_samples,
+    pixel_stride,
+    other_stride,
+    out_stride,
+    sign,
+    ROWS: tl.constexpr,
+    SAMPLES: tl.constexpr,
+):
+    program = tl.program_id(0)
+    row, sample, exists, inside = _block(program, n_rows, n_samples, ROWS, SAMPLES)
+    pixel = tl.load(rows + row, mask=exists, other=0)
+    value = tl.load(_at(pixels, pixel, pixel_stride, sample), mask=inside)
+    if other is not None:
+        value += sign * tl.load(_at(other, pixel, other_stride, sample), mask=inside)
+    tl.store(_at(out, row, out_stride, sample), value, mask=inside)
+
+
+@triton.jit(do_not_specialize=SIZES)
+def _dot(
+    fields,
+    others,
+    out,
+    n_rows,
+    n_samples,
+    stride,
+    other_stride,
+    ROWS: tl.constexpr,
+    SAMPLES: tl.constexpr,
+):
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    total = tl.zeros((ROWS, SAMPLES), out.dtype.element_ty)
+    for start in range(0, n_samples, SAMPLES):
+        sample = start + tl.arange(0, SAMPLES)
+        inside = (row < n_rows)[:, None] & (sample < n_samples)[None, :]
+        value = tl.load(_at(fields, row, stride, sample), mask=inside, other=0)
+        total += value * tl.load(_at(others, row, other_stride, sample), mask=inside, other=0)
+    tl.store(out + row, tl.sum(total, 1), mask=row < n_rows)
+
+
+class StencilKernels(StencilTables):
+    """A :class:`.matrices.StencilMatrix` by Triton kernels.
+
+    Parameters and results are those of that class.
+    """
+
+    def gather(self, weights: Tensor, pixels: Tensor, *, rows: Tensor | None = None) -> Tensor:
+        """Compute A(w) pixels, (channel, cell, sample)."""
+        pixels, table = _in_rows(pixels), self.by_cell
+        out = pixels.new_empty(len(weights), self.shape[0], pixels.shape[1])
+        fields = weights.contiguous(), pixels, rows, *table, out
+        sizes = *out.shape, self.n_taps, pixels.stride(0), out.stride(1)
+        _launch(_gather, out.shape[1:], *fields, *sizes, times=len(out), WIDTH=table.width)
+        return out
+
+    def scatter(
+        self,
+        weights: Tensor,
+        cells: Tensor,
+        *,
+        bias: tuple[Tensor, Tensor] | None = None,
+        into: Tensor | None = None,
+        rows: Tensor | None = None,
+        sign: int = 1,
+    ) -> Tensor:
+        """Compute A(w)^T cells, (pixel, sample), or add it to rows of a field in place."""
+        cells, table = _in_rows(cells), self.by_pixel
+        shape = self.shape[1], cells.shape[2]
+        out = cells.new_empty(shape) if into is None else into
+        assert out.stride(1) == 1 or out.shape[1] == 1, "samples of a field lie next to each other"
+        fields = weights.contiguous(), cells, *table, *(bias or (None, None)), rows, out
+        sizes = *shape, self.n_taps, *cells.stride()[:2], out.stride(0), sign
+        constants = {"CHANNELS": len(cells), "WIDTH": table.width, "ADD": into is not None}
+        _launch(_scatter, shape, *fields, *sizes, **constants)
+        return out
+
+    def weight_gradient(
+        self,
+        cells: Tensor,
+        pixels: Tensor,
+        *,
+        rows: Tensor | None = None,
+    ) -> Tensor:
+        """Compute the derivative of <cells, A(w) pixels> by w, (channel, tap)."""
+        cells, pixels, table = _in_rows(cells), _in_rows(pixels), self.by_cell
+        n_parts = triton.cdiv(cells.shape[2], _block_shape(cells.shape[2])[1])
+        products = cells.new_empty(len(cells), n_parts, table.columns.numel())
+        fields = cells, pixels, rows, table.columns, table.factors, products
+        sizes = *cells.shape, *cells.stride()[:2], pixels.stride(0)
+        constants = {"times": len(cells), "WIDTH": table.width}
+        _launch(_products, cells.shape[1:], *fields, *sizes, **constants)
+        return self._sum_by_tap(products)
+
+    def _sum_by_tap(self, products: Tensor) -> Tensor:
+        n_entries = self.by_tap.shape[1]
+        n_shares = max(1, triton.cdiv(n_entries, SHARE))
+        sums = products.new_zeros(len(products), self.n_taps, n_shares)
+        if n_entries:
+            sizes = self.n_taps, n_entries, *products.shape[1:]
+            constants = {"SHARE": SHARE, "STEP": STEP, "num_warps": 8}
+            _sum_by_tap[(sums.numel(),)](products, self.by_tap, sums, *sizes, **constants)
+        return sums.sum(2) if n_shares > 1 else sums[:, :, 0]
+
+    @staticmethod
+    def read(
+        pixels: Tensor,
+        rows: Tensor,
+        other: Tensor | None = None,
+        *,
+        sign: int = -1,
+    ) -> Tensor:
+        """Copy rows of a field, plus or minus those of another one."""
+        pixels, other = _in_rows(pixels), None if other is None else _in_rows(other)
+        out = pixels.new_empty(len(rows), pixels.shape[1])
+        strides = pixels.stride(0), 0 if other is None else other.stride(0), out.stride(0)
+        _launch(_read, out.shape, pixels, rows, other, out, *out.shape, *strides, sign)
+        return out
+
+    @staticmethod
+    def along_samples(fields: Tensor, vector: Tensor) -> Tensor:
+        """Compute the scalar products of rows (..., sample) with a vector (sample,)."""
+        return _dots(_in_rows(fields.flatten(0, -2)), vector, 0).reshape(fields.shape[:-1])
+
+    @staticmethod
+    def squares(fields: Tensor) -> Tensor:
+        """Sum the squares of rows (row, sample) over samples, (row,)."""
+        fields = _in_rows(fields)
+        return _dots(fields, fields, fields.stride(0))
+
+
+def _dots(fields: Tensor, others: Tensor, other_stride: int) -> Tensor:
+    out = fields.new_empty(len(fields))
+    rows, samples, warps = _block_shape(fields.shape[1])
+    if len(out):
+        sizes = *fields.shape, fields.stride(0), other_stride
+        constants = {"ROWS": rows, "SAMPLES": samples, "num_warps": warps}
+        _dot[(triton.cdiv(len(out), rows),)](fields, others, out, *sizes, **constants)
+    return out
+
+
+def _launch(
+    kernel: Any,
+    shape: Sequence[int],
+    *arguments: Any,
+    times: int = 1,
+    **constants: Any,
+) -> None:
+    """Run a kernel over blocks of rows and samples, as often as there are channels."""
+    rows, samples, warps = _block_shape(shape[1])
+    n_programs = times * triton.cdiv(shape[0], rows) * triton.cdiv(shape[1], samples)
+    if n_programs:
+        block = {"ROWS": rows, "SAMPLES": samples, "num_warps": warps}
+        kernel[(n_programs,)](*arguments, **constants, **block)
+
+
+def _block_shape(n_samples: int) -> tuple[int, int, int]:
+    return WIDE if n_samples > NARROW[1] else NARROW
+
+
+def _in_rows(fields: Tensor) -> Tensor:
+    """Lay the samples of a row next to each other, as kernels read them; mostly they are."""
+    return fields if fields.stride(-1) == 1 else fields.contiguous()
