@@ -142,14 +142,16 @@ def rows():
     return torch.randperm(100, generator=torch.Generator().manual_seed(0))[:77].to(DEVICE)
 
 
-def test_rows_of_a_larger_field_are_read(kind, monkeypatch, rows):
-    _, operator = pair(kind, monkeypatch, (7, 11))
-    weights, field = random(2, 9).to(DEVICE), random(100, 40).to(DEVICE)
-    cells, pixels = random(2, operator.shape[0], 40).to(DEVICE), field[rows]
-    found = operator.gather(weights, field, rows=rows)
-    assert torch.equal(found, operator.gather(weights, pixels))
-    gradient = operator.weight_gradient(cells, field, rows=rows)
-    assert torch.equal(gradient, operator.weight_gradient(cells, pixels))
+@pytest.mark.parametrize("within", [False, True])
+def test_adjoint_of_scatter_is_that_of_the_sparse_matrices(kind, monkeypatch, rows, within):
+    matrix, operator = pair(kind, monkeypatch, (7, 11), factors=True)
+    field = random(100 if within else 77, 140)
+    arguments = random(2, 9), random(2, matrix.shape[0], 140), random(140), field
+    expected = matrix.scatter_adjoint(*arguments, rows=rows.cpu() if within else None)
+    on_device = [argument.to(DEVICE) for argument in arguments]
+    found = operator.scatter_adjoint(*on_device, rows=rows if within else None)
+    for one, other in zip(found, expected, strict=True):
+        assert_near(one, other)
 
 
 @pytest.mark.parametrize("sign", [1, -1])

@@ -43,51 +43,78 @@ def _at(field, row, stride, sample):
     return field + row.to(tl.int64)[:, None] * stride + sample[None, :]
 
 
-@triton.jit(do_not_specialize=SIZES)
-def _gather(
+@triton.jit
+def _weight(weights, taps, factors, entry, there):
+    """Look up the weight of an entry, times its factor."""
+    value = tl.load(weights + tl.load(taps + entry, mask=there, other=0), mask=there, other=0)
+    if factors is not None:
+        value *= tl.load(factors + entry, mask=there, other=0)
+    return value
+
+
+@triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=["weights"])
+def _at_cells(
     weights,
+    cells,
     pixels,
     rows,
-    index,
+    columns,
     taps,
     factors,
+    products,
     out,
     n_channels,
     n_rows,
     n_samples,
     n_taps,
+    channel_stride,
+    cell_stride,
     pixel_stride,
     out_stride,
     WIDTH: tl.constexpr,
     ROWS: tl.constexpr,
     SAMPLES: tl.constexpr,
 ):
+    """Gather, given weights; given cells, sum cell times pixel over the samples of a block.
+
+    Given both, pixels are read once. Products are (channel, part, cell, slot), a part being a
+    block of samples.
+    """
     # Channels run fastest: the pixels that they share are still in the cache.
     channel = tl.program_id(0) % n_channels
     program = tl.program_id(0) // n_channels
     cell, sample, exists, inside = _block(program, n_rows, n_samples, ROWS, SAMPLES)
-    total = tl.zeros((ROWS, SAMPLES), out.dtype.element_ty)
+    if cells is not None:
+        cells += channel.to(tl.int64) * channel_stride
+        factor = tl.load(_at(cells, cell, cell_stride, sample), mask=inside, other=0)
+        n_parts = tl.cdiv(n_samples, SAMPLES)
+        products += (channel * n_parts + program % n_parts).to(tl.int64) * n_rows * WIDTH
+    total = tl.zeros((ROWS, SAMPLES), pixels.dtype.element_ty)
     for slot in tl.static_range(WIDTH):
         entry = cell * WIDTH + slot
-        pixel = tl.load(index + entry, mask=exists, other=-1)
+        pixel = tl.load(columns + entry, mask=exists, other=-1)
         there = pixel >= 0
-        tap = tl.load(taps + entry, mask=there, other=0)
-        value = tl.load(weights + channel * n_taps + tap, mask=there, other=0)
-        if factors is not None:
-            value *= tl.load(factors + entry, mask=there, other=0)
         if rows is not None:
             pixel = tl.load(rows + pixel, mask=there, other=0)
-        mask = inside & there[:, None]
         source = _at(pixels, pixel, pixel_stride, sample)
-        total += value[:, None] * tl.load(source, mask=mask, other=0)
-    tl.store(_at(out, channel * n_rows + cell, out_stride, sample), total, mask=inside)
+        field = tl.load(source, mask=inside & there[:, None], other=0)
+        if weights is not None:
+            value = _weight(weights + channel * n_taps, taps, factors, entry, there)
+            total += value[:, None] * field
+        if cells is not None:
+            product = tl.sum(factor * field, 1)
+            if factors is not None:
+                product *= tl.load(factors + entry, mask=there, other=0)
+            tl.store(products + entry, product, mask=exists)
+    if weights is not None:
+        tl.store(_at(out, channel * n_rows + cell, out_stride, sample), total, mask=inside)
 
 
-@triton.jit(do_not_specialize=SIZES)
+@triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=["weights"])
 def _scatter(
     weights,
     cells,
-    index,
+    columns,
     taps,
     factors,
     bias,
@@ -117,12 +144,9 @@ def _scatter(
     for _ in tl.static_range(CHANNELS):
         for slot in tl.static_range(WIDTH):
             entry = pixel * WIDTH + slot
-            cell = tl.load(index + entry, mask=exists, other=-1)
+            cell = tl.load(columns + entry, mask=exists, other=-1)
             there = cell >= 0
-            tap = tl.load(taps + entry, mask=there, other=0)
-            value = tl.load(weights + tap, mask=there, other=0)
-            if factors is not None:
-                value *= tl.load(factors + entry, mask=there, other=0)
+            value = _weight(weights, taps, factors, entry, there)
             mask = inside & there[:, None]
             source = _at(cells, cell, cell_stride, sample)
             total += value[:, None] * tl.load(source, mask=mask, other=0)
@@ -134,46 +158,6 @@ def _scatter(
     if ADD:
         total = tl.load(target, mask=inside) + sign * total
     tl.store(target, total, mask=inside)
-
-
-@triton.jit(do_not_specialize=SIZES)
-def _products(
-    cells,
-    pixels,
-    rows,
-    index,
-    factors,
-    out,
-    n_channels,
-    n_rows,
-    n_samples,
-    channel_stride,
-    cell_stride,
-    pixel_stride,
-    WIDTH: tl.constexpr,
-    ROWS: tl.constexpr,
-    SAMPLES: tl.constexpr,
-):
-    """Sum cell times pixel over the samples of a block: (channel, part, cell, slot)."""
-    channel = tl.program_id(0) % n_channels
-    program = tl.program_id(0) // n_channels
-    cell, sample, exists, inside = _block(program, n_rows, n_samples, ROWS, SAMPLES)
-    n_parts = tl.cdiv(n_samples, SAMPLES)
-    cells += channel.to(tl.int64) * channel_stride
-    gradient = tl.load(_at(cells, cell, cell_stride, sample), mask=inside, other=0)
-    out += (channel * n_parts + program % n_parts).to(tl.int64) * n_rows * WIDTH
-    for slot in tl.static_range(WIDTH):
-        entry = cell * WIDTH + slot
-        pixel = tl.load(index + entry, mask=exists, other=-1)
-        there = pixel >= 0
-        if rows is not None:
-            pixel = tl.load(rows + pixel, mask=there, other=0)
-        source = _at(pixels, pixel, pixel_stride, sample)
-        field = tl.load(source, mask=inside & there[:, None], other=0)
-        product = tl.sum(gradient * field, 1)
-        if factors is not None:
-            product *= tl.load(factors + entry, mask=there, other=0)
-        tl.store(out + entry, product, mask=exists)
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -233,6 +217,7 @@ def _read(
 @triton.jit(do_not_specialize=SIZES)
 def _dot(
     fields,
+    rows,
     others,
     out,
     n_rows,
@@ -243,29 +228,25 @@ def _dot(
     SAMPLES: tl.constexpr,
 ):
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    exists = row < n_rows
+    place = row
+    if rows is not None:
+        place = tl.load(rows + row, mask=exists, other=0)
     total = tl.zeros((ROWS, SAMPLES), out.dtype.element_ty)
     for start in range(0, n_samples, SAMPLES):
         sample = start + tl.arange(0, SAMPLES)
-        inside = (row < n_rows)[:, None] & (sample < n_samples)[None, :]
-        value = tl.load(_at(fields, row, stride, sample), mask=inside, other=0)
-        total += value * tl.load(_at(others, row, other_stride, sample), mask=inside, other=0)
-    tl.store(out + row, tl.sum(total, 1), mask=row < n_rows)
+        inside = exists[:, None] & (sample < n_samples)[None, :]
+        value = tl.load(_at(fields, place, stride, sample), mask=inside, other=0)
+        total += value * tl.load(_at(others, place, other_stride, sample), mask=inside, other=0)
+    tl.store(out + row, tl.sum(total, 1), mask=exists)
 
 
 class StencilKernels(StencilTables):
-    """A :class:`.matrices.StencilMatrix` by Triton kernels.
+    """A stencil by Triton kernels."""
 
-    Parameters and results are those of that class.
-    """
-
-    def gather(self, weights: Tensor, pixels: Tensor, *, rows: Tensor | None = None) -> Tensor:
+    def gather(self, weights: Tensor, pixels: Tensor) -> Tensor:
         """Compute A(w) pixels, (channel, cell, sample)."""
-        pixels, table = _in_rows(pixels), self.by_cell
-        out = pixels.new_empty(len(weights), self.shape[0], pixels.shape[1])
-        fields = weights.contiguous(), pixels, rows, *table, out
-        sizes = *out.shape, self.n_taps, pixels.stride(0), out.stride(1)
-        _launch(_gather, out.shape[1:], *fields, *sizes, times=len(out), WIDTH=table.width)
-        return out
+        return self._at_cells(weights, None, pixels, None)[0]
 
     def scatter(
         self,
@@ -288,22 +269,50 @@ class StencilKernels(StencilTables):
         _launch(_scatter, shape, *fields, *sizes, **constants)
         return out
 
-    def weight_gradient(
+    def weight_gradient(self, cells: Tensor, pixels: Tensor) -> Tensor:
+        """Compute the derivative of <cells, A(w) pixels> by w, (channel, tap)."""
+        return self._sum_by_tap(self._at_cells(None, cells, pixels, None)[1])
+
+    def scatter_adjoint(
         self,
+        weights: Tensor,
         cells: Tensor,
-        pixels: Tensor,
+        constant: Tensor,
+        gradient: Tensor,
         *,
         rows: Tensor | None = None,
-    ) -> Tensor:
-        """Compute the derivative of <cells, A(w) pixels> by w, (channel, tap)."""
-        cells, pixels, table = _in_rows(cells), _in_rows(pixels), self.by_cell
-        n_parts = triton.cdiv(cells.shape[2], _block_shape(cells.shape[2])[1])
-        products = cells.new_empty(len(cells), n_parts, table.columns.numel())
-        fields = cells, pixels, rows, table.columns, table.factors, products
-        sizes = *cells.shape, *cells.stride()[:2], pixels.stride(0)
-        constants = {"times": len(cells), "WIDTH": table.width}
-        _launch(_products, cells.shape[1:], *fields, *sizes, **constants)
-        return self._sum_by_tap(products)
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute the gradients by weights, by the bias of each pixel and by cells."""
+        by_cells, products = self._at_cells(weights, cells, gradient, rows)
+        by_bias = _dots(_in_rows(gradient), constant, 0, rows)
+        return self._sum_by_tap(products), by_bias, by_cells
+
+    def _at_cells(
+        self,
+        weights: Tensor | None,
+        cells: Tensor | None,
+        pixels: Tensor,
+        rows: Tensor | None,
+    ) -> tuple[Any, Any]:
+        """Compute A(w) pixels, given weights, and the products of entries, given cells."""
+        pixels, table = _in_rows(pixels), self.by_cell
+        n_channels = len(next(each for each in (weights, cells) if each is not None))
+        n_samples = pixels.shape[1]
+        out = products = None
+        strides: Sequence[int] = 0, 0
+        if weights is not None:
+            weights = weights.contiguous()
+            out = pixels.new_empty(n_channels, self.shape[0], n_samples)
+        if cells is not None:
+            cells = _in_rows(cells)
+            strides = cells.stride()[:2]
+            n_parts = triton.cdiv(n_samples, _block_shape(n_samples)[1])
+            products = pixels.new_empty(n_channels, n_parts, table.columns.numel())
+        fields = weights, cells, pixels, rows, *table, products, out
+        shape = self.shape[0], n_samples
+        sizes = n_channels, *shape, self.n_taps, *strides, pixels.stride(0), n_samples
+        _launch(_at_cells, shape, *fields, *sizes, times=n_channels, WIDTH=table.width)
+        return out, products
 
     def _sum_by_tap(self, products: Tensor) -> Tensor:
         n_entries = self.by_tap.shape[1]
@@ -342,13 +351,19 @@ class StencilKernels(StencilTables):
         return _dots(fields, fields, fields.stride(0))
 
 
-def _dots(fields: Tensor, others: Tensor, other_stride: int) -> Tensor:
-    out = fields.new_empty(len(fields))
-    rows, samples, warps = _block_shape(fields.shape[1])
+def _dots(
+    fields: Tensor,
+    others: Tensor,
+    other_stride: int,
+    rows: Tensor | None = None,
+) -> Tensor:
+    """Compute the scalar products of some rows of two fields, or of one field and a vector."""
+    out = fields.new_empty(len(fields) if rows is None else len(rows))
+    height, samples, warps = _block_shape(fields.shape[1])
     if len(out):
-        sizes = *fields.shape, fields.stride(0), other_stride
-        constants = {"ROWS": rows, "SAMPLES": samples, "num_warps": warps}
-        _dot[(triton.cdiv(len(out), rows),)](fields, others, out, *sizes, **constants)
+        sizes = len(out), fields.shape[1], fields.stride(0), other_stride
+        constants = {"ROWS": height, "SAMPLES": samples, "num_warps": warps}
+        _dot[(triton.cdiv(len(out), height),)](fields, rows, others, out, *sizes, **constants)
     return out
 
 

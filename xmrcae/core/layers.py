@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from ..handover import BILINEAR, RESTRICTIONS
-from .matrices import Stencil, coastal_shares, grid_matrix, stencil_entries, stencils
+from .matrices import coastal_shares, grid_matrix, stencil_entries, stencils
+from .operator import Stencil
 
 
 def _parameter(values: Tensor, noise: float, generator: torch.Generator) -> nn.Parameter:
@@ -110,11 +111,15 @@ class Deepening(nn.Module):
 
     def decode_adjoint(self, cells: Tensor, constant: Tensor, gradient: Tensor) -> Tensor:
         """Add to the gradients of D; hand on the gradient by its input."""
-        matrix, bias = self.decoder_matrix, self.decoder_bias
-        _accumulate(self.decoder_weight, matrix.weight_gradient(cells[None], gradient))
-        by_pixel = matrix.along_samples(gradient, constant)
-        _accumulate(bias, by_pixel.reshape(len(bias), -1).sum(1))
-        return matrix.gather(self.decoder_weight[None], gradient)[0]
+        by_weight, by_pixel, by_cell = self.decoder_matrix.scatter_adjoint(
+            self.decoder_weight[None],
+            cells[None],
+            constant,
+            gradient,
+        )
+        _accumulate(self.decoder_weight, by_weight)
+        _accumulate(self.decoder_bias, by_pixel.reshape(len(self.decoder_bias), -1).sum(1))
+        return by_cell[0]
 
 
 class Group(nn.Module):
@@ -265,7 +270,12 @@ class Group(nn.Module):
     def decode_adjoint(self, code: Tensor, constant: Tensor, gradient: Tensor) -> Tensor:
         """Add to the gradients of D; hand on the gradient by its input."""
         matrix, bias = self.decoder_matrix, self.decoder_bias
-        _accumulate(self.decoder_weight, matrix.weight_gradient(code, gradient))
-        by_pixel = matrix.along_samples(gradient, constant)
+        by_weight, by_pixel, by_code = matrix.scatter_adjoint(
+            self.decoder_weight,
+            code,
+            constant,
+            gradient,
+        )
+        _accumulate(self.decoder_weight, by_weight)
         _accumulate(bias, matrix.sum_by(by_pixel, self.variable_of_pixel, len(bias)))
-        return matrix.gather(self.decoder_weight, gradient)
+        return by_code

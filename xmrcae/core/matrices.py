@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from ..handover import BILINEAR
-from .tables import StencilTables, read_rows
+from .operator import Stencil
+from .tables import StencilTables
 
 log = logging.getLogger("xmrcae")
 
@@ -45,22 +46,8 @@ def _csr(pointers: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, in
     return torch.sparse_csr_tensor(pointers, columns, values, shape, check_invariants=False)
 
 
-class StencilMatrix:
-    """The linear operator A(w) whose entry (cell, pixel) is the weight of one tap.
-
-    One operator serves any number of channels, each with weights of its own.
-
-    Parameters
-    ----------
-    cells, pixels, taps : Tensor of int64, shape (entry,)
-        Row, column and index of the weight of every entry.
-    shape : (int, int)
-        Number of cells and of pixels.
-    n_taps : int
-        Number of weights.
-    factors : Tensor, shape (entry,), optional
-        What the weight of every entry is multiplied with; 1 by default.
-    """
+class StencilMatrix(Stencil):
+    """A stencil by sparse matrices."""
 
     def __init__(
         self,
@@ -85,24 +72,8 @@ class StencilMatrix:
         self._factors = None if factors is None else factors[by_cell]
         self._factors_by_pixel = None if factors is None else factors[by_pixel]
 
-    def gather(self, weights: Tensor, pixels: Tensor, *, rows: Tensor | None = None) -> Tensor:
-        """Compute A(w) pixels: the convolution.
-
-        Parameters
-        ----------
-        weights : Tensor, shape (channel, tap)
-            Weights of each channel.
-        pixels : Tensor, shape (pixel, sample)
-            What all channels read.
-        rows : Tensor of int64, shape (pixel,), optional
-            Where in `pixels` the operator's pixels are, if it is a field of more rows.
-
-        Returns
-        -------
-        Tensor, shape (channel, cell, sample)
-            A(w) pixels for each channel.
-        """
-        pixels = pixels if rows is None else pixels.index_select(0, rows)
+    def gather(self, weights: Tensor, pixels: Tensor) -> Tensor:
+        """Compute A(w) pixels, (channel, cell, sample)."""
         cells = []
         for channel in weights:
             values = channel.index_select(0, self._taps)
@@ -121,28 +92,7 @@ class StencilMatrix:
         rows: Tensor | None = None,
         sign: int = 1,
     ) -> Tensor:
-        """Compute A(w)^T cells: the transposed convolution, summed over channels.
-
-        Parameters
-        ----------
-        weights : Tensor, shape (channel, tap)
-            Weights of each channel.
-        cells : Tensor, shape (channel, cell, sample)
-            What each channel spreads.
-        bias : (Tensor, Tensor), shapes (pixel,) and (sample,), optional
-            Two vectors whose outer product is added.
-        into : Tensor, shape (row, sample), optional
-            A field that the result is added to in place.
-        rows : Tensor of int64, shape (pixel,), optional
-            With `into`: the rows of that field that are the operator's pixels, each once.
-        sign : {1, -1}
-            With `into`: -1 takes the result away.
-
-        Returns
-        -------
-        Tensor, shape (pixel, sample)
-            The result, or `into`.
-        """
+        """Compute A(w)^T cells, (pixel, sample), or add it to rows of a field in place."""
         total = self._transposed(weights[0], cells[0])
         for channel, values in zip(weights[1:], cells[1:], strict=True):
             total += self._transposed(channel, values)
@@ -168,30 +118,8 @@ class StencilMatrix:
         parts = (self._by_pixel(weights).detach().double(), self._cells, self._pixel_pointers)
         return sp.csr_array(tuple(part.numpy() for part in parts), shape=self.shape[::-1])
 
-    def weight_gradient(
-        self,
-        cells: Tensor,
-        pixels: Tensor,
-        *,
-        rows: Tensor | None = None,
-    ) -> Tensor:
-        """Compute the derivative of <cells, A(w) pixels> by w for each channel.
-
-        Parameters
-        ----------
-        cells : Tensor, shape (channel, cell, sample)
-            A field of cells for each channel.
-        pixels : Tensor, shape (pixel, sample)
-            One field of pixels.
-        rows : Tensor of int64, shape (pixel,), optional
-            As in :meth:`gather`.
-
-        Returns
-        -------
-        Tensor, shape (channel, tap)
-            The derivative.
-        """
-        pixels = pixels if rows is None else pixels.index_select(0, rows)
+    def weight_gradient(self, cells: Tensor, pixels: Tensor) -> Tensor:
+        """Compute the derivative of <cells, A(w) pixels> by w, (channel, tap)."""
         return _stacked([self._weight_gradient(channel, pixels) for channel in cells])
 
     def _weight_gradient(self, cells: Tensor, pixels: Tensor) -> Tensor:
@@ -207,8 +135,6 @@ class StencilMatrix:
         ones = torch.ones_like(products)
         size = (self.n_taps, len(products))
         return _csr(self._tap_pointers, self._entries_by_tap, ones, size) @ products
-
-    read = staticmethod(read_rows)
 
     @staticmethod
     def along_samples(fields: Tensor, vector: Tensor) -> Tensor:
@@ -230,11 +156,8 @@ def _stacked(parts: list[Tensor]) -> Tensor:
     return torch.stack(parts) if len(parts) > 1 else parts[0][None]
 
 
-Stencil = StencilMatrix | StencilTables
-
-
 @cache
-def stencils(device_type: str) -> type[Stencil]:
+def stencils(device_type: str) -> type[StencilMatrix | StencilTables]:
     """Choose what computes the products of stencils on a kind of device.
 
     Sparse matrices do on a CPU. On a GPU they may add in any order, and so give other bits each

@@ -14,6 +14,8 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from .operator import Stencil
+
 
 class Table(NamedTuple):
     """The entries of a matrix by row.
@@ -71,23 +73,8 @@ def by_row(rows: Tensor, values: Tensor, n_rows: int, *, fill: int) -> Tensor:
     return table
 
 
-def read_rows(
-    pixels: Tensor,
-    rows: Tensor,
-    other: Tensor | None = None,
-    *,
-    sign: int = -1,
-) -> Tensor:
-    """Copy rows of a field, plus or minus those of another one."""
-    result = pixels.index_select(0, rows)
-    return result if other is None else result.add_(other.index_select(0, rows), alpha=sign)
-
-
-class StencilTables:
-    """A :class:`.matrices.StencilMatrix` by torch's index arithmetic: right everywhere, but slow.
-
-    Parameters and results are those of that class.
-    """
+class StencilTables(Stencil):
+    """A stencil by torch's index arithmetic: right everywhere, but slow."""
 
     def __init__(
         self,
@@ -107,12 +94,12 @@ class StencilTables:
         #: Where the entries of each tap stand in the table by cell, (tap, entry), -1 for none.
         self.by_tap = by_row(taps[order], places[order].int(), n_taps, fill=-1)
 
-    def gather(self, weights: Tensor, pixels: Tensor, *, rows: Tensor | None = None) -> Tensor:
+    def gather(self, weights: Tensor, pixels: Tensor) -> Tensor:
         """Compute A(w) pixels, (channel, cell, sample)."""
         values = self.by_cell.values(weights)
         result = pixels.new_zeros(len(weights), self.shape[0], pixels.shape[1])
         for slot, index in enumerate(self.by_cell.columns.T):
-            result.addcmul_(values[:, :, slot, None], _taken(pixels, index, rows))
+            result.addcmul_(values[:, :, slot, None], _taken(pixels, index))
         return result
 
     def scatter(
@@ -137,17 +124,11 @@ class StencilTables:
         assert rows is not None
         return into.index_copy_(0, rows, into.index_select(0, rows).add_(result, alpha=sign))
 
-    def weight_gradient(
-        self,
-        cells: Tensor,
-        pixels: Tensor,
-        *,
-        rows: Tensor | None = None,
-    ) -> Tensor:
+    def weight_gradient(self, cells: Tensor, pixels: Tensor) -> Tensor:
         """Compute the derivative of <cells, A(w) pixels> by w, (channel, tap)."""
         products = cells.new_zeros(*cells.shape[:2], self.by_cell.width)
         for slot, index in enumerate(self.by_cell.columns.T):
-            products[:, :, slot] = (cells * _taken(pixels, index, rows)).sum(2)
+            products[:, :, slot] = (cells * _taken(pixels, index)).sum(2)
         if self.by_cell.factors is not None:
             products *= self.by_cell.factors
         of_tap = products.flatten(1)[:, self.by_tap.clamp_min(0)]
@@ -161,8 +142,6 @@ class StencilTables:
         pointers = np.concatenate([[0], kept.sum(1).cumsum(0).numpy()])
         parts = values.numpy(), index[kept].numpy(), pointers
         return sp.csr_array(parts, shape=self.shape[::-1])
-
-    read = staticmethod(read_rows)
 
     @staticmethod
     def along_samples(fields: Tensor, vector: Tensor) -> Tensor:
@@ -181,8 +160,6 @@ class StencilTables:
         return torch.where(member, values, 0).sum(1)
 
 
-def _taken(field: Tensor, index: Tensor, rows: Tensor | None = None) -> Tensor:
-    """Copy rows of a field, zeros where the index is -1; with `rows`, those that it points to."""
-    chosen = index.clamp_min(0)
-    chosen = chosen if rows is None else rows[chosen]
-    return field.index_select(0, chosen).masked_fill_((index < 0)[:, None], 0)
+def _taken(field: Tensor, index: Tensor) -> Tensor:
+    """Copy rows of a field, zeros where the index is -1."""
+    return field.index_select(0, index.clamp_min(0)).masked_fill_((index < 0)[:, None], 0)
