@@ -195,9 +195,9 @@ class Group(nn.Module):
         """Number of active cells."""
         return self.encoder_matrix.shape[0]
 
-    def read(self, pixels: Tensor) -> Tensor:
-        """The rows of a field that lie under active cells."""
-        return pixels.index_select(0, self.footprint)
+    def read(self, pixels: Tensor, other: Tensor | None = None, *, sign: int = -1) -> Tensor:
+        """Copy the rows of a field under active cells, plus or minus those of another one."""
+        return self.encoder_matrix.read(pixels, self.footprint, other, sign=sign)
 
     @torch.no_grad()
     def directions(self, blocks: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
@@ -258,23 +258,26 @@ class Group(nn.Module):
         _accumulate(self.encoder_bias, matrix.along_samples(gradient, constant).sum(1))
         return gradient
 
-    def encode_transpose(self, code: Tensor) -> Tensor:
-        """(M C)^T: from the gradient by the codes to that by the footprint."""
-        return self.encoder_matrix.scatter(self.encoder_weight, code)
+    def encode_transpose(self, code: Tensor, field: Tensor, *, sign: int = 1) -> None:
+        """(M C)^T: add the gradient by pixels, from that by codes, to a field, or subtract it."""
+        weight, rows = self.encoder_weight, self.footprint
+        self.encoder_matrix.scatter(weight, code, into=field, rows=rows, sign=sign)
 
-    def decode(self, code: Tensor, constant: Tensor) -> Tensor:
-        """D: (channel, cell, sample) to (footprint, sample)."""
-        bias = self.decoder_bias.index_select(0, self.variable_of_pixel)
-        return self.decoder_matrix.scatter(self.decoder_weight, code, bias=(bias, constant))
+    def decode(self, code: Tensor, constant: Tensor, field: Tensor) -> None:
+        """D: add what the code (channel, cell, sample) decodes to, to a field (pixel, sample)."""
+        bias = self.decoder_bias.index_select(0, self.variable_of_pixel), constant
+        weight, rows = self.decoder_weight, self.footprint
+        self.decoder_matrix.scatter(weight, code, bias=bias, into=field, rows=rows)
 
     def decode_adjoint(self, code: Tensor, constant: Tensor, gradient: Tensor) -> Tensor:
-        """Add to the gradients of D; hand on the gradient by its input."""
+        """Add to the gradients of D, from that by the field; hand on the gradient by its input."""
         matrix, bias = self.decoder_matrix, self.decoder_bias
         by_weight, by_pixel, by_code = matrix.scatter_adjoint(
             self.decoder_weight,
             code,
             constant,
             gradient,
+            rows=self.footprint,
         )
         _accumulate(self.decoder_weight, by_weight)
         _accumulate(bias, matrix.sum_by(by_pixel, self.variable_of_pixel, len(bias)))

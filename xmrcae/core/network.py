@@ -271,9 +271,8 @@ class Network(nn.Module):
         result = Pass(inputs, self.levels[0].deepening.encode(inputs[0], constant))
 
         def encode(level: int, group: Group, field: Tensor) -> Tensor:
-            footprint = group.read(inputs[level])  # (footprint, sample)
-            if self.widening == "residual":
-                footprint.add_(group.read(field), alpha=-1)
+            other = field if self.widening == "residual" else None
+            footprint = group.read(inputs[level], other)  # (footprint, sample)
             result.footprints[level].append(footprint)
             return group.encode(footprint, constant)  # (channel, cell, sample)
 
@@ -319,7 +318,7 @@ class Network(nn.Module):
             result.codes.append([])
             for group in level.groups:
                 code = code_of(k, group, field)
-                field.index_add_(0, group.footprint, group.decode(code, constant))
+                group.decode(code, constant, field)
                 result.codes[k].append(code)
             result.outputs.append(field)
         return result
@@ -342,12 +341,10 @@ class Network(nn.Module):
             group = self.levels[k].groups[j]
             footprint, code = result.footprints[k][j], result.codes[k][j]
             by_code = group.encode_adjoint(footprint, constant, code, by_code)
-            if residual or k in to_inputs:
-                by_footprint = group.encode_transpose(by_code)
             if residual:
-                gradient.index_add_(0, group.footprint, by_footprint, alpha=-1)
+                group.encode_transpose(by_code, gradient, sign=-1)
             if k in to_inputs:
-                to_inputs[k].index_add_(0, group.footprint, by_footprint)
+                group.encode_transpose(by_code, to_inputs[k])
 
         gradient = self._decode_adjoint(result, constant, gradients, encode_adjoint)
         for k in range(last + 1):
@@ -376,7 +373,7 @@ class Network(nn.Module):
             level = self.levels[k]
             for j in range(len(level.groups) - 1, -1, -1):
                 group, code = level.groups[j], result.codes[k][j]
-                by_code = group.decode_adjoint(code, constant, group.read(gradient))
+                by_code = group.decode_adjoint(code, constant, gradient)
                 if to_code is not None:
                     to_code(k, j, by_code, gradient)
             cells = result.outputs[k - 1] if k else result.bottleneck
