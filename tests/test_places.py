@@ -5,6 +5,8 @@ import pytest
 import xarray as xr
 from helpers import ERSST, NEMO, grid_of, make_field, open_real
 
+import xmrcae
+
 OPTIONS = {"levels": 2, "channels": [[1]], "max_epochs": 3, "progress": False}
 
 
@@ -234,3 +236,157 @@ def test_coordinates_are_no_obstacle_to_laziness(model, field, no_compute):
     lazy = lazy.assign_coords({name: c.compute() for name, c in field.coords.items()})
     with no_compute():
         assert model.reconstruct(turned(lazy)).chunks is not None
+
+
+# What a tester with odd files found
+
+
+def moved(field, name, values):
+    """The same field with other values of a coordinate."""
+    return field.assign_coords({name: field[name].copy(data=np.asarray(values))})
+
+
+SHUFFLED = np.r_[8:20, 0:8]
+
+
+def test_rows_of_any_order_are_known_by_a_coordinate_beside_them():
+    field = along(make_field(shape=(20, 36)))
+    model = field.mrcae.fit(**OPTIONS)
+    given = field.isel(y=SHUFFLED)
+    np.testing.assert_array_equal(model.reconstruct(given), model.reconstruct(field).isel(y=SHUFFLED))
+    valid = field.notnull().any("time")
+    masked = field.fillna(0).mrcae.fit(valid=valid.isel(y=SHUFFLED), **OPTIONS)
+    np.testing.assert_array_equal(masked.reconstruct(field)[0].notnull(), valid)
+    with pytest.raises(ValueError, match=r"'lat' neither ascends nor descends.*sortby\('lat'\)"):
+        given.mrcae.fit(**OPTIONS)
+
+
+@pytest.mark.parametrize("lat", [[np.nan, *range(19)], [0, 0, *range(2, 20)]], ids=["missing", "twice"])
+def test_a_latitude_beside_the_rows_that_is_no_grids_is_refused(lat):
+    field = along(make_field(shape=(20, 36)))
+    model = field.mrcae.fit(**OPTIONS)
+    with pytest.raises(ValueError, match="another grid"):
+        model.reconstruct(moved(field, "lat", lat))
+    with pytest.raises(ValueError, match=r"missing or infinite|neither ascends nor descends"):
+        moved(field, "lat", lat).mrcae.fit(**OPTIONS)
+
+
+def in_three_dimensions(field):
+    """The same field with coordinates that are repeated at each time, as models of moving nests write them."""
+    return field.assign_coords(
+        {
+            name: (field.dims, np.broadcast_to(field[name], field.shape).copy(), field[name].attrs)
+            for name in ("TLAT", "TLONG")
+        }
+    )
+
+
+def test_coordinates_repeated_at_each_time_are_those_of_the_grid():
+    flat = curvilinear(make_field(shape=(20, 36)))
+    field = in_three_dimensions(flat)
+    model, whole = (each.mrcae.fit(weights="area", **OPTIONS) for each in (field, flat))
+    np.testing.assert_array_equal(model.history.train_loss, whole.history.train_loss)
+    assert model.fitted.inference.pyramid.grid.periodic
+    np.testing.assert_array_equal(model.reconstruct(turned(field)), turned(model.reconstruct(field)))
+    with pytest.raises(ValueError, match="another grid"):
+        model.reconstruct(moved(field, "TLAT", field.TLAT / 2))
+    drift = field.TLAT + np.arange(20)[:, None, None]
+    with pytest.raises(ValueError, match=r"'TLAT' changes along 'time': pixels have to stay"):
+        moved(field, "TLAT", drift).mrcae.fit(**OPTIONS)
+
+
+@pytest.mark.parametrize("beside", [curvilinear, along], ids=["2-D", "1-D"])
+def test_latitudes_come_before_numbers_of_rows(beside):
+    numbers = {"y": np.arange(20), "x": np.arange(36)}
+    field = beside(make_field(shape=(20, 36))).assign_coords(numbers)
+    lat = "TLAT" if "TLAT" in field.coords else "lat"
+    model = field.mrcae.fit(**OPTIONS)
+    renumbered = turned(field).assign_coords(numbers)
+    np.testing.assert_array_equal(model.reconstruct(renumbered), turned(model.reconstruct(field)))
+    for given in (field, field.rename({lat: "nav_lat"})):
+        name = "nav_lat" if "nav_lat" in given.coords else lat
+        with pytest.raises(ValueError, match="another grid"):
+            model.reconstruct(moved(given, name, given[name] / 2))
+
+
+@pytest.mark.parametrize("angle", [np.linspace(0, 1, 20), np.linspace(0, 2 * np.pi, 20)], ids=["section", "loop"])
+def test_both_coordinates_along_a_track_are_compared(angle):
+    lat = ("x", 40 + 5 * np.sin(angle), {"units": "degrees_north"})
+    lon = ("x", -30 + 5 * np.cos(angle), {"units": "degrees_east"})
+    field = make_field(shape=(16, 20)).rename(lat="depth", lon="x").drop_vars("x")
+    field = field.assign_coords(depth=np.arange(16.0), lat=lat, lon=lon)
+    model = field.mrcae.fit(horizontal=("depth", "x"), **OPTIONS)
+    backwards = field.isel(x=slice(None, None, -1))
+    np.testing.assert_array_equal(model.reconstruct(backwards), model.reconstruct(field).isel(x=slice(None, None, -1)))
+    for name in ("lat", "lon"):
+        with pytest.raises(ValueError, match=f"another grid.*{name!r}"):
+            model.reconstruct(moved(field, name, -field[name]))
+
+
+@pytest.mark.parametrize("shape", [(15, 36), (20, 36), (15, 24)])
+def test_codes_whose_columns_cannot_be_told_apart_are_refused(shape):
+    """Outer cells of an encoding go on around the globe, so sorted anew modulo 360 they are there twice."""
+    field = make_field(shape=shape)
+    model = field.mrcae.fit(**OPTIONS)
+    codes = model.encode(field)
+    changed = {
+        name: node.to_dataset().assign_coords(lon=lambda ds: (ds.lon + 180) % 360 - 180).sortby("lon")
+        for name, node in codes.children.items()
+    }
+    with pytest.raises(ValueError, match="do not fit the model"):
+        model.decode(xr.DataTree.from_dict(changed))
+
+
+def test_columns_first_is_no_other_fit():
+    field = curvilinear(make_field(shape=(20, 36)))
+    models = [each.mrcae.fit(**OPTIONS) for each in (field, field.transpose("time", "x", "y"))]
+    grids = [model.fitted.inference.pyramid.grid for model in models]
+    assert [(grid.y, grid.x, grid.periodic) for grid in grids] == [("y", "x", True)] * 2
+    np.testing.assert_array_equal(models[0].history.train_loss, models[1].history.train_loss)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [{"units": "km"}, {"units": "degrees", "standard_name": "grid_latitude"}, {}],
+    ids=["km", "rotated", "numbers of rows"],
+)
+def test_a_mask_in_degrees_is_not_near_to_other_coordinates(names):
+    field = make_field(n_times=3, shape=(20, 36))
+    mask = field.isel(time=0).notnull()
+    other = field.rename(lat="y", lon="x")
+    other = other.assign_coords(y=("y", np.arange(20.0), names), x=("x", np.arange(36.0), names))
+    with pytest.raises(ValueError, match="no finite 1-D coordinates of one kind and unit"):
+        xmrcae.nearest_valid(mask, other, horizontal=("y", "x"))
+
+
+def test_longitudes_rounded_at_360_are_the_same(real_file):
+    field = open_real(real_file, NEMO).tos
+    grid = grid_of(field)
+    for given in (field.assign_coords(nav_lon=field.nav_lon % 360), field.isel(y=slice(None, None, -1))):
+        np.testing.assert_array_equal(given.isel(grid.indexers(given)), field)
+
+
+@pytest.mark.parametrize("spacing", [0.01, 0.005])
+def test_fine_float32_longitudes_are_the_same_modulo_360(spacing):
+    lon = (-10 * spacing + np.arange(36) * spacing).astype(np.float32)
+    field = make_field(n_times=2, shape=(20, 36), globe=False)
+    field = field.assign_coords(lon=("lon", lon, field.lon.attrs))
+    given = field.assign_coords(lon=field.lon.copy(data=lon % np.float32(360)))
+    np.testing.assert_array_equal(given.isel(grid_of(field).indexers(given)), field)
+
+
+def test_a_start_in_another_order_is_refused_in_words():
+    field = make_field(shape=(20, 36))
+    model = field.mrcae.fit(**OPTIONS)
+    with pytest.raises(ValueError, match=r"start: level 1 .*their order is another"):
+        xmrcae.MrCAE(**OPTIONS).fit(rolled(field), start=model)
+
+
+@pytest.mark.parametrize("name", ["area", "qc"])
+def test_2d_coordinates_that_tell_no_place_may_differ(name):
+    field = make_field(shape=(20, 36)).assign_coords({name: (("lat", "lon"), np.ones((20, 36)))})
+    model = field.mrcae.fit(**OPTIONS)
+    given = field.assign_coords({name: 2 * field[name]})
+    found = model.reconstruct(given)
+    np.testing.assert_array_equal(found, model.reconstruct(field))
+    assert found[name].identical(given[name])

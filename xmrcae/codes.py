@@ -13,8 +13,9 @@ import xarray as xr
 
 from .codec import Codec
 from .fitted import Fitted
+from .grid.conventions import Labelled
 from .grid.coordinates import Grid
-from .grid.dimensions import Dimensions, Labelled, check_names
+from .grid.dimensions import Dimensions, check_names
 from .grid.layout import Layout, map_samples
 from .grid.pyramid import Pyramid
 

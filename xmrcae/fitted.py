@@ -11,7 +11,8 @@ import pandas as pd
 import xarray as xr
 
 from .arrays import plain_numbers, where_not
-from .grid.dimensions import Dimensions, Labelled
+from .grid.conventions import Labelled
+from .grid.dimensions import Dimensions
 from .grid.layout import Layout
 from .grid.scaling import Standard
 from .grid.split import months, time_of

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from .core.checkpoint import Checkpoint
 from .fitted import Fitted
-from .grid.dimensions import Labelled
+from .grid.conventions import Labelled
 from .options import Options
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import xarray as xr
 from . import maps, representation
 from ._version import __version__
 from .fitted import Fitted
-from .grid.dimensions import Labelled
+from .grid.conventions import Labelled
 from .grid.layout import Layout
 from .options import make_options, shows_options
 

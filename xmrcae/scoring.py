@@ -8,7 +8,7 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from .grid.dimensions import Labelled
+from .grid.conventions import Labelled
 from .grid.layout import BLOCK_BYTES, as_node, call
 from .grid.training_set import grid_weights, known_weights
 from .grid.units import unit_text

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-Labelled = xr.DataArray | xr.Dataset
+from .conventions import Labelled, is_geographic
+
 #: Indexes of values that no file can hold; older xarray calls their coordinates objects.
 PANDAS_ONLY = pd.PeriodIndex, pd.IntervalIndex, pd.CategoricalIndex
 
@@ -96,7 +97,7 @@ def find_dimensions(obj: Labelled, *, horizontal: Sequence[str] | None = None, s
             found = found or _one_each(candidates)
         long = [dim for dim in rest if obj.sizes[dim] > 1]
         if found is None and len(long) == 2:
-            found = (long[0], long[1])
+            found = _rows_first(obj, (long[0], long[1]))
         if found is None:
             raise ValueError(
                 f"no horizontal dimensions found among ({shown}): name them with horizontal=(y, x), "
@@ -111,6 +112,17 @@ def find_dimensions(obj: Labelled, *, horizontal: Sequence[str] | None = None, s
             f"sample={[*samples, *others]!r}"
         )
     return Dimensions(samples, y, x)
+
+
+def _rows_first(obj: Labelled, dims: tuple[str, str]) -> tuple[str, str]:
+    """Put first, of two dimensions, the one along which a 2-D latitude changes more."""
+    for coordinate in obj.coords.values():
+        if {*dims} <= {*coordinate.dims} and is_geographic(coordinate, "latitude"):
+            others = [dim for dim in coordinate.dims if dim not in dims]
+            latitude = coordinate.isel(dict.fromkeys(others, 0)).compute()
+            change = [float(np.abs(latitude.diff(dim)).median()) for dim in dims]
+            return dims if not change[1] > change[0] else (dims[1], dims[0])
+    return dims
 
 
 def _dims_of(obj: Labelled, names: Iterable[str]) -> list[str]:

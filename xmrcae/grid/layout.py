@@ -12,8 +12,9 @@ import numpy as np
 import xarray as xr
 from dask.delayed import delayed
 
+from .conventions import Labelled
 from .coordinates import Grid
-from .dimensions import Dimensions, Labelled
+from .dimensions import Dimensions
 
 #: Bytes of a block of samples where the user's chunks do not say otherwise.
 BLOCK_BYTES = 2**26

@@ -12,8 +12,10 @@ import numpy as np
 import xarray as xr
 
 from ..handover import FULL_WEIGHTING
-from .coordinates import Grid, period, shortest
+from .conventions import period
+from .coordinates import Grid
 from .layout import Layout, map_samples, merge_samples
+from .places import shortest
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,8 @@ class Pyramid:
             return str(error)
         if grid.periodic != self.grid.periodic:
             return "one of the two is periodic"
-        return "" if all(at == slice(None) for at in order.values()) else "the order is another"
+        in_order = all(isinstance(at, slice) and at == slice(None) for at in order.values())
+        return "" if in_order else "their order is another"
 
     def shape(self, level: int) -> tuple[int, int]:
         """Rows and columns of a level, padding included; -1 is the bottleneck."""

@@ -18,8 +18,9 @@ from ..handover import LevelData
 from ..options import Options
 from . import compression
 from .blocks import free_memory
+from .conventions import Labelled
 from .coordinates import Grid
-from .dimensions import Labelled, check_names, find_dimensions, fittable_variables
+from .dimensions import check_names, find_dimensions, fittable_variables
 from .layout import Layout
 from .pyramid import Pyramid
 from .scaling import Standard

@@ -10,8 +10,6 @@ from typing import Any
 
 import xarray as xr
 
-from .dimensions import Labelled
-
 #: Spellings of one unit, beside those that differ by a plural "s" or by capitals in a word.
 SPELLINGS = {
     "degC": ("C", "celsius", "degcelsius", "centigrade"),
@@ -67,7 +65,7 @@ def differ(a: str | None, b: str | None) -> bool:
     return a is not None and b is not None and _factors(a) != _factors(b)
 
 
-def check_units(obj: Labelled, fitted: Sequence[Mapping[Any, Any]]) -> None:
+def check_units(obj: xr.DataArray | xr.Dataset, fitted: Sequence[Mapping[Any, Any]]) -> None:
     """Raise a ValueError if a variable is in other units than those that were fitted.
 
     Parameters

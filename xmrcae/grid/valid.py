@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any, NoReturn
 
 import numpy as np
 import xarray as xr
 
 from .._version import __version__
-from .coordinates import CIRCLE, SAME_PLACE, Grid, Place, horizontal_coordinates, places
-from .dimensions import Dimensions, Labelled, find_dimensions, fittable_variables
+from . import units
+from .conventions import CIRCLE, Labelled
+from .coordinates import Grid
+from .dimensions import Dimensions, find_dimensions, fittable_variables
+from .places import SAME_PLACE, Place, horizontal_coordinates, places
 
 #: Share of the times at which a pixel may hold the land value and be filled with its mean: water
 #: may have that value by chance. Where it stands more often, it is refused as a gap.
@@ -107,7 +111,7 @@ def nearest_valid(
     same_names = {to.y, to.x} == set(valid.dims)
     source = find_dimensions(_with_sample(valid), horizontal=(to.y, to.x) if same_names else None)
     nearest = {
-        dim: _nearest(_axis(valid, source, dim, kind, "valid"), _axis(field, to, target, kind, "field"))
+        dim: _nearest(*_alike(_along(valid, source, dim, kind), _along(field, to, target, kind), dim))
         for dim, target, kind in ((source.y, to.y, "latitude"), (source.x, to.x, "longitude"))
     }
     values = valid.transpose(source.y, source.x).isel(nearest).variable.data
@@ -121,15 +125,23 @@ def _with_sample(obj: Labelled) -> Labelled:
     return obj.expand_dims("time") if len(obj.dims) == 2 and "time" not in obj.dims else obj
 
 
-def _axis(obj: Labelled, dims: Dimensions, dim: str, kind: str, argument: str) -> Place:
-    """The 1-D coordinate by which rows or columns are known."""
-    for place in places(horizontal_coordinates(obj, (dims.y, dims.x)), dim, kind):
-        values = place.variable.values
-        if place.is_numeric and values.ndim == 1 and np.isfinite(values).all():
-            return place
+def _along(obj: Labelled, dims: Dimensions, dim: str, kind: str) -> list[Place]:
+    """Return the 1-D coordinates of numbers by which rows or columns are known."""
+    found = places(horizontal_coordinates(obj, (dims.y, dims.x)), dim, kind)
+    return [p for p in found if p.is_numeric and np.isfinite(p.variable.values).all()]
+
+
+def _alike(valid: list[Place], field: list[Place], dim: str) -> tuple[Place, Place]:
+    """Return the coordinates of a mask and of a field that can be compared."""
+    for a, b in product(valid, field):
+        plain = not (a.is_geographic or b.is_geographic) and not units.differ(a.units, b.units)
+        if a.kind == b.kind or plain:
+            return a, b
+    names = [", ".join(str(place.name) for place in each) or "none" for each in (valid, field)]
     raise ValueError(
-        f"{argument} has no finite numbers as 1-D coordinate along {dim!r}, so nothing tells which pixels are "
-        "near: interpolate curvilinear grids by other means, such as xESMF"
+        f"along {dim!r} valid and field have no finite 1-D coordinates of one kind and unit "
+        f"(valid: {names[0]}; field: {names[1]}), so nothing tells which pixels are near: "
+        "interpolate curvilinear and rotated grids by other means, such as xESMF"
     )
 
 

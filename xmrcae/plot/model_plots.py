@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from ..grid.dimensions import Labelled
+from ..grid.conventions import Labelled
 from .curves import chosen_variable, errors, losses
 from .filters import draw_filters
 from .panels import Scale, draw_panels, surface_of

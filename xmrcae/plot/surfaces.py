@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from ..grid.coordinates import Grid, is_geographic
+from ..grid.conventions import is_geographic
+from ..grid.coordinates import Grid
 from ..grid.pyramid import Pyramid
 from .text import label, text_of
 

@@ -1,0 +1,38 @@
+"""What CF's conventions and customary names say of a coordinate."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import cf_xarray  # noqa: F401  (registers .cf)
+import xarray as xr
+
+from .units import degrees
+
+Labelled = xr.DataArray | xr.Dataset
+
+#: Degrees of a full circle.
+CIRCLE = 360.0
+
+
+def is_geographic(coordinate: xr.DataArray, kind: str) -> bool:
+    """Tell whether a coordinate is a "longitude" or "latitude", by its attributes or its name."""
+    attrs = coordinate.attrs.items()
+    texts = tuple(sorted((k, v) for k, v in attrs if isinstance(k, str) and isinstance(v, str)))
+    return degrees(coordinate.attrs) is not None and kind in _kinds(coordinate.name, texts)
+
+
+@lru_cache(maxsize=256)
+def _kinds(name: Any, attrs: tuple[tuple[str, str], ...]) -> frozenset[str]:
+    """What cf-xarray makes of a coordinate: "longitude", "latitude", both or neither."""
+    alone = xr.Dataset(coords={name: ("dimension", [0.0], dict(attrs))})
+    found = (alone.cf.coordinates, alone.cf.guess_coord_axis().cf.coordinates)
+    return frozenset(kind for table in found for kind, names in table.items() if name in names)
+
+
+def period(coordinate: xr.DataArray) -> float | None:
+    """Return a full circle in the units of a longitude; None for any other coordinate."""
+    if not is_geographic(coordinate, "longitude"):
+        return None
+    return CIRCLE / abs(degrees(coordinate.attrs) or 1.0)
