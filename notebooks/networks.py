@@ -22,8 +22,8 @@ import torch
 import xarray as xr
 
 import xmrcae
-from xmrcae.grid.training_set import prepare
 from xmrcae.options import make_options
+from xmrcae.passes import first_pass, second_pass
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -123,17 +123,19 @@ def compare(
         "RED-Net, linear, extended edges": {"extended": True},
     }
     for name, how in rednets.items():
-        prepared = prepare(field, make_options(relu if "activation" in how else linear))
+        chosen = make_options(relu if "activation" in how else linear)
+        data = second_pass(first_pass(field, chosen), chosen)
+        training, validation = data["training"], data["validation"]
         for level in range(model.levels):
             network, history = rednet.train(
-                channels[-level - 1 :], prepared.training[level], prepared.validation[level],
+                channels[-level - 1 :], training[level], validation[level],
                 omega=model.options.omega, seconds=max(seconds * (level + 1) / model.levels, taken[level]), **how,
             )  # fmt: skip
-            losses = rednet.global_losses(network, prepared.validation, level, model.options.omega)
+            losses = rednet.global_losses(network, validation, level, model.options.omega)
             early = [row["validation_loss"] for row in history if row["seconds"] <= taken[-1]]
             rows.append({
                 "network": name, "level": level, "group": 0, "n_parameters": network.n_parameters,
-                "encoding_size": network.encoding_size(prepared.training[level].counts.shape[1:]),
+                "encoding_size": network.encoding_size(training[level].counts.shape[1:]),
                 "validation_mse": losses.mse, "validation_max": losses.max, "validation_loss": losses.loss,
                 "validation_loss_same_time": min(early, default=np.nan) if level == model.levels - 1 else np.nan,
                 "seconds": history[-1]["seconds"], "epochs": history[-1]["epoch"],
@@ -147,7 +149,7 @@ def compare(
     attrs = {
         "mrcae_options": make_options(linear).to_json(), "mrcae_relu_options": make_options(relu).to_json(),
         "rednet_channels": list(channels), "rednet_seconds": seconds,
-        "values_per_snapshot": int(prepared.training[-1].counts.sum()), "snapshots": int(model.split.size),
+        "values_per_snapshot": int(training[-1].counts.sum()), "snapshots": int(model.split.size),
         "xmrcae_version": xmrcae.__version__, "torch_version": torch.__version__,
     }  # fmt: skip
     return xr.Dataset(variables, coords, attrs)
@@ -168,7 +170,7 @@ def stages(model: xmrcae.MrCAE, name: str) -> list[dict[str, Any]]:
     list of dict
         Coordinates and variables of `compare`, one entry a stage.
     """
-    network, history = model.fitted.inference.network, model.history
+    network, history = model.fitted.codec.network, model.history
     n_parameters, encoding_size = 0, len(network.levels[0].deepening.variable_of_cell)
     rows = []
     for level, grown in enumerate(network.levels):

@@ -15,8 +15,9 @@ from xmrcae.grid.coordinates import Grid
 from xmrcae.grid.dimensions import find_dimensions
 from xmrcae.grid.layout import Layout
 from xmrcae.grid.pyramid import Pyramid
-from xmrcae.grid.training_set import TrainingSet, prepare
+from xmrcae.handover import LevelData
 from xmrcae.options import make_options
+from xmrcae.passes import FirstPass, first_pass, second_pass
 
 ERSST = "ersst_v5_2010-2020.nc"
 AVISO = "aviso_med_adt_2005.nc"
@@ -97,9 +98,25 @@ def pyramid_of(obj: Any, *, levels: int = 3, restriction: str = "full_weighting"
     return Pyramid.of(grid_of(obj), levels=levels, restriction=restriction)
 
 
-def prepare_with(obj: Any, **options: Any) -> TrainingSet:
-    """The training set of labelled data under some options."""
-    return prepare(obj, make_options(options))
+@dataclasses.dataclass
+class Prepared:
+    """What both passes over the data leave."""
+
+    first: FirstPass
+    data: dict[str, list[LevelData]]
+
+    def __getattr__(self, name: str) -> Any:
+        """`training` and the other parts; what the first pass knows, and what it says of the data."""
+        if name in self.data:
+            return self.data[name]
+        return getattr(self.first if hasattr(self.first, name) else self.first.description, name)
+
+
+def prepare_with(obj: Any, **options: Any) -> Prepared:
+    """What a fit of labelled data under some options trains on."""
+    checked = make_options(options)
+    first = first_pass(obj, checked)
+    return Prepared(first, second_pass(first, checked))
 
 
 def fitted_valid(obj: Any, **options: Any) -> np.ndarray:

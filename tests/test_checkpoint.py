@@ -25,7 +25,7 @@ KILLS = int(os.environ.get("XMRCAE_TEST_KILLS", "2"))
 
 def assert_same_fit(one: xmrcae.MrCAE, other: xmrcae.MrCAE) -> None:
     """Compare weights, masks and history to the bit, but for the seconds."""
-    a, b = (model.fitted.inference.network for model in (one, other))
+    a, b = (model.fitted.codec.network for model in (one, other))
     parameters = list(zip(a.parameters(), b.parameters(), strict=True))
     assert parameters and all(np.array_equal(p.detach(), q.detach()) for p, q in parameters)
     for level in range(one.levels):

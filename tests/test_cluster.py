@@ -116,7 +116,7 @@ def count_unpickled() -> int:
 @pytest.mark.parametrize("task", TASKS)
 def test_the_model_is_sent_once_a_worker(client: Client, field: xr.DataArray, model: xmrcae.MrCAE, task: str) -> None:
     counted = pickle.loads(pickle.dumps(model))
-    counted.fitted.inference.__class__ = Counted
+    counted.fitted.codec.__class__ = Counted
     codes, lazy = model.encode(field).chunk(time=2), field.chunk(time=2)
     client.run(count_unpickled)
     with client.as_current():
@@ -132,27 +132,27 @@ def test_the_model_is_sent_once_a_worker(client: Client, field: xr.DataArray, mo
 def test_a_pickled_model_is_small_and_the_same(options: dict[str, Any]) -> None:
     ds = make_two_variables(shape=(61, 90))
     model = ds.mrcae.fit(["sst", "ssh"], **OPTIONS | options)
-    content = pickle.dumps(model.fitted.inference)
+    content = pickle.dumps(model.fitted.codec)
     seasons = 12 if options.get("center") == "month" else 1
     assert len(content) < ds["sst"][0].size * 2 * (4 * seasons + 8) + 20_000  # centre, mean, and what has data
     again = pickle.loads(content)
     values, season = np.stack([ds["sst"], ds["ssh"]], 1), np.arange(20) % seasons
-    codes = model.fitted.inference.encode(values, season)
+    codes = model.fitted.codec.encode(values, season)
     assert np.array_equal(again.encode(values, season), codes)
-    assert np.array_equal(again.squared_errors(values, season), model.fitted.inference.squared_errors(values, season))
+    assert np.array_equal(again.squared_errors(values, season), model.fitted.codec.squared_errors(values, season))
     for level in range(2):
         part = codes[:, : int(model.encoding_sizes[level])]
-        expected = model.fitted.inference.decode(part, season, level=level)
+        expected = model.fitted.codec.decode(part, season, level=level)
         assert np.array_equal(again.decode(part, season, level=level), expected, equal_nan=True)
 
 
 def test_graphs_tell_a_model_from_what_it_becomes_in_going_on() -> None:
     model = make_field().mrcae.fit(**OPTIONS)
     again = pickle.loads(pickle.dumps(model))
-    assert tokenize(again.fitted.inference) == tokenize(model.fitted.inference)
+    assert tokenize(again.fitted.codec) == tokenize(model.fitted.codec)
     with torch.no_grad():
-        next(again.fitted.inference.network.parameters()).add_(1e-3)
-    assert tokenize(again.fitted.inference) != tokenize(model.fitted.inference)
+        next(again.fitted.codec.network.parameters()).add_(1e-3)
+    assert tokenize(again.fitted.codec) != tokenize(model.fitted.codec)
 
 
 def slowly(block: np.ndarray, *, log: str) -> np.ndarray:

@@ -13,10 +13,9 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
-from helpers import make_field, prepare_with
+from helpers import Prepared, make_field, prepare_with
 
 from xmrcae.grid import blocks, compression, survey
-from xmrcae.grid.training_set import TrainingSet
 
 
 def counted(field: xr.DataArray, chunks: tuple[int, ...]) -> tuple[xr.DataArray, Counter[Any]]:
@@ -57,7 +56,7 @@ def test_chunks_that_memory_has_no_room_for_are_read_again_and_change_no_bit(mon
     whole = prepare_with(field, levels=2, memory=1.2e6)
     lazy, reads = counted(field, (5, 21, 30))
     monkeypatch.setattr(
-        "xmrcae.grid.training_set.survey", lambda *args, memory: survey.survey(*args, memory=field.nbytes / 3)
+        "xmrcae.passes.survey", lambda *args, **kwargs: survey.survey(*args, **kwargs | {"memory": field.nbytes / 3})
     )
     monkeypatch.setattr(compression, "batches", lambda array, **kwargs: blocks.batches(array, memory=field.nbytes / 3))
     found = prepare_with(lazy, levels=2, memory=4 * field.nbytes - 1)
@@ -88,7 +87,7 @@ def wavy(n_times: int, noise: float) -> xr.DataArray:
     return xr.DataArray(values.astype(np.float32), dims=("time", "y", "x"))
 
 
-def captured(found: TrainingSet) -> np.ndarray:
+def captured(found: Prepared) -> np.ndarray:
     """Variance that the training samples hold of each pixel."""
     data = found.training[-1]
     n = float((data.constant**2).sum())

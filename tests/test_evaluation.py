@@ -210,7 +210,7 @@ def test_fitted_networks_have_the_same_errors_on_the_compressed_set(real_file: A
     tolerance = 0.5 if name == ERSST else None
     options = {"levels": 3, "tolerance": tolerance, **options}
     model = xmrcae.MrCAE(channels=[[1, 1]], max_epochs=15, progress=False, **options).fit(obj)
-    network = model.fitted.inference.network
+    network = model.fitted.codec.network
     found = prepare_with(obj, **options)
     plain = prepare_with(obj, activation="relu", **options)
     evaluation = Evaluation(network, block_bytes=math.inf)

@@ -41,8 +41,8 @@ def assert_same_labels(a: xmrcae.MrCAE, b: xmrcae.MrCAE) -> None:
     xr.testing.assert_identical(a.history, b.history)
     assert details(a.split.coords.to_dataset()) == details(b.split.coords.to_dataset())
     assert details(a.history) == details(b.history)
-    assert details(a.fitted.inference.pyramid.grid.coords) == details(b.fitted.inference.pyramid.grid.coords)
-    assert repr(a.fitted.attrs) == repr(b.fitted.attrs)
+    assert details(a.fitted.codec.pyramid.grid.coords) == details(b.fitted.codec.pyramid.grid.coords)
+    assert repr(a.fitted.labels.attrs) == repr(b.fitted.labels.attrs)
 
 
 def read_back(model: xmrcae.MrCAE, path: str | Path) -> xmrcae.MrCAE:
@@ -65,8 +65,8 @@ def assert_reads_back(model: xmrcae.MrCAE, data: xr.DataArray | xr.Dataset, path
     assert_same_labels(other, model)
     xr.testing.assert_identical(other.score(data), model.score(data))
     for ours, theirs in zip(
-        model.fitted.inference.network.named_parameters(),
-        other.fitted.inference.network.named_parameters(),
+        model.fitted.codec.network.named_parameters(),
+        other.fitted.codec.network.named_parameters(),
         strict=True,
     ):
         assert ours[0] == theirs[0] and torch.equal(ours[1], theirs[1]) and theirs[1].device.type == "cpu"
@@ -214,8 +214,10 @@ def test_attributes_of_all_types(model: xmrcae.MrCAE, tmp_path: Path) -> None:
         "texts": np.array(["a", "bb"]), "empty": np.array([]), "history": "x" * 100_000,
     }  # fmt: skip
     model = with_split(model)
-    model._fitted = dataclasses.replace(model.fitted, attrs=[attrs])
-    back = read_back(model, tmp_path / "model.nc").fitted.attrs[0]
+    model._fitted = dataclasses.replace(
+        model.fitted, labels=dataclasses.replace(model.fitted.labels, attrs=[attrs])
+    )
+    back = read_back(model, tmp_path / "model.nc").fitted.labels.attrs[0]
     assert repr(back) == repr(attrs)
     for name in ("range", "big_endian", "dates", "texts", "empty"):
         assert back[name].dtype.str == attrs[name].dtype.str
@@ -283,5 +285,5 @@ def test_the_file_is_plain_netcdf(model: xmrcae.MrCAE, tmp_path: Path) -> None:
         weights = tree["level_1/deepening"]["encoder_weight"].values
         assert tree["grid"]["lat"].attrs["units"] == "degrees_north"
         assert (tree["split"]["time"] == model.split["time"]).all()
-    expected = model.fitted.inference.network.levels[1].deepening.encoder_weight.detach().numpy()
+    expected = model.fitted.codec.network.levels[1].deepening.encoder_weight.detach().numpy()
     assert np.array_equal(weights, expected)

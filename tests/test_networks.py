@@ -13,8 +13,8 @@ import xarray as xr
 from rednet import REDNet, global_losses
 
 import xmrcae
-from xmrcae.grid.training_set import prepare
 from xmrcae.options import make_options
+from xmrcae.passes import first_pass, second_pass
 
 SCRIPT = Path(networks.__file__)
 RECIPE = dict(xmrcae.recipes["drifting_mode"]) | {"channels": [[1], [1], [1, 2]], "max_epochs": 2}
@@ -69,7 +69,8 @@ def test_without_masks_every_cell_is_coded(compared: xr.Dataset) -> None:
 
 def test_errors_of_a_rednet_are_those_against_the_finest_data(field: xr.DataArray) -> None:
     """A network whose reconstruction is constant has the error of that constant, at whatever level it was trained."""
-    data = prepare(field, make_options(RECIPE | {"activation": "relu"})).validation
+    options = make_options(RECIPE | {"activation": "relu"})
+    data = second_pass(first_pass(field, options), options)["validation"]
     network = REDNet((2,), generator=torch.Generator())
     with torch.no_grad():
         for parameter in network.parameters():

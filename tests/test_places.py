@@ -94,7 +94,7 @@ def test_fitting_is_the_same_from_the_north(model, field):
 
 
 def test_a_globe_is_periodic(model):
-    assert model.fitted.inference.pyramid.grid.periodic
+    assert model.fitted.codec.pyramid.grid.periodic
 
 
 @pytest.mark.parametrize("apart", [0.5, 40.0])
@@ -286,7 +286,7 @@ def test_coordinates_repeated_at_each_time_are_those_of_the_grid():
     field = in_three_dimensions(flat)
     model, whole = (each.mrcae.fit(weights="area", **OPTIONS) for each in (field, flat))
     np.testing.assert_array_equal(model.history.train_loss, whole.history.train_loss)
-    assert model.fitted.inference.pyramid.grid.periodic
+    assert model.fitted.codec.pyramid.grid.periodic
     np.testing.assert_array_equal(model.reconstruct(turned(field)), turned(model.reconstruct(field)))
     with pytest.raises(ValueError, match="another grid"):
         model.reconstruct(moved(field, "TLAT", field.TLAT / 2))
@@ -340,7 +340,7 @@ def test_codes_whose_columns_cannot_be_told_apart_are_refused(shape):
 def test_columns_first_is_no_other_fit():
     field = curvilinear(make_field(shape=(20, 36)))
     models = [each.mrcae.fit(**OPTIONS) for each in (field, field.transpose("time", "x", "y"))]
-    grids = [model.fitted.inference.pyramid.grid for model in models]
+    grids = [model.fitted.codec.pyramid.grid for model in models]
     assert [(grid.y, grid.x, grid.periodic) for grid in grids] == [("y", "x", True)] * 2
     np.testing.assert_array_equal(models[0].history.train_loss, models[1].history.train_loss)
 

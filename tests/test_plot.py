@@ -53,7 +53,7 @@ def test_refinement_shows_the_number_of_filters_on_every_level(model: xmrcae.MrC
     assert [ax.get_title() for ax in panels(fig)] == [f"level {k}: {shares[k]:.0%} active" for k in range(2)]
     for level, ax in enumerate(panels(fig)):
         count = model.refinement_count(level=level)
-        storable = model.fitted.inference.network.storable[level].any(0).numpy()
+        storable = model.fitted.codec.network.storable[level].any(0).numpy()
         stored = model.fitted.orient(xr.DataArray(storable, dims=("lat", "lon")))
         expected = count.where(stored).isel(
             lat=(count["inside"] | stored).any("lon").values, lon=(count["inside"] | stored).any("lat").values

@@ -31,7 +31,7 @@ def images(fig: Figure) -> list[np.ndarray]:
 
 def test_filters_are_the_weights_of_the_network(model: xmrcae.MrCAE) -> None:
     fig = model.plot.filters(level=1, group=2)
-    group = model.fitted.inference.network.levels[1].groups[1]
+    group = model.fitted.codec.network.levels[1].groups[1]
     shown = images(fig)
     assert len(shown) == 2 * 2 * 2  # encoder and decoder, variables, filters
     for k, name in enumerate(("encoder_weight", "decoder_weight")):
@@ -48,7 +48,7 @@ def test_filters_are_the_weights_of_the_network(model: xmrcae.MrCAE) -> None:
 
 def test_all_filters_of_a_level_begin_with_its_deepening(model: xmrcae.MrCAE) -> None:
     fig = model.plot.filters(level=0)
-    deepening = model.fitted.inference.network.levels[0].deepening
+    deepening = model.fitted.codec.network.levels[0].deepening
     shown = images(fig)
     assert len(shown) == 2 * 2 * 4 and panels(fig)[0].get_title() == "deepening"
     np.testing.assert_array_equal(shown[4], deepening.encoder_weight.detach().numpy().reshape(2, 3, 3)[1])
@@ -64,7 +64,7 @@ def test_codes_by_projection_have_decoders_alone() -> None:
     model = make_field().mrcae.fit(channels=[[1]], encoder="projection", **QUICK)
     fig = model.plot.filters()
     assert [bar.get_xlabel() for bar in bars(fig)] == ["weight of the decoder [1]"]
-    weights = model.fitted.inference.network.levels[1].groups[0].decoder_weight.detach().numpy()
+    weights = model.fitted.codec.network.levels[1].groups[0].decoder_weight.detach().numpy()
     assert len(images(fig)) == 2
     np.testing.assert_array_equal(images(fig)[1], weights.reshape(3, 3))
 

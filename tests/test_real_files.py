@@ -30,7 +30,7 @@ def assert_same_model(one: xmrcae.MrCAE, other: xmrcae.MrCAE) -> None:
     for level in range(one.levels):
         a, b = one.refinement_map(level=level), other.refinement_map(level=level)
         assert np.array_equal(a.sortby("lat").values, b.sortby("lat").transpose(*a.dims).values)
-    networks = (model.fitted.inference.network.state_dict() for model in (one, other))
+    networks = (model.fitted.codec.network.state_dict() for model in (one, other))
     for a, b in zip(*(network.values() for network in networks), strict=True):
         assert np.array_equal(a.numpy(), b.numpy())
 
@@ -163,7 +163,7 @@ def test_coarse_levels_stay_good_by_default(real_file: Callable[[str], Path], na
         da, options = getattr(xmrcae.datasets, name)(), {key: recipe[key] for key in ("levels", "tolerance")}
     model = da.mrcae.fit(progress=False, **options)
     history = model.history.to_dataframe()
-    own = np.sqrt(history.groupby("level")["train_mse"].last()) * float(model.fitted.inference.standards[0].scale[0])
+    own = np.sqrt(history.groupby("level")["train_mse"].last()) * float(model.fitted.codec.standards[0].scale[0])
     train = da.isel({da.dims[0]: (model.split == "training").values})
     assert (model.score(train)["rmse"].values <= 1.2 * own.values).all()
     stages = history.groupby(["level", "group"])

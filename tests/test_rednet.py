@@ -6,11 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import prepare_with
+from helpers import Prepared, prepare_with
 from rednet import CHANNELS, REDNet, train
 
 import xmrcae
-from xmrcae.grid.training_set import TrainingSet
 
 
 def make_network(*, channels: tuple[int, ...] = (3, 2), activation: str | None = None, seed: int = 0) -> REDNet:
@@ -23,7 +22,7 @@ def make_fields(n: int = 4, shape: tuple[int, int] = (31, 31), seed: int = 1) ->
     return torch.randn(n, 1, *shape, generator=generator, dtype=torch.float64), torch.ones(n, dtype=torch.float64)
 
 
-def small_set(**options: Any) -> TrainingSet:
+def small_set(**options: Any) -> Prepared:
     field = xmrcae.datasets.drifting_mode(n_times=40, size=31)
     return prepare_with(field, **{**xmrcae.recipes["drifting_mode"], "levels": 3} | options)
 

@@ -15,11 +15,11 @@ OPTIONS: dict[str, Any] = {"levels": 2, "channels": [[1]], "tolerance": None, "m
 
 
 def weights_of(model: xmrcae.MrCAE) -> torch.Tensor:
-    return torch.nn.utils.parameters_to_vector(model.fitted.inference.network.parameters()).detach().clone()
+    return torch.nn.utils.parameters_to_vector(model.fitted.codec.network.parameters()).detach().clone()
 
 
 def groups_of(model: xmrcae.MrCAE) -> list[int]:
-    return [len(level.groups) for level in model.fitted.inference.network.levels]
+    return [len(level.groups) for level in model.fitted.codec.network.levels]
 
 
 def test_more_epochs() -> None:
@@ -105,7 +105,7 @@ def test_a_level_more_starts_from_what_the_model_knows(size: tuple[int, int], gl
     model = coarse.mrcae.fit(levels=2, tolerance=0.05, max_epochs=10, progress=False)
     refined = model.refine(fine, max_epochs=0)
     assert refined.levels == 3 and model.levels == 2
-    small, large = model.fitted.inference, refined.fitted.inference
+    small, large = model.fitted.codec, refined.fitted.codec
     for level in range(2):
         assert torch.equal(small.network.has_data[level], large.network.has_data[level])
         assert model.refinement_map(level=level).equals(refined.refinement_map(level=level))
@@ -145,7 +145,7 @@ def test_a_refined_model_is_read_back(tmp_path: Any) -> None:
     refined = coarse.mrcae.fit(levels=2, max_epochs=2, progress=False).refine(fine, max_epochs=2)
     refined.save(tmp_path / "model.zarr")
     again = xmrcae.open_model(tmp_path / "model.zarr")
-    pyramids = again.fitted.inference.pyramid, refined.fitted.inference.pyramid
+    pyramids = again.fitted.codec.pyramid, refined.fitted.codec.pyramid
     assert len({(p.levels, p.y, p.x, p.restriction) for p in pyramids}) == 1
     xr.testing.assert_identical(again.reconstruct(fine), refined.reconstruct(fine))
 

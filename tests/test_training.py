@@ -33,7 +33,7 @@ def trainer_of(field: xr.DataArray, **options: Any) -> Trainer:
     levels = prepared.pyramid.levels
     return Trainer(
         prepared.data, chosen, channels=chosen.channels_of(levels),
-        epsilons=chosen.epsilons(levels, prepared.variables, prepared.rms, prepared.standard.scale),
+        epsilons=chosen.epsilons(levels, prepared.labels.variables, prepared.rms, prepared.standard.scale),
         device=torch.device("cpu"), progress=Silent(),
     )  # fmt: skip
 

@@ -20,7 +20,7 @@ from xmrcae.grid import blocks
 from xmrcae.grid.compression import Compressed, level_data
 from xmrcae.grid.dimensions import find_dimensions
 from xmrcae.grid.layout import Layout
-from xmrcae.grid.training_set import grid_weights
+from xmrcae.grid.weights import grid_weights
 
 VALUES = make_land((21, 30))
 

@@ -7,7 +7,7 @@ from . import datasets
 from ._version import __version__
 from .accessor import DataArrayMrcae as _DataArrayMrcae  # noqa: F401  (registers .mrcae)
 from .grid.valid import nearest_valid
-from .model import MrCAE
+from .model import MrCAE, open_model
 from .recipes import RECIPES as recipes
 
 __all__ = ["MrCAE", "__version__", "datasets", "nearest_valid", "open_model", "plot", "recipes"]
@@ -18,8 +18,4 @@ def __getattr__(name: str) -> object:
         from importlib import import_module
 
         return import_module(".plot", __name__)
-    if name == "open_model":
-        from .io.model_file import open_model
-
-        return open_model
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

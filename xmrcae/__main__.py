@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"xmrcae: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     with ds:
-        data = ds[model.fitted.variables[0]]
+        data = ds[model.fitted.labels.variables[0]]
         _report(model, data, time.perf_counter() - started)
         _write(model, data, arguments.output)
     return 0
@@ -93,7 +93,7 @@ def _held_out(model: MrCAE, data: xr.DataArray) -> tuple[str, xr.DataArray]:
 
 def _report(model: MrCAE, data: xr.DataArray, seconds: float) -> None:
     """Print what was fitted and, level by level, how well and at what cost."""
-    standards = model.fitted.inference.standards
+    standards = model.fitted.codec.standards
     valid, split = standards[-1].valid, model.split
     units = f" [{data.attrs['units']}]" if "units" in data.attrs else ""
     sizes = ", ".join(f"{dim} {n}" for dim, n in data.sizes.items())

@@ -6,9 +6,9 @@ from typing import Any
 
 import xarray as xr
 
-from . import representation
+from . import repr as representation
 from .grid.dimensions import select_variables
-from .grid.training_set import build_pyramid
+from .grid.tree import build_pyramid
 from .grid.valid import named_valid
 from .model import MrCAE
 from .options import Options, make_options

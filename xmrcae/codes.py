@@ -25,21 +25,21 @@ def flat_codes(obj: Labelled, fitted: Fitted) -> tuple[Any, Layout]:
     obj = fitted.variables_of(obj)
     layout = fitted.layout(obj)
     array = layout.array(obj).astype(fitted.dtype, copy=False)
-    size = (sum(fitted.inference.sizes),)
+    size = (sum(fitted.codec.sizes),)
     season = fitted.season(layout)
-    return map_samples(fitted.inference.encode, array, season, shape=size, dtype=np.float32), layout
+    return map_samples(fitted.codec.encode, array, season, shape=size, dtype=np.float32), layout
 
 
-def codes_to_tree(flat: Any, inference: Codec, layout: Layout, attrs: dict[str, Any]) -> xr.DataTree:
+def codes_to_tree(flat: Any, codec: Codec, layout: Layout, attrs: dict[str, Any]) -> xr.DataTree:
     """All codes (sample, code) as a DataTree with an `encoding` (sample, channel, y, x) a level."""
-    pyramid = inference.pyramid
+    pyramid = codec.pyramid
     grid = pyramid.grid
     check_names([*layout.order, *layout.sample_coords.coords])
     nodes: dict[str, xr.Dataset] = {"/": xr.Dataset(attrs=attrs)}
-    for level, active in enumerate(inference.active):
-        values = map_samples(inference.scatter, flat, shape=active.shape, dtype=np.float32, level=level)
+    for level, active in enumerate(codec.active):
+        values = map_samples(codec.scatter, flat, shape=active.shape, dtype=np.float32, level=level)
         coords = pyramid.encoding_coordinates(level).assign_coords(
-            group=("channel", inference.groups[level], {"long_name": "group of filters; 0 is the bottleneck"})
+            group=("channel", codec.groups[level], {"long_name": "group of filters; 0 is the bottleneck"})
         )
         encoding = layout.labelled(
             values, ("channel", grid.y, grid.x), coords, name="encoding",
@@ -49,7 +49,7 @@ def codes_to_tree(flat: Any, inference: Codec, layout: Layout, attrs: dict[str, 
     return xr.DataTree.from_dict(nodes)
 
 
-def tree_to_codes(codes: xr.DataTree, inference: Codec, *, level: int, model_id: str) -> tuple[Any, Layout]:
+def tree_to_codes(codes: xr.DataTree, codec: Codec, *, level: int, model_id: str) -> tuple[Any, Layout]:
     """Active codes (sample, code) of the levels up to one, and how they lie.
 
     Raises
@@ -73,7 +73,7 @@ def tree_to_codes(codes: xr.DataTree, inference: Codec, *, level: int, model_id:
                 f"needs levels 0 to {level}"
             )
         encoding = codes[f"level_{k}"].to_dataset()["encoding"]
-        flat, layout = _active_codes(encoding, inference, k)
+        flat, layout = _active_codes(encoding, codec, k)
         pieces.append(flat)
         layouts.append(layout)
     if len({layout.sample_shape for layout in layouts}) > 1:
@@ -92,8 +92,8 @@ def tree_to_codes(codes: xr.DataTree, inference: Codec, *, level: int, model_id:
     return (da if lazy else np).concatenate(pieces, axis=1), layouts[-1]
 
 
-def _active_codes(encoding: xr.DataArray, inference: Codec, level: int) -> tuple[Any, Layout]:
-    pyramid, active = inference.pyramid, inference.active[level]
+def _active_codes(encoding: xr.DataArray, codec: Codec, level: int) -> tuple[Any, Layout]:
+    pyramid, active = codec.pyramid, codec.active[level]
     grid = pyramid.grid
     missing = [dim for dim in ("channel", grid.y, grid.x) if dim not in encoding.dims]
     if missing:
@@ -102,10 +102,10 @@ def _active_codes(encoding: xr.DataArray, inference: Codec, level: int) -> tuple
         raise ValueError(
             f"the codes of level {level} have {encoding.sizes['channel']} channels; the model has {len(active)}"
         )
-    if "group" in encoding.coords and not np.array_equal(encoding["group"].values, inference.groups[level]):
+    if "group" in encoding.coords and not np.array_equal(encoding["group"].values, codec.groups[level]):
         raise ValueError(
             f"the codes of level {level} have groups {encoding['group'].values}; the model has "
-            f"{inference.groups[level]}"
+            f"{codec.groups[level]}"
         )
     sample = tuple(str(dim) for dim in encoding.dims if dim not in ("channel", grid.y, grid.x))
     dims = Dimensions(sample, grid.y, grid.x)
@@ -122,22 +122,22 @@ def _active_codes(encoding: xr.DataArray, inference: Codec, level: int) -> tuple
     values = encoding.transpose(*sample, "channel", grid.y, grid.x).isel(indexers).variable.data
     values = values.reshape(int(np.prod(shape)), *values.shape[-3:])
     return map_samples(
-        inference.gather, values, shape=(inference.sizes[level],), dtype=values.dtype, level=level
+        codec.gather, values, shape=(codec.sizes[level],), dtype=values.dtype, level=level
     ), layout
 
 
 def fields_of(flat: Any, fitted: Fitted, layout: Layout, *, level: int, attrs: dict[str, Any]) -> Labelled:
     """Fields on a level's grid from the codes (sample, code) of the levels up to it."""
     season = fitted.season(layout)
-    inference, grid = fitted.inference, fitted.inference.pyramid.grid
-    shape = inference.standards[level].valid.shape
-    fields = map_samples(inference.decode, flat, season, shape=shape, dtype=fitted.dtype, level=level)
-    coords = inference.pyramid.coordinates(level)
+    codec, grid = fitted.codec, fitted.codec.pyramid.grid
+    shape = codec.standards[level].valid.shape
+    fields = map_samples(codec.decode, flat, season, shape=shape, dtype=fitted.dtype, level=level)
+    coords = codec.pyramid.coordinates(level)
     arrays = {
-        name: layout.labelled(fields[:, v], (grid.y, grid.x), coords, name=name, attrs=fitted.attrs[v] | attrs)
-        for v, name in enumerate(fitted.variables)
+        name: layout.labelled(fields[:, v], (grid.y, grid.x), coords, name=name, attrs=fitted.labels.attrs[v] | attrs)
+        for v, name in enumerate(fitted.labels.variables)
     }
-    return xr.Dataset(arrays, attrs=attrs) if fitted.is_dataset else next(iter(arrays.values()))
+    return xr.Dataset(arrays, attrs=attrs) if fitted.labels.is_dataset else next(iter(arrays.values()))
 
 
 def with_gaps_of(given: Labelled, result: Labelled) -> Labelled:
@@ -154,12 +154,12 @@ def encoding_grid(pyramid: Pyramid, level: int) -> Grid:
     return replace(pyramid.grid, sizes=pyramid.shape(level - 1), coords=coords, periodic=False)
 
 
-def feature_index(inference: Codec) -> pd.MultiIndex:
+def feature_index(codec: Codec) -> pd.MultiIndex:
     """(level, channel, y, x) of every code; rows and columns by their coordinates, or else by position."""
-    pyramid = inference.pyramid
+    pyramid = codec.pyramid
     grid = pyramid.grid
     parts = []
-    for level, active in enumerate(inference.active):
+    for level, active in enumerate(codec.active):
         coords = pyramid.encoding_coordinates(level)
         channel, *cells = np.nonzero(active)
         labels = [
@@ -173,8 +173,8 @@ def feature_index(inference: Codec) -> pd.MultiIndex:
 
 def stack(codes: xr.DataTree, fitted: Fitted, attrs: dict[str, Any]) -> xr.DataArray:
     """All active codes side by side, as :meth:`xmrcae.MrCAE.stack` documents it."""
-    inference = fitted.inference
-    flat, layout = tree_to_codes(codes, inference, level=inference.pyramid.levels - 1, model_id=fitted.id)
+    codec = fitted.codec
+    flat, layout = tree_to_codes(codes, codec, level=codec.pyramid.levels - 1, model_id=fitted.id)
     reverse = slice(None, None, -1)
     descending = [dim for dim, order in layout.indexers.items() if isinstance(order, slice) and order == reverse]
     values = flat.reshape(*layout.sample_shape, flat.shape[1])
@@ -184,14 +184,14 @@ def stack(codes: xr.DataTree, fitted: Fitted, attrs: dict[str, Any]) -> xr.DataA
         name="encoding",
         attrs=attrs | {"descending": json.dumps(descending)},
     )
-    index = xr.Coordinates.from_pandas_multiindex(feature_index(inference), "feature")
+    index = xr.Coordinates.from_pandas_multiindex(feature_index(codec), "feature")
     return stacked.assign_coords(layout.sample_coords.coords).assign_coords(index)
 
 
 def unstack(stacked: xr.DataArray, fitted: Fitted, attrs: dict[str, Any]) -> xr.DataTree:
     """Codes from a stack, as :meth:`xmrcae.MrCAE.unstack` documents it."""
-    inference = fitted.inference
-    grid, index = inference.pyramid.grid, feature_index(inference)
+    codec = fitted.codec
+    grid, index = codec.pyramid.grid, feature_index(codec)
     if "feature" not in stacked.dims or stacked.sizes["feature"] != len(index):
         raise ValueError(f"the stack has dimensions {dict(stacked.sizes)}; the model needs feature: {len(index)}")
     if "feature" in stacked.indexes and not stacked.indexes["feature"].equals(index):
@@ -212,4 +212,4 @@ def unstack(stacked: xr.DataArray, fitted: Fitted, attrs: dict[str, Any]) -> xr.
         .variable.data.reshape(int(np.prod(layout.sample_shape)), len(index))
         .astype(np.float32)
     )
-    return codes_to_tree(flat, inference, layout, attrs)
+    return codes_to_tree(flat, codec, layout, attrs)

@@ -1,28 +1,28 @@
-"""From data and options to a fitted network: preparation, training, checkpoints."""
+"""From data and options to a fitted network: passes, training, checkpoints."""
 
 from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
+import numpy as np
 from tqdm.auto import tqdm
 
-from .core.checkpoint import Checkpoint
-from .fitted import Fitted
+from .fitted import Fitted, history_table
 from .grid.conventions import Labelled
 from .options import Options
-
-if TYPE_CHECKING:
-    from .core.training import Trainer
+from .passes import FirstPass, fingerprint, first_pass, second_pass
 
 #: Options that a fit may go on without: they change no result.
 IMMATERIAL = ("memory", "progress")
 
 
-class Fit:
-    """One fit, from the data to what it leaves.
+def fit(
+    obj: Labelled, options: Options, start: Fitted | None = None
+) -> tuple[Fitted | None, BaseException | None]:
+    """Fit a network, or go on with the fit of a checkpoint.
 
     Parameters
     ----------
@@ -33,75 +33,110 @@ class Fit:
     start : Fitted, optional
         What to go on from.
 
+    Returns
+    -------
+    fitted : Fitted or None
+        What was learnt; None if it cannot be used.
+    stopped : BaseException or None
+        What ended the training before its time.
+
     Raises
     ------
     ValueError, TypeError
-        For data or options that cannot be fitted, a model that one cannot go on from, and a checkpoint of another fit.
+        For data or options that cannot be fitted, a model that one cannot go on from, and a
+        checkpoint of another fit: all before training.
     """
+    from .core.checkpoint import Checkpoint
+    from .core.projection import from_state
+    from .core.training import Trainer, find_device
 
-    def __init__(self, obj: Labelled, options: Options, *, start: Fitted | None = None) -> None:
-        from .core.training import Trainer, find_device
-        from .grid.training_set import Preparation
+    device = find_device(options.device)
+    checkpoint = None if options.checkpoint is None else Checkpoint(options.checkpoint)
+    saved: dict[str, Any] = (None if checkpoint is None else checkpoint.read()) or {}
+    finished = bool(saved.get("finished"))
+    if start is not None:
+        _check_start(start, options)
+    first = first_pass(
+        obj, options, start=start, memory=saved.get("memory"), decompose=not finished
+    )
+    identity = {
+        "options": json.loads(options.to_json()),
+        "data": fingerprint(first),
+        "start": None if start is None else start.id,
+    }
+    if saved:
+        _check_same(saved["identity"], identity, str(options.checkpoint))
+    model_id = saved.get("model") or str(uuid.uuid4())
+    leave = _leaver(first, options, model_id)
+    if finished:
+        network = from_state(saved["network"], device)
+        return leave(network, saved["history"], saved["report"], partial=False), None
+    about = {"identity": identity, "memory": first.memory, "model": model_id}
 
-        device = find_device(options.device)
-        self._options = options
-        self._checkpoint = None if options.checkpoint is None else Checkpoint(options.checkpoint)
-        saved = None if self._checkpoint is None else self._checkpoint.read()
-        self._finished = saved is not None and saved["finished"]
-        if start is not None:
-            _check_start(start, options)
-        preparation = Preparation(
-            obj, options, memory=None if saved is None else saved["memory"], products=not self._finished,
-            start=None if start is None else (start.inference.pyramid, start.standard, start.variables, start.attrs),
-        )  # fmt: skip
-        self._identity = {
-            "options": json.loads(options.to_json()),
-            "data": preparation.fingerprint(),
-            "start": None if start is None else start.id,
-        }
-        self._memory = preparation.memory
-        self._id = str(uuid.uuid4()) if saved is None else saved["model"]
-        if saved is not None:
-            _check_same(saved["identity"], self._identity, str(options.checkpoint))
-        self._prepared = preparation.outline() if self._finished else preparation.compress()
-        levels = preparation.pyramid.levels
-        self._trainer = Trainer(
-            self._prepared.data, options, channels=options.channels_of(levels), epsilons=preparation.epsilons,
-            device=device, progress=None, block_bytes=self._prepared.room,
-            start=None if start is None else start.inference.network,
-            save=None if self._checkpoint is None else self._save, saved=saved,
-        )  # fmt: skip
+    def save(state: dict[str, Any], *, finished: bool = False) -> None:
+        assert checkpoint is not None
+        checkpoint.write(about | {"finished": finished} | state)
 
-    def run(self) -> None:
-        """Train, or go on training; nothing if the checkpoint is that of a finished fit."""
-        if self._finished:
-            return
-        trainer: Trainer = self._trainer
-        with tqdm(desc="MrCAE", unit="epoch", initial=len(trainer.history), disable=not self._options.progress) as bar:
+    trainer = Trainer(
+        second_pass(first, options),
+        options,
+        channels=options.channels_of(first.description.pyramid.levels),
+        epsilons=first.epsilons(options),
+        device=device,
+        progress=None,
+        block_bytes=first.memory / 4,
+        start=None if start is None else start.codec.network,
+        save=None if checkpoint is None else save,
+        saved=saved or None,
+    )
+    return _train(trainer, options, leave, None if checkpoint is None else save)
+
+
+def _leaver(first: FirstPass, options: Options, model_id: str) -> Callable[..., Fitted]:
+    """Return what makes a `Fitted` of a network, its history and its report."""
+
+    def leave(network: Any, history: Any, report: Any, *, partial: bool) -> Fitted:
+        from .codec import Codec
+
+        return Fitted(
+            labels=first.description.labels,
+            codec=Codec(network, first.description.pyramid, first.standard, model_id),
+            history=history_table(history, report),
+            split=first.split,
+            dtype=np.dtype(first.array.dtype),
+            options_json=options.to_json(),
+            id=model_id,
+            partial=partial,
+        )
+
+    return leave
+
+
+def _train(
+    trainer: Any, options: Options, leave: Callable[..., Fitted], save: Callable[..., None] | None
+) -> tuple[Fitted | None, BaseException | None]:
+    """Run Algorithm 3.1, or what a checkpoint leaves of it, to its end or to an interruption."""
+    stopped: BaseException | None = None
+    bar = tqdm(
+        desc="MrCAE", unit="epoch", initial=len(trainer.history), disable=not options.progress
+    )
+    try:
+        with bar:
             trainer.progress = bar
             trainer.run()
-        self._finished = True
         trainer.finish()
-        if self._checkpoint is not None:
-            self._save(trainer.state())
-
-    def result(self) -> Fitted:
-        """What the fit leaves, finished or interrupted."""
-        self._trainer.finish()
-        return Fitted.of(
-            self._prepared, self._trainer.network, self._trainer.history, self._options.to_json(), self._id,
-            report=self._trainer.report,
-        )  # fmt: skip
-
-    def _save(self, state: dict[str, Any]) -> None:
-        assert self._checkpoint is not None
-        about = {
-            "identity": self._identity,
-            "memory": self._memory,
-            "model": self._id,
-            "finished": self._finished,
-        }
-        self._checkpoint.write(about | state)
+        if save is not None:
+            save(trainer.state(), finished=True)
+    except BaseException as error:  # raised again by the caller, who keeps what was learnt
+        stopped = error
+    try:
+        trainer.finish()
+        partial = stopped is not None
+        return leave(trainer.network, trainer.history, trainer.report, partial=partial), stopped
+    except Exception:  # not to hide the error that ended the training
+        if stopped is None:
+            raise
+        return None, stopped
 
 
 def _check_start(start: Fitted, options: Options) -> None:
@@ -122,11 +157,12 @@ def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], folder: str) 
         for name, value in now["options"].items()
         if name not in IMMATERIAL and before["options"].get(name) != value
     ]
-    what += [f"other {name}" for name, digest in now["data"].items() if before["data"].get(name) != digest]
+    data = before["data"]
+    what += [f"other {name}" for name, digest in now["data"].items() if data.get(name) != digest]
     if before["start"] != now["start"]:
         what.append("another model to start from")
     if what:
         raise ValueError(
-            f"checkpoint={folder!r} is that of another fit ({'; '.join(what)}): choose another folder, or fit the same "
-            "data with the same options"
+            f"checkpoint={folder!r} is that of another fit ({'; '.join(what)}): choose another "
+            "folder, or fit the same data with the same options"
         )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
-from . import maps, representation
-from ._version import __version__
+from . import refinement
+from . import repr as representation
 from .fitted import Fitted
 from .grid.conventions import Labelled
 from .grid.layout import Layout
@@ -58,7 +57,6 @@ class MrCAE:
 
     def __init__(self, **options: Any) -> None:
         self.options = make_options(options)
-        self.partial = False
         self._fitted: Fitted | None = None
 
     def fit(self, obj: Labelled, *, start: MrCAE | None = None) -> MrCAE:
@@ -88,18 +86,11 @@ class MrCAE:
             Whatever else ends the training, Ctrl-C too. An earlier fit is gone: the model is then
             `partial`, with what was learnt so far, or not fitted if that cannot be used.
         """
-        from .fitting import Fit
+        from .fitting import fit
 
-        fit = Fit(obj, self.options, start=None if start is None else start.fitted)
-        self.partial, self._fitted = False, None
-        try:
-            fit.run()
-        except BaseException:
-            with contextlib.suppress(Exception):  # not to hide the error that ended the training
-                self._fitted = fit.result()
-                self.partial = True
-            raise
-        self._fitted = fit.result()
+        self._fitted, stopped = fit(obj, self.options, None if start is None else start.fitted)
+        if stopped is not None:
+            raise stopped
         return self
 
     def refine(self, finer: Labelled, **options: Any) -> MrCAE:
@@ -125,6 +116,11 @@ class MrCAE:
         return MrCAE(**self.options.with_level(self.levels) | options).fit(finer, start=self)
 
     @property
+    def partial(self) -> bool:
+        """Whether training was ended before its time, by Ctrl-C or an error."""
+        return self._fitted is not None and self._fitted.partial
+
+    @property
     def fitted(self) -> Fitted:
         """What fitting has left; an error before."""
         if self._fitted is None:
@@ -134,12 +130,12 @@ class MrCAE:
     @property
     def levels(self) -> int:
         """Number of resolutions."""
-        return self.fitted.inference.pyramid.levels
+        return self.fitted.codec.pyramid.levels
 
     @property
     def n_parameters(self) -> int:
         """Number of weights and biases."""
-        return self.fitted.inference.network.n_parameters
+        return self.fitted.codec.network.n_parameters
 
     @property
     def history(self) -> xr.Dataset:
@@ -150,6 +146,16 @@ class MrCAE:
         return self.fitted.history
 
     @property
+    def stages(self) -> xr.Dataset:
+        """What each stage, a deepening (group 0) or a widening, costs and gains, over `stage`.
+
+        `level`, `group`; `epochs`; `parameters` and `encoding_size` that it adds; `active_share` of
+        its cells; the last `train_loss`, `validation_mse` and `validation_loss` in scaled units
+        squared, NaN for stages that were not trained, or whose cells competed for a size.
+        """
+        return refinement.stages(self.fitted)
+
+    @property
     def split(self) -> xr.DataArray:
         """What each fitted snapshot served for: "training", "validation" or "test"."""
         return self.fitted.split
@@ -157,8 +163,9 @@ class MrCAE:
     @property
     def encoding_sizes(self) -> xr.DataArray:
         """Numbers per snapshot that decoding each level needs, cumulative over `level`."""
-        sizes = np.cumsum(self.fitted.inference.sizes)
-        return xr.DataArray(sizes, dims="level", coords={"level": np.arange(self.levels)}, name="encoding_size")
+        return xr.DataArray(
+            self.fitted.encoding_sizes, dims="level", coords={"level": np.arange(self.levels)}, name="encoding_size"
+        )
 
     def encode(self, obj: Labelled) -> xr.DataTree:
         """Codes of every level.
@@ -181,7 +188,7 @@ class MrCAE:
         from .codes import codes_to_tree, flat_codes
 
         flat, layout = flat_codes(obj, self.fitted)
-        return codes_to_tree(flat, self.fitted.inference, layout, self._attrs())
+        return codes_to_tree(flat, self.fitted.codec, layout, self.fitted.attributes)
 
     def decode(self, codes: xr.DataTree, *, level: int | None = None) -> Labelled:
         """Fields from codes.
@@ -205,14 +212,14 @@ class MrCAE:
         """
         from .codes import tree_to_codes
 
-        level = self._level(level)
-        flat, layout = tree_to_codes(codes, self.fitted.inference, level=level, model_id=self.fitted.id)
+        level = self.fitted.level(level)
+        flat, layout = tree_to_codes(codes, self.fitted.codec, level=level, model_id=self.fitted.id)
         return layout.orient(self._decode(flat, layout, level))
 
     def _decode(self, flat: Any, layout: Layout, level: int) -> Labelled:
         from .codes import fields_of
 
-        return fields_of(flat, self.fitted, layout, level=level, attrs=self._attrs())
+        return fields_of(flat, self.fitted, layout, level=level, attrs=self.fitted.attributes)
 
     def reconstruct(self, obj: Labelled, *, keep_gaps: bool = False) -> Labelled:
         """decode(encode(obj)), on the data's own grid.
@@ -264,9 +271,9 @@ class MrCAE:
         ValueError
             For no value to compare with, data that `encode` refuses, or weights that do not fit.
         """
-        from .scoring import score
+        from .score import score
 
-        return score(self, obj, weights=weights)
+        return score(self.fitted, obj, weights=weights)
 
     def refinement_map(self, *, level: int) -> xr.DataArray:
         """Where each group of filters acts (3.8).
@@ -286,7 +293,7 @@ class MrCAE:
         ValueError
             For a level that the model does not have.
         """
-        return maps.refinement_map(self.fitted, self._level(level), self._attrs())
+        return refinement.refinement_map(self.fitted, level)
 
     def refinement_count(self, *, level: int) -> xr.DataArray:
         """Number of filters at work in each cell, the deepening's not counted: the paper's heat map.
@@ -306,7 +313,7 @@ class MrCAE:
         ValueError
             For a level that the model does not have.
         """
-        return maps.refinement_count(self.fitted, self._level(level), self._attrs())
+        return refinement.refinement_count(self.fitted, level)
 
     def stack(self, codes: xr.DataTree) -> xr.DataArray:
         """All active codes side by side: what EOFs, DMD or a forecast model take.
@@ -328,7 +335,7 @@ class MrCAE:
         """
         from .codes import stack
 
-        return stack(codes, self.fitted, self._attrs())
+        return stack(codes, self.fitted, self.fitted.attributes)
 
     def unstack(self, stacked: xr.DataArray) -> xr.DataTree:
         """Undo `stack`.
@@ -350,7 +357,7 @@ class MrCAE:
         """
         from .codes import unstack
 
-        return unstack(stacked, self.fitted, self._attrs())
+        return unstack(stacked, self.fitted, self.fitted.attributes)
 
     def save(self, path: Any, *, overwrite: bool = False) -> None:
         """Write the model as netCDF-4, or as Zarr if the path ends in ``.zarr``.
@@ -369,7 +376,7 @@ class MrCAE:
         """
         from .io.model_file import save_model
 
-        save_model(self, path, overwrite=overwrite)
+        save_model(self.fitted, path, overwrite=overwrite)
 
     @property
     def plot(self) -> ModelPlots:
@@ -378,15 +385,41 @@ class MrCAE:
 
         return ModelPlots(self)
 
-    def _level(self, level: int | None) -> int:
-        return self.fitted.level(level)
-
-    def _attrs(self) -> dict[str, Any]:
-        fitted = self.fitted
-        return {"xmrcae_version": __version__, "xmrcae_model": fitted.id, "xmrcae_options": fitted.options_json}
-
     def __repr__(self) -> str:
-        return representation.text(self)
+        return representation.text(self._fitted, self.options)
 
     def _repr_html_(self) -> str:
-        return representation.as_html(self)
+        return representation.as_html(self._fitted, self.options)
+
+
+def open_model(path: Any) -> MrCAE:
+    """Read a model that was written with :meth:`MrCAE.save`.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        File, folder or any URL that fsspec knows.
+
+    Returns
+    -------
+    MrCAE
+        On the CPU, with results equal to the bit to those of the model that was written.
+
+    Raises
+    ------
+    ValueError
+        If there is no such file, or it is no model.
+
+    Examples
+    --------
+    >>> import xmrcae
+    >>> xmrcae.open_model("nowhere.nc")
+    Traceback (most recent call last):
+    ValueError: no file nowhere.nc
+    """
+    from .io.model_file import read_model
+
+    options, fitted = read_model(path)
+    model = MrCAE(**options)
+    model._fitted = fitted
+    return model

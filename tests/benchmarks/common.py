@@ -87,25 +87,27 @@ def timed_fit(
         Seconds of training, after which the fit is interrupted; a small decrease ends no stage then.
     """
     import xmrcae
-    from xmrcae.grid import training_set
+    from xmrcae import fitting, passes
 
     tiny = {name: options[name] for name in ("solver", "device") if name in options}
     xmrcae.MrCAE(levels=1, max_epochs=1, progress=False, **tiny).fit(xmrcae.datasets.two_modes(n_times=10, size=7))
     ranks, read = [], []
 
-    class Preparation(training_set.Preparation):
-        def __init__(self, obj: Any, options: Any, **kwargs: Any) -> None:
-            if snapshots_themselves:
-                options = copy.copy(options)
-                object.__setattr__(options, "activation", "relu")
-            super().__init__(obj, options, **kwargs)
+    def themselves(options: Any) -> Any:
+        if snapshots_themselves:
+            options = copy.copy(options)
+            object.__setattr__(options, "activation", "relu")
+        return options
 
-        def compress(self) -> Any:
-            result = super().compress()
-            ranks.append(int(result.training[0].rank))
-            read.append(time.perf_counter())
-            signal.setitimer(signal.ITIMER_REAL, limit or 0)
-            return result
+    def first_pass(obj: Any, options: Any, **kwargs: Any) -> Any:
+        return passes.first_pass(obj, themselves(options), **kwargs)
+
+    def second_pass(first: Any, options: Any) -> Any:
+        data = passes.second_pass(first, themselves(options))
+        ranks.append(int(data["training"][0].rank))
+        read.append(time.perf_counter())
+        signal.setitimer(signal.ITIMER_REAL, limit or 0)
+        return data
 
     def stop(*_: Any) -> NoReturn:
         raise TimeIsUp
@@ -116,7 +118,8 @@ def timed_fit(
         object.__setattr__(model.options, "min_decrease", -math.inf)
     start_gib, start = peak_memory(), time.perf_counter()
     try:
-        with mock.patch.object(training_set, "Preparation", Preparation), suppress(TimeIsUp):
+        patched = mock.patch.multiple(fitting, first_pass=first_pass, second_pass=second_pass)
+        with patched, suppress(TimeIsUp):
             model.fit(obj)
         seconds = time.perf_counter() - start
     finally:

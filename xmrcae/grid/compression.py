@@ -11,6 +11,7 @@ data change no bit.
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from .blocks import batches, over_batch
 from .fill import complete
 from .pyramid import Pyramid, restrict_all
 from .scaling import Standard
-from .survey import GRAM_LIMIT, RANDOM_RANK
+from .survey import GRAM_LIMIT, RANDOM_RANK, Survey
 
 #: Samples that are brought to all levels together.
 WIDTH = 8
@@ -39,7 +40,7 @@ class Compressed:
     samples : numpy.ndarray, shape (sample, variable, y, x)
         sqrt(T) times the mean of T snapshots, centred and scaled, then the singular vectors times singular values of
         their departures from it; or the snapshots themselves. The sample lies last in memory.
-    one : numpy.ndarray, shape (sample,)
+    constant : numpy.ndarray, shape (sample,)
         sqrt(T), then zeros; or all ones.
     rank : int
         How many of the samples training needs.
@@ -48,7 +49,7 @@ class Compressed:
     """
 
     samples: np.ndarray
-    one: np.ndarray
+    constant: np.ndarray
     rank: int
     lost: np.ndarray
 
@@ -74,10 +75,13 @@ def directions(product: np.ndarray, scale: np.ndarray) -> np.ndarray:
     return np.linalg.svd(np.einsum("vij,v->ij", product, scale**-1.0), full_matrices=False)[0].T
 
 
-def room_for(parts: Mapping[str, int], pyramid: Pyramid, variables: int, memory: float) -> dict[str, int]:
-    """How many samples of each part memory can hold, of those wanted.
+def room_for(
+    parts: Mapping[str, int], pyramid: Pyramid, variables: int, memory: float
+) -> dict[str, int]:
+    """Count how many samples of each part memory can hold, of those wanted.
 
-    Samples take their place on every level, and on the data's own grid while they are made. All parts give way alike.
+    Samples take their place on every level, and on the data's own grid while they are made. All
+    parts give way alike.
     """
     pixels = 4 / 3 * np.prod(pyramid.shape(pyramid.levels - 1)) + np.prod(pyramid.grid.sizes)
     share = min(1.0, memory / (4 * variables * pixels) / max(1, sum(parts.values())))
@@ -85,64 +89,135 @@ def room_for(parts: Mapping[str, int], pyramid: Pyramid, variables: int, memory:
 
 
 def compress(
-    array: da.Array | np.ndarray, parts: Mapping[str, np.ndarray], season: np.ndarray, standard: Standard,
-    vectors: Mapping[str, np.ndarray], *, random: Collection[str], tail: np.ndarray | None, memory: float,
-) -> dict[str, Compressed]:  # fmt: skip
-    """Mean and scaled left singular vectors of the snapshots of each part, by one pass over the archive.
+    array: da.Array | np.ndarray,
+    found: Survey,
+    standard: Standard,
+    pyramid: Pyramid,
+    *,
+    parts: Mapping[str, np.ndarray],
+    season: np.ndarray,
+    weights: np.ndarray,
+    tail: np.ndarray | None,
+    memory: float,
+    activation: str | None,
+) -> dict[str, list[LevelData]]:
+    """Make the samples of each part on every level: the second pass over an archive.
 
     Parameters
     ----------
     array : dask.array.Array or numpy.ndarray, shape (sample, variable, y, x)
         All snapshots.
+    found : Survey
+        What the first pass has found, with the products of snapshots.
+    standard : Standard
+        Centring and scaling.
+    pyramid : Pyramid
+        The levels.
     parts : mapping of str to numpy.ndarray
         Positions of the snapshots of each part.
     season : numpy.ndarray
         The centre of each snapshot.
-    standard : Standard
-        Centring and scaling.
-    vectors : mapping of str to numpy.ndarray, shape (mode, n)
-        The combinations of the snapshots of each part that are kept, as `directions` gives them.
-    random : collection of str
-        Parts whose combinations come from products with random fields. They are turned into singular vectors; those
-        that training may leave out are, unlike others, not kept for reports, since some are lost anyway.
+    weights : numpy.ndarray, shape (y, x)
+        Weight of each pixel in the means; coarse levels take that of their own points.
     tail : numpy.ndarray, shape (variable,), or None
         Training may leave out trailing vectors while their variance is under this at every pixel.
     memory : float
-        Bytes that a batch may hold.
+        Bytes that the fit may use.
+    activation : str or None
+        With one, samples are the snapshots themselves.
+
+    Returns
+    -------
+    dict of str to list of LevelData
+        For each part one per level, coarsest first.
+
+    Raises
+    ------
+    ValueError
+        If memory has no room for the snapshots that an activation needs.
+    """
+    room = functools.partial(room_for, pyramid=pyramid, variables=array.shape[1], memory=0.4 * memory)
+    if activation:
+        wanted = {part: len(positions) for part, positions in parts.items()}
+        if room(wanted) != wanted:
+            raise ValueError(
+                f"activation={activation!r} trains on the snapshots themselves; memory={memory:.3g} "
+                f"bytes has room for {sum(room(wanted).values())} of {sum(wanted.values())}: allow "
+                "more, or fit fewer"
+            )
+        samples = _snapshots(array, parts, season, standard)
+    else:
+        products = found.products
+        vectors = {part: directions(each, standard.scale) for part, each in products.items()}
+        wanted = {part: 1 + len(each) for part, each in vectors.items()}
+        kept = {part: each[: room(wanted)[part] - 1] for part, each in vectors.items()}
+        random = [part for part, each in products.items() if each.shape[1] != each.shape[2]]
+        samples = _combinations(
+            array, parts, season, standard, kept, random=random, tail=tail, memory=memory / 4
+        )
+        for part, each in samples.items():
+            cut = len(kept[part]) + 1 < wanted[part]
+            _warn_of_loss(part, each, len(parts[part]), tail, cut=cut)
+    share = np.where(standard.valid, found.finite_in_training / len(parts["training"]), 0)
+    data = {}
+    for part in list(samples):  # one after the other, so that memory holds what is needed
+        data[part] = level_data(samples.pop(part), pyramid, standard, weights, share)
+    return data
+
+
+def _combinations(
+    array: da.Array | np.ndarray,
+    parts: Mapping[str, np.ndarray],
+    season: np.ndarray,
+    standard: Standard,
+    vectors: Mapping[str, np.ndarray],
+    *,
+    random: Collection[str],
+    tail: np.ndarray | None,
+    memory: float,
+) -> dict[str, Compressed]:
+    """Compute the mean and scaled left singular vectors of the snapshots of each part.
+
+    Combinations of a part of `random` come from products with random fields. They are turned into
+    singular vectors; those that training may leave out are, unlike others, not kept for reports,
+    since some are lost anyway.
     """
     size = array.shape[1:]
     heights = [1 + len(vectors[part]) for part in parts]
     samples = [np.empty((*size, n), dtype=np.float32) for n in heights]
     lost = [np.zeros(size) for _ in heights]
-    arguments = {
-        "parts": parts, "season": season, "vectors": vectors,
-        "fields": (standard.scale, standard.monthly, standard.fill),
-    }  # fmt: skip
     per_pixel = (standard.centre, standard.mean, standard.valid)
+    fields = (standard.scale, standard.monthly, standard.fill)
+    arguments = {"parts": parts, "season": season, "vectors": vectors, "fields": fields}
     row = 4 * sum(heights) * size[0] * size[2]
     for batch in batches(array, memory=memory, result=row):
-        for band, results in zip(
-            batch, over_batch(_project_band, array, batch, *per_pixel, **arguments)[0], strict=True
-        ):
+        bands, _ = over_batch(_project_band, array, batch, *per_pixel, **arguments)
+        for band, results in zip(batch, bands, strict=True):
             for i, (values, variance) in enumerate(results):
                 samples[i][:, band] = values
                 lost[i][:, band] = variance
-    result = {}
-    for part, values, variance in zip(parts, samples, lost, strict=True):
-        n = len(parts[part])
-        if part in random:
-            _rotate(values[..., 1:])
-        rank = values.shape[-1]
-        if tail is not None:
-            behind = np.stack([_variance_behind(field[..., 1:], n) for field in values])
-            rank = 1 + int((behind > tail[:, None]).any(0).sum())
-        if part in random:
-            variance = variance + np.square(values[..., rank:], dtype=np.float64).sum(-1) / n
-            values = np.ascontiguousarray(values[..., :rank])
-        one = np.zeros(values.shape[-1])
-        one[0] = np.sqrt(n)
-        result[part] = Compressed(np.moveaxis(values, -1, 0), one, rank, variance)
-    return result
+    return {
+        part: _ranked(values, variance, len(parts[part]), tail, is_random=part in random)
+        for part, values, variance in zip(parts, samples, lost, strict=True)
+    }
+
+
+def _ranked(
+    values: np.ndarray, variance: np.ndarray, n: int, tail: np.ndarray | None, *, is_random: bool
+) -> Compressed:
+    """Say how many of the samples, (variable, y, x, sample), training needs."""
+    if is_random:
+        _rotate(values[..., 1:])
+    rank = values.shape[-1]
+    if tail is not None:
+        behind = np.stack([_variance_behind(field[..., 1:], n) for field in values])
+        rank = 1 + int((behind > tail[:, None]).any(0).sum())
+    if is_random:
+        variance = variance + np.square(values[..., rank:], dtype=np.float64).sum(-1) / n
+        values = np.ascontiguousarray(values[..., :rank])
+    constant = np.zeros(values.shape[-1])
+    constant[0] = np.sqrt(n)
+    return Compressed(np.moveaxis(values, -1, 0), constant, rank, variance)
 
 
 def _variance_behind(vectors: np.ndarray, n: int) -> np.ndarray:
@@ -195,20 +270,24 @@ def _standardized(band: np.ndarray, positions: np.ndarray, season: np.ndarray, s
     return standard.apply(standard.stand_in(values, season[positions]), season[positions])
 
 
-def plain(
-    array: da.Array | np.ndarray, parts: Mapping[str, np.ndarray], season: np.ndarray, standard: Standard
+def _snapshots(
+    array: da.Array | np.ndarray,
+    parts: Mapping[str, np.ndarray],
+    season: np.ndarray,
+    standard: Standard,
 ) -> dict[str, Compressed]:
-    """The snapshots of each part themselves, centred and scaled, for a network with activations."""
+    """Take the snapshots of each part themselves, for a network with activations."""
     size = array.shape[1:]
     result = {}
     for part, positions in parts.items():
         values = np.empty((*size, len(positions)), dtype=np.float32)
         for start in range(0, len(positions), WIDTH):
             some = positions[start : start + WIDTH]
-            block = standard.apply(standard.stand_in(np.asarray(array[some]), season[some]), season[some])
+            block = standard.stand_in(np.asarray(array[some]), season[some])
+            block = standard.apply(block, season[some])
             values[..., start : start + WIDTH] = np.moveaxis(block, 0, -1)
-        one = np.ones(len(positions))
-        result[part] = Compressed(np.moveaxis(values, -1, 0), one, len(positions), np.zeros(size))
+        samples = np.moveaxis(values, -1, 0)
+        result[part] = Compressed(samples, np.ones(len(samples)), len(samples), np.zeros(size))
     return result
 
 
@@ -246,13 +325,10 @@ def level_data(
         counts = np.zeros_like(has)
         counts[pyramid.cut(level)] = has[pyramid.cut(level)]
         weight = np.zeros(has.shape)
-        weight[pyramid.cut(level)] = weights[
-            pyramid.y.positions(level)[pyramid.y.inside(level)][:, None],
-            pyramid.x.positions(level)[pyramid.x.inside(level)],
-        ]
+        weight[pyramid.cut(level)] = weights[pyramid.points(level)]
         samples = np.moveaxis(values, -1, 0)
         weight *= shared
-        result.append(LevelData(samples, compressed.one, has, counts, weight, compressed.rank, left_out))
+        result.append(LevelData(samples, compressed.constant, has, counts, weight, compressed.rank, left_out))
     return result
 
 
@@ -266,11 +342,11 @@ def variance_left_out(compressed: Compressed) -> float:
     """The share of the snapshots' variance, over all pixels, that the samples leave out."""
     vectors = compressed.samples[1:]  # all but the mean
     kept = sum(float(np.square(vector, dtype=np.float64).sum()) for vector in vectors)
-    lost = float(compressed.lost.sum()) * float(compressed.one @ compressed.one)
+    lost = float(compressed.lost.sum()) * float(compressed.constant @ compressed.constant)
     return lost / (lost + kept) if lost > 1e-12 * kept else 0.0  # a difference of roundings
 
 
-def warn_of_loss(part: str, compressed: Compressed, n_snapshots: int, tail: np.ndarray | None, *, cut: bool) -> None:
+def _warn_of_loss(part: str, compressed: Compressed, n_snapshots: int, tail: np.ndarray | None, *, cut: bool) -> None:
     """Warn if what the samples leave out is more than twice what training may leave out."""
     lost = compressed.lost
     if not (lost.max((1, 2)) > (0 if tail is None else 2 * tail)).any():
@@ -279,7 +355,7 @@ def warn_of_loss(part: str, compressed: Compressed, n_snapshots: int, tail: np.n
     if not share:
         return
     way_out = "allow more with memory=" if cut else f"beyond {GRAM_LIMIT} there are {RANDOM_RANK} at most"
-    n_vectors = len(compressed.one) - 1
+    n_vectors = len(compressed.constant) - 1
     vectors = f"{n_vectors} singular vector{'s' * (n_vectors != 1)}"
     warnings.warn(
         f"{vectors} stand for the {n_snapshots} {part} snapshots, which leaves out "

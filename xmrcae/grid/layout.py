@@ -127,10 +127,15 @@ def map_samples(
             new_axes=dict(zip(out[1:], shape, strict=True)), dtype=dtype, concatenate=True,
             meta=np.empty((0,) * len(out), dtype), **as_node(function), **kwargs,
         )  # fmt: skip
-    length = max(1, BLOCK_BYTES // max(1, array[:1].nbytes))
+    length = block_length(array)
     cuts = [slice(i, i + length) for i in range(0, len(array), length)]
     blocks = [function(array[cut], *(other[cut] for other in others), **kwargs) for cut in cuts]
     return np.concatenate(blocks) if blocks else np.empty((0, *shape), dtype)
+
+
+def block_length(array: np.ndarray) -> int:
+    """Return how many samples of an array, (t, ...), make a block."""
+    return max(1, BLOCK_BYTES // max(1, array[:1].nbytes))
 
 
 def as_node(function: Callable[..., Any]) -> dict[str, Any]:

@@ -14,7 +14,6 @@ import xarray as xr
 from ..handover import FULL_WEIGHTING
 from .conventions import period
 from .coordinates import Grid
-from .layout import Layout, map_samples, merge_samples
 from .places import shortest
 
 
@@ -222,14 +221,17 @@ class Pyramid:
         has = has & self.may_have_data(level)
         return np.where(has, coarse, coarse.dtype.type(0)), has
 
+    def points(self, level: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows, (y, 1), and columns of the data that are points of a level."""
+        rows, columns = (axis.positions(level)[axis.inside(level)] for axis in (self.y, self.x))
+        return rows[:, None], columns
+
     def coordinates(self, level: int) -> xr.Dataset:
-        """Coordinates of a level within the data's extent: a subset of the data's own."""
-        rows, columns = (
-            axis.positions(level)[axis.inside(level)] for axis in (self.y, self.x)
-        )  # fmt: skip
-        return self.grid.coords.isel(
-            {d: i for d, i in ((self.grid.y, rows), (self.grid.x, columns)) if d in self.grid.coords.dims}
-        )
+        """Return coordinates of a level within the data's extent: a subset of the data's own."""
+        rows, columns = (index.ravel() for index in self.points(level))
+        along = {self.grid.y: rows, self.grid.x: columns}
+        dims = self.grid.coords.dims
+        return self.grid.coords.isel({dim: at for dim, at in along.items() if dim in dims})
 
     def encoding_coordinates(self, level: int) -> xr.Dataset:
         """Coordinates of a level's encoding grid, uncut, with `inside` marking what lies in the data's extent.
@@ -256,39 +258,6 @@ class Pyramid:
         result["inside"] = (tuple(dims), inside, {"long_name": "cell lies within the extent of the data"})
         return xr.Dataset(coords=result)
 
-    def tree(self, obj: Any, layout: Layout, *, valid: np.ndarray | None, attrs: dict[str, Any]) -> xr.DataTree:
-        """The pyramid of labelled data: a DataTree, lazy on lazy data, /level_0 the coarsest.
-
-        Each snapshot is averaged over what it holds itself. `valid`, (variable, y, x), leaves pixels out at all times.
-        """
-        array = layout.array(obj)
-        names = [str(name) for name in obj.data_vars] if isinstance(obj, xr.Dataset) else [obj.name]
-        sources = list(obj.data_vars.values()) if isinstance(obj, xr.Dataset) else [obj]
-        finest = self.levels - 1
-        array = map_samples(
-            _padded, array, shape=(array.shape[1], *self.shape(finest)), dtype=array.dtype, pyramid=self, valid=valid
-        )
-        nodes = {}
-        for level in range(finest, -1, -1):
-            if level < finest:
-                share = np.prod(self.shape(level)) / np.prod(self.shape(level + 1))
-                shape = (array.shape[1], *self.shape(level))
-                array = merge_samples(
-                    map_samples(_restricted, array, shape=shape, dtype=array.dtype, pyramid=self, level=level), share
-                )
-            cut = array[self.cut(level)]
-            coords = self.coordinates(level)
-            fields = {
-                name or "data": layout.orient(
-                    layout.labelled(cut[:, v], (self.grid.y, self.grid.x), coords, attrs=source.attrs)
-                )
-                for v, (name, source) in enumerate(zip(names, sources, strict=True))
-            }
-            nodes[f"/level_{level}"] = xr.Dataset(fields, attrs=attrs)
-        tree = xr.DataTree.from_dict({f"/level_{level}": nodes[f"/level_{level}"] for level in range(self.levels)})
-        tree.attrs.update(attrs)
-        return tree
-
 
 def _missing(shape: Sequence[int], dtype: np.dtype[Any]) -> np.ndarray:
     """An array without values, of a type that can hold those of `dtype`: whole numbers become float64."""
@@ -310,18 +279,6 @@ def _continued(values: np.ndarray, positions: np.ndarray, *, circle: float | Non
     result[before] = values[0] + positions[before] * first
     result[after] = values[-1] + (positions[after] - n + 1) * last
     return result
-
-
-def _padded(values: np.ndarray, *, pyramid: Pyramid, valid: np.ndarray | None) -> np.ndarray:
-    if valid is not None:
-        values = np.where(valid, values, values.dtype.type(np.nan))
-    values = pyramid.pad(values)
-    return np.where(pyramid.may_have_data(pyramid.levels - 1), values, values.dtype.type(np.nan))
-
-
-def _restricted(values: np.ndarray, *, pyramid: Pyramid, level: int) -> np.ndarray:
-    coarse, has = pyramid.restrict(values, np.isfinite(values), level)
-    return np.where(has, coarse, coarse.dtype.type(np.nan))
 
 
 def restrict_all(pyramid: Pyramid, values: np.ndarray, has_data: np.ndarray) -> Sequence[tuple[np.ndarray, np.ndarray]]:

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from ..options import Options
 from .pyramid import Pyramid, restrict_all
+from .survey import Survey
 
 
 @dataclass(frozen=True)
@@ -77,3 +79,31 @@ class Standard:
 
     def _scale(self, values: np.ndarray) -> np.ndarray:
         return self.scale[:, None, None].astype(values.dtype)
+
+
+def standard_of(
+    found: Survey, valid: np.ndarray, options: Options
+) -> tuple[Standard, np.ndarray]:
+    """Find centring and scaling from training snapshots and valid pixels, and the rms about the centre.
+
+    Returns
+    -------
+    Standard
+        In float64.
+    numpy.ndarray, shape (variable,)
+        The rms of the training snapshots about their centre, in the data's units.
+    """
+    n = found.finite_in_training
+    rms = np.array([np.sqrt(s[v].sum() / c[v].sum()) for s, v, c in zip(found.squares, valid, n, strict=True)])
+    centre, scale = found.centre, np.ones(len(valid))
+    mean = np.where(n > 0, found.total / np.maximum(n, 1), 0)
+    if options.scale == "std":
+        scale = np.where(rms > 0, rms, 1.0)
+    elif options.scale == "minmax":
+        least = np.array([a[v].min() for a, v in zip(found.least, valid, strict=True)])
+        most = np.array([a[v].max() for a, v in zip(found.most, valid, strict=True)])
+        scale = np.where(most > least, most - least, 1.0)
+        centre = centre + least[None, :, None, None]
+    monthly = options.center == "month"
+    centre, mean = np.where(valid, centre, 0), np.where(valid, mean, 0)
+    return Standard(centre, scale, mean, valid, monthly, options.fill), rms

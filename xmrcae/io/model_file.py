@@ -10,14 +10,16 @@ import dataclasses
 import json
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from .._version import __version__
 from ..core.network import NetworkState
+from ..fitted import Fitted
 from ..grid.coordinates import Grid
+from ..grid.description import Labels
 from ..grid.pyramid import Pyramid
 from ..grid.scaling import Standard
 from ..grid.split import PARTS
@@ -29,10 +31,6 @@ from .labels import (
     coordinates_to_plain,
 )
 from .tree_file import read_tree, write_tree
-
-if TYPE_CHECKING:
-    from ..fitted import Fitted
-    from ..model import MrCAE
 
 FORMAT, FORMAT_VERSION = "xmrcae-model", 2
 
@@ -65,63 +63,13 @@ GROUP = {
 }
 
 
-def save_model(model: MrCAE, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-    """Write a fitted model.
-
-    Parameters
-    ----------
-    model : MrCAE
-        The model.
-    path : str or os.PathLike
-        File or, ending in ``.zarr``, folder; or any URL that fsspec knows.
-    overwrite : bool
-        Replace what is there, once the new file is complete. A folder is replaced only if it is a
-        Zarr store.
-
-    Raises
-    ------
-    ValueError
-        If the model is not fitted, the path exists and `overwrite` is not set, or the path's
-        folder does not exist.
-
-    Examples
-    --------
-    >>> import tempfile, xmrcae
-    >>> field = xmrcae.datasets.drifting_mode(n_times=40, size=31)
-    >>> model = field.mrcae.fit(levels=1, max_epochs=3, progress=False)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     model.save(f"{folder}/model.nc")
-    ...     xmrcae.open_model(f"{folder}/model.nc").n_parameters == model.n_parameters
-    True
-    """
-    write_tree(_to_tree(model), path, overwrite=overwrite)
+def save_model(fitted: Fitted, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Write a fitted model, as :meth:`xmrcae.MrCAE.save` documents it."""
+    write_tree(_to_tree(fitted), path, overwrite=overwrite)
 
 
-def open_model(path: str | os.PathLike[str]) -> MrCAE:
-    """Read a model that was written with :meth:`xmrcae.MrCAE.save`.
-
-    Parameters
-    ----------
-    path : str or os.PathLike
-        File, folder or any URL that fsspec knows.
-
-    Returns
-    -------
-    MrCAE
-        On the CPU, with results equal to the bit to those of the model that was written.
-
-    Raises
-    ------
-    ValueError
-        If there is no such file, or it is no model.
-
-    Examples
-    --------
-    >>> import xmrcae
-    >>> xmrcae.open_model("nowhere.nc")
-    Traceback (most recent call last):
-    ValueError: no file nowhere.nc
-    """
+def read_model(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Fitted]:
+    """Read the options and what was fitted, as :func:`xmrcae.open_model` documents it."""
     tree = read_tree(path)
     found = tree.attrs.get("format")
     if found != FORMAT:
@@ -142,14 +90,13 @@ def open_model(path: str | os.PathLike[str]) -> MrCAE:
         ) from error
 
 
-def _to_tree(model: MrCAE) -> xr.DataTree:
+def _to_tree(fitted: Fitted) -> xr.DataTree:
     import torch
 
-    fitted = model.fitted
-    network, state = fitted.inference.network, fitted.inference.network.state()
-    on_grid, grid_record = coordinates_to_plain(fitted.inference.pyramid.grid.coords, ())
+    network, state = fitted.codec.network, fitted.codec.network.state()
+    on_grid, grid_record = coordinates_to_plain(fitted.codec.pyramid.grid.coords, ())
     samples = fitted.split.coords.to_dataset()
-    on_samples, split_record = coordinates_to_plain(samples, fitted.sample)
+    on_samples, split_record = coordinates_to_plain(samples, fitted.labels.sample)
     labels = [fitted.split.values == label for label in LABELS]
     part = np.select(labels, range(len(LABELS))).astype("int8")
     split = {PART: ([split_record["dims"][dim] for dim in fitted.split.dims], part)}
@@ -164,7 +111,7 @@ def _to_tree(model: MrCAE) -> xr.DataTree:
         "xmrcae_version": __version__,
         "xmrcae_model": fitted.id,
         "xmrcae_options": fitted.options_json,
-        "partial": int(model.partial),
+        "partial": int(fitted.partial),
         "about": json.dumps(about),
         "versions": json.dumps(versions),
     }
@@ -181,14 +128,14 @@ def _to_tree(model: MrCAE) -> xr.DataTree:
 
 def _about(fitted: Fitted, state: NetworkState) -> dict[str, Any]:
     """Everything that is no array, as JSON holds it."""
-    pyramid = fitted.inference.pyramid
+    pyramid = fitted.codec.pyramid
     grid = pyramid.grid
     return {
-        "variables": fitted.variables,
-        "attrs": [attributes_to_json(attrs) for attrs in fitted.attrs],
-        "is_dataset": fitted.is_dataset,
-        "dims": fitted.dims,
-        "sample": fitted.sample,
+        "variables": fitted.labels.variables,
+        "attrs": [attributes_to_json(attrs) for attrs in fitted.labels.attrs],
+        "is_dataset": fitted.labels.is_dataset,
+        "dims": fitted.labels.dims,
+        "sample": fitted.labels.sample,
         "dtype": fitted.dtype.name,
         "grid": {
             "y": grid.y,
@@ -252,11 +199,9 @@ def _weights(state: NetworkState, prefix: str, dims: Mapping[str, list[str]]) ->
     )
 
 
-def _from_tree(tree: xr.DataTree) -> MrCAE:
+def _from_tree(tree: xr.DataTree) -> tuple[dict[str, Any], Fitted]:
     from ..codec import Codec
     from ..core.projection import from_state
-    from ..fitted import Fitted
-    from ..model import MrCAE
 
     about = json.loads(tree.attrs["about"])
     pyramid, standard = _pyramid(tree, about), _standard(tree, about)
@@ -270,23 +215,24 @@ def _from_tree(tree: xr.DataTree) -> MrCAE:
         name="split",
         coords=coordinates_from_plain(stored_split, about["split_coordinates"]).coords,
     )
-    model = MrCAE(**_options(json.loads(tree.attrs["xmrcae_options"])))
-    model.partial = bool(tree.attrs["partial"])
-    model._fitted = Fitted(
-        inference=Codec(network, pyramid, standard, tree.attrs["xmrcae_model"]),
-        standard=standard,
-        history=tree["history"].to_dataset()[about["history"]],
-        split=split,
+    labels = Labels(
         variables=about["variables"],
         attrs=[attributes_from_json(attrs) for attrs in about["attrs"]],
         is_dataset=about["is_dataset"],
         dims=tuple(about["dims"]),
         sample=tuple(about["sample"]),
-        dtype=np.dtype(about["dtype"]),
-        id=tree.attrs["xmrcae_model"],
-        options_json=tree.attrs["xmrcae_options"],
     )
-    return model
+    fitted = Fitted(
+        labels=labels,
+        codec=Codec(network, pyramid, standard, tree.attrs["xmrcae_model"]),
+        history=tree["history"].to_dataset()[about["history"]],
+        split=split,
+        dtype=np.dtype(about["dtype"]),
+        options_json=tree.attrs["xmrcae_options"],
+        id=tree.attrs["xmrcae_model"],
+        partial=bool(tree.attrs["partial"]),
+    )
+    return _options(json.loads(tree.attrs["xmrcae_options"])), fitted
 
 
 def _pyramid(tree: xr.DataTree, about: Mapping[str, Any]) -> Pyramid:

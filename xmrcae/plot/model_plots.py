@@ -142,7 +142,7 @@ class ModelPlots:
             For several snapshots or one without a value, data on another grid, a variable that the
             model was not fitted to, or a projection for data that have no place on Earth.
         """
-        variables = self._model.fitted.variables
+        variables = self._model.fitted.labels.variables
         if variable is not None and variable not in variables:
             fitted = ", ".join(map(str, variables))
             raise ValueError(f"variable={variable!r}: the model was fitted to {fitted}")
@@ -159,7 +159,7 @@ class ModelPlots:
         off = Scale(label(error, "reconstruction − data"), -most, most, "RdBu_r")
         row = [(field, size_of(k, field), scale) for k, field in enumerate(fields)]
         row += [
-            (data, f"data{when(snapshot, self._model.fitted.sample)}", scale),
+            (data, f"data{when(snapshot, self._model.fitted.labels.sample)}", scale),
             (error, f"error of level {finest}, rms {shown}", off),
         ]
         return draw_panels([row], surface, fig=fig, right=2)
@@ -199,8 +199,8 @@ class ModelPlots:
         """
         fitted = self._model.fitted
         k = fitted.level(level)
-        network = fitted.inference.network
-        return draw_filters(network.levels[k], k, group, fitted.variables, cmap=cmap, fig=fig)
+        network = fitted.codec.network
+        return draw_filters(network.levels[k], k, group, fitted.labels.variables, cmap=cmap, fig=fig)
 
     def errors(
         self,
@@ -236,8 +236,8 @@ class ModelPlots:
             model.
         """
         fitted = self._model.fitted
-        chosen_variable(metric, variable, fitted.variables if fitted.is_dataset else None)
-        name = ", ".join("unnamed" if name is None else str(name) for name in fitted.variables)
+        chosen_variable(metric, variable, fitted.labels.variables if fitted.labels.is_dataset else None)
+        name = ", ".join("unnamed" if name is None else str(name) for name in fitted.labels.variables)
         score = self._model.score(obj, weights=weights)
         return errors({name: score}, metric=metric, variable=variable, ax=ax)
 
@@ -265,18 +265,18 @@ class ModelPlots:
         """Return what to draw on; coasts are those of one variable, or of all."""
         fitted, grid = self._model.fitted, self._pyramid.grid
         valid = fitted.standard.valid
-        valid = valid.any(0) if variable is None else valid[fitted.variables.index(variable)]
+        valid = valid.any(0) if variable is None else valid[fitted.labels.variables.index(variable)]
         pixels = xr.DataArray(valid, grid.coords.coords, dims=(grid.y, grid.x))
         return surface_of(grid, pixels, **map_options)
 
     @property
     def _pyramid(self) -> Any:
-        return self._model.fitted.inference.pyramid
+        return self._model.fitted.codec.pyramid
 
     def _stored(self, field: xr.DataArray, level: int) -> xr.DataArray:
         """Return a field on a level's encoding grid, NaN in the cells that are never stored."""
         fitted, grid = self._model.fitted, self._pyramid.grid
-        storable = fitted.inference.network.storable[level].any(0).cpu().numpy()
+        storable = fitted.codec.network.storable[level].any(0).cpu().numpy()
         return field.where(fitted.orient(xr.DataArray(storable, dims=(grid.y, grid.x))))
 
     def _cropped(self, field: xr.DataArray, level: int) -> xr.DataArray:
@@ -303,7 +303,7 @@ class ModelPlots:
         snapshot = snapshot.isel(fitted.layout(snapshot).indexers).compute()
         codes = model.encode(snapshot)
         results = [*(model.decode(codes, level=k) for k in range(model.levels)), snapshot]
-        *fields, data = (field[variable] if fitted.is_dataset else field for field in results)
+        *fields, data = (field[variable] if fitted.labels.is_dataset else field for field in results)
         fields = [with_positions(field, pyramid, k) for k, field in enumerate(fields)]
         fields = [field.transpose(*dims) for field in fields]
         data = data.transpose(*dims).drop_vars(list(data.coords)).assign_coords(fields[-1].coords)
@@ -311,7 +311,7 @@ class ModelPlots:
         if not data.notnull().any():
             what = f"the snapshot of {variable!r}"
             raise ValueError(f"{what} has no value on a valid pixel: there is nothing to draw")
-        attrs = fitted.attrs[fitted.variables.index(variable)]
+        attrs = fitted.labels.attrs[fitted.labels.variables.index(variable)]
         return [*fields, data.assign_attrs(attrs | data.attrs)]
 
 

@@ -1,0 +1,100 @@
+"""The pyramid of labelled data as a DataTree."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from .._version import __version__
+from ..arrays import where_not
+from ..options import Options
+from .conventions import Labelled
+from .description import Description, describe, fields_of, fittable
+from .dimensions import check_names
+from .layout import map_samples, merge_samples
+from .pyramid import Pyramid
+from .valid import named_valid, valid_from
+
+
+def build_pyramid(obj: Labelled, options: Options) -> xr.DataTree:
+    """Restrict a DataArray or Dataset to every level.
+
+    Each snapshot is averaged over what it holds itself.
+
+    Parameters
+    ----------
+    obj : xarray.DataArray or xarray.Dataset
+        The data; of lazy ones only coordinates and `valid` are read.
+    options : Options
+        Those that say where data lie and which pixels are valid.
+
+    Returns
+    -------
+    xarray.DataTree
+        /level_0, the coarsest, and up; lazy on lazy data.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `fittable` and `describe` do.
+    """
+    given = named_valid(obj, options.valid)
+    obj = fittable(obj, options)
+    if options.land_value is not None:
+        obj = where_not(obj, options.land_value)
+    about = describe(obj, options)
+    check_names(name for name in (*obj.coords, *about.labels.variables) if "/" in str(name))
+    valid = None if given is None else valid_from(given, about.pyramid.grid)
+    attrs = {"xmrcae_version": __version__, "xmrcae_options": options.to_json()}
+    pyramid, array = about.pyramid, about.layout.array(obj)
+    nodes: dict[str, xr.Dataset] = {}
+    for level in range(pyramid.levels - 1, -1, -1):
+        array = _finest(array, pyramid, valid) if not nodes else _coarser(array, pyramid, level)
+        nodes[f"/level_{level}"] = _labelled(array, obj, about, level).assign_attrs(attrs)
+    tree = xr.DataTree.from_dict(dict(reversed(nodes.items())))
+    tree.attrs.update(attrs)
+    return tree
+
+
+def _finest(array: Any, pyramid: Pyramid, valid: np.ndarray | None) -> Any:
+    """Pad snapshots, NaN where pixels are not valid."""
+    shape = (array.shape[1], *pyramid.shape(pyramid.levels - 1))
+    return map_samples(
+        _padded, array, shape=shape, dtype=array.dtype, pyramid=pyramid, valid=valid
+    )
+
+
+def _padded(values: np.ndarray, *, pyramid: Pyramid, valid: np.ndarray | None) -> np.ndarray:
+    if valid is not None:
+        values = np.where(valid, values, values.dtype.type(np.nan))
+    values = pyramid.pad(values)
+    return np.where(pyramid.may_have_data(pyramid.levels - 1), values, values.dtype.type(np.nan))
+
+
+def _coarser(array: Any, pyramid: Pyramid, level: int) -> Any:
+    """Restrict snapshots to a level; chunks keep about their bytes."""
+    shape = (array.shape[1], *pyramid.shape(level))
+    share = np.prod(shape[1:]) / np.prod(pyramid.shape(level + 1))
+    restricted = map_samples(
+        _restricted, array, shape=shape, dtype=array.dtype, pyramid=pyramid, level=level
+    )
+    return merge_samples(restricted, share)
+
+
+def _restricted(values: np.ndarray, *, pyramid: Pyramid, level: int) -> np.ndarray:
+    coarse, has = pyramid.restrict(values, np.isfinite(values), level)
+    return np.where(has, coarse, coarse.dtype.type(np.nan))
+
+
+def _labelled(array: Any, obj: Labelled, about: Description, level: int) -> xr.Dataset:
+    """Label a level of all variables, cut to the data's extent, as the data lie."""
+    pyramid, layout = about.pyramid, about.layout
+    cut, coords = array[pyramid.cut(level)], pyramid.coordinates(level)
+    dims = (pyramid.grid.y, pyramid.grid.x)
+    fields = {}
+    for v, field in enumerate(fields_of(obj)):
+        labelled = layout.labelled(cut[:, v], dims, coords, attrs=field.attrs)
+        fields[str(field.name or "data")] = layout.orient(labelled)
+    return xr.Dataset(fields)

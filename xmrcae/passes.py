@@ -1,0 +1,266 @@
+"""The two passes over the data: what a fit has to know of them, and what it trains on."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from dataclasses import dataclass, replace
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+
+from .arrays import in_type_of
+from .fitted import Fitted
+from .grid.blocks import free_memory
+from .grid.compression import compress
+from .grid.conventions import Labelled
+from .grid.description import Description, describe, fields_of, fittable
+from .grid.dimensions import check_names
+from .grid.scaling import Standard, standard_of
+from .grid.split import months, split_samples
+from .grid.survey import Survey, survey
+from .grid.units import check_units
+from .grid.valid import empty_snapshots, find_valid, named_valid, valid_from
+from .grid.weights import grid_weights, known_weights
+from .handover import LevelData
+from .options import Options
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstPass:
+    """What a fit knows of its data once it has looked at all of them.
+
+    Attributes
+    ----------
+    description : Description
+        How they lie, and what they are called.
+    parts : dict of str to numpy.ndarray
+        Positions of the snapshots for training, validation and test.
+    season : numpy.ndarray
+        For each snapshot, which of the centres it departs from.
+    array : dask.array.Array or numpy.ndarray, shape (sample, variable, y, x)
+        The values.
+    found : Survey
+        What holds values where, centre and spread.
+    standard : Standard
+        Centring, scaling and valid pixels.
+    rms : numpy.ndarray, shape (variable,)
+        Of the training snapshots about their centre.
+    weights : numpy.ndarray, shape (y, x)
+        Of each pixel in the means.
+    memory : float
+        Bytes that the fit may use.
+    """
+
+    description: Description
+    parts: dict[str, np.ndarray]
+    season: np.ndarray
+    array: Any
+    found: Survey
+    standard: Standard
+    rms: np.ndarray
+    weights: np.ndarray
+    memory: float
+
+    @property
+    def split(self) -> xr.DataArray:
+        """What each snapshot serves for, over the sample dimensions; "" for nothing."""
+        samples = self.description.samples
+        labels = np.empty(samples.size, dtype="<U10")
+        for part, positions in self.parts.items():
+            labels[positions] = part
+        return samples.copy(data=labels.reshape(samples.shape)).rename("split")
+
+    def epsilons(self, options: Options) -> list[np.ndarray] | None:
+        """Return the paper's epsilon for each level and variable."""
+        names = self.description.labels.variables
+        levels = self.description.pyramid.levels
+        return options.epsilons(levels, names, self.rms, self.standard.scale)
+
+
+def first_pass(
+    obj: Labelled,
+    options: Options,
+    *,
+    start: Fitted | None = None,
+    memory: float | None = None,
+    decompose: bool = True,
+) -> FirstPass:
+    """Look at all data once; what can be refused is refused here.
+
+    Parameters
+    ----------
+    obj : xarray.DataArray or xarray.Dataset
+        The data.
+    options : Options
+        Of the fit.
+    start : Fitted, optional
+        A model to go on from: its levels are to be the coarsest, and its scale is kept.
+    memory : float, optional
+        Bytes to use; by default the options', else half of what is free.
+    decompose : bool
+        Whether the second pass is to follow.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For data that cannot be fitted under these options.
+    """
+    given = named_valid(obj, options.valid)  # a variable that is not fitted, maybe
+    obj = fittable(obj, options)
+    check_names([*obj.dims, *obj.coords])
+    # A model outlives the file that lazy coordinates lie in.
+    obj = obj.assign_coords({name: c.compute() for name, c in obj.coords.items() if c.chunks})
+    about = describe(obj, options, start=None if start is None else start.codec.pyramid)
+    _check_before_reading(obj, about, options, start)
+    weights = grid_weights(options.weights, about.pyramid.grid)
+    mask = None if given is None else valid_from(given, about.pyramid.grid)
+    parts = split_samples(about.samples, options.split, seed=options.seed)
+    parts = {part: positions for part, positions in parts.items() if len(positions)}
+    season = _season(about, options)
+    memory = float(memory or options.memory or free_memory() / 2)
+    array = about.layout.array(obj)
+    if isinstance(array, da.Array) and array.nbytes < memory / 4:
+        array = array.compute()
+    land = _land(obj, array.dtype, options)
+    found = survey(
+        array,
+        mask,
+        parts=parts if decompose and not options.activation else {},
+        training=parts["training"],
+        season=season,
+        center=options.center,
+        gaps=options.gaps,
+        land=land,
+        memory=memory / 4,
+    )
+    valid = _valid(found, mask, about, options)
+    standard, rms = standard_of(found, valid, options)
+    if start is not None:
+        standard = replace(standard, scale=start.standard.scale)
+    return FirstPass(
+        description=about,
+        parts=parts,
+        season=season,
+        array=array if land is None else _without(array, land),
+        found=found,
+        standard=standard.astype(array.dtype),
+        rms=rms,
+        weights=known_weights(weights, valid),
+        memory=memory,
+    )
+
+
+def _check_before_reading(
+    obj: Labelled, about: Description, options: Options, start: Fitted | None
+) -> None:
+    """Refuse options and models to start from that do not fit levels and variables."""
+    names, levels = about.labels.variables, about.pyramid.levels
+    if start is not None:
+        if names != start.labels.variables:
+            raise ValueError(
+                f"start: the model describes {start.labels.variables}, the data hold {names}"
+            )
+        check_units(obj, start.labels.attrs)
+    options.channels_of(levels)
+    ones = np.ones(len(names))
+    options.epsilons(levels, names, ones, ones)
+
+
+def _season(about: Description, options: Options) -> np.ndarray:
+    if options.center != "month":
+        return np.zeros(about.samples.size, dtype=np.int64)
+    samples = about.samples
+    return np.asarray(months(samples.coords.to_dataset(), samples.dims, samples.shape))
+
+
+def _land(obj: Labelled, dtype: Any, options: Options) -> np.ndarray | None:
+    """Return what each variable, (variable,), holds on land, as the array holds it."""
+    if options.land_value is None:
+        return None
+    values = [in_type_of(field, options.land_value) for field in fields_of(obj)]
+    return np.concatenate([each.astype(dtype) for each in values])
+
+
+def _without(array: Any, land: np.ndarray) -> Any:
+    """Return an archive, (sample, variable, y, x), with NaN where it holds the value of land."""
+    where = da.where if isinstance(array, da.Array) else np.where
+    return where(array == land[:, None, None], array.dtype.type(np.nan), array)
+
+
+def _valid(
+    found: Survey, given: np.ndarray | None, about: Description, options: Options
+) -> np.ndarray:
+    """Return the valid pixels, (variable, y, x), or refuse gaps and infinities."""
+    layout, names = about.layout, about.labels.variables
+    never = found.finite + found.infinite == 0
+    if options.land_value is not None and not (never & (found.flagged > 0)).any():
+        warnings.warn(
+            f"land_value={options.land_value:g}: no pixel holds it at all times", stacklevel=2
+        )
+    sizes = dict(zip(about.labels.sample, about.samples.shape, strict=True))
+    return find_valid(
+        given,
+        found.finite,
+        found.infinite,
+        found.flagged,
+        about.samples.size,
+        gaps=options.gaps,
+        missing=found.finite_in_training == 0,
+        variables=names,
+        land_value=options.land_value,
+        empty=empty_snapshots(found.is_empty, layout.sample_coords, sizes, names),
+    )
+
+
+def second_pass(first: FirstPass, options: Options) -> dict[str, list[LevelData]]:
+    """Make the samples of each part on every level, reading the data once more."""
+    energy = options.energy if options.energy is not None else 0.01
+    epsilons, scale = first.epsilons(options), first.standard.scale
+    tail: np.ndarray | None = None  # the variance that training may leave out, scaled units squared
+    if epsilons is not None:
+        tail = energy * np.min(epsilons, axis=0)
+    elif options.energy is not None:
+        tail = energy * (first.rms / scale) ** 2
+    return compress(
+        first.array,
+        first.found,
+        first.standard,
+        first.description.pyramid,
+        parts=first.parts,
+        season=first.season,
+        weights=first.weights,
+        tail=tail,
+        memory=first.memory,
+        activation=options.activation,
+    )
+
+
+def fingerprint(first: FirstPass) -> dict[str, str]:
+    """Return, by name, digests of what a fit depends on beside its options."""
+    about, found, split = first.description, first.found, first.split
+    grid, coords = about.pyramid.grid.coords.coords, about.layout.sample_coords.coords
+    contents = {
+        "grid": [each for name in sorted(map(str, grid)) for each in _content(grid[name])],
+        "snapshots": [split.values, *(coords[name].values for name in sorted(map(str, coords)))],
+        "variables": [np.array(list(map(str, about.labels.variables)))],
+        "valid pixels": [first.standard.valid],
+        "weights": [first.weights],
+        "data": [found.finite, found.checksum, found.total, found.squares],
+    }
+    return {name: _digest(arrays) for name, arrays in contents.items()}
+
+
+def _content(coordinate: xr.DataArray) -> list[np.ndarray]:
+    return [coordinate.values, np.array(str(coordinate.attrs.get("units", "")))]
+
+
+def _digest(arrays: list[np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        plain = np.array(list(map(str, array.ravel()))) if array.dtype.kind in "OMmT" else array
+        shape = f"{plain.dtype} {array.shape}".encode()
+        digest.update(shape + np.ascontiguousarray(plain).tobytes())
+    return digest.hexdigest()
