@@ -6,6 +6,7 @@ import pytest
 import xarray as xr
 from helpers import make_field, make_two_variables
 
+from xmrcae import open_model
 from xmrcae.grid.dimensions import CODES_OWN
 
 OPTIONS = {"levels": 2, "channels": [[1]], "max_epochs": 3, "progress": False}
@@ -94,3 +95,11 @@ def test_text_along_snapshots_comes_back(field):
     again = model.decode(model.unstack(model.stack(model.encode(given))))
     for name in ("season", "month", "time"):
         xr.testing.assert_identical(again[name], given[name])
+
+
+@pytest.mark.skipif(not hasattr(np.dtypes, "StringDType"), reason="NumPy 2 has it")
+def test_text_of_any_length_is_saved_as_text(field, tmp_path):
+    names = np.array([f"{'north' * n} {n}" for n in range(20)], dtype=np.dtypes.StringDType())
+    model = field.assign_coords(station=("time", names)).mrcae.fit(**OPTIONS)
+    model.save(tmp_path / "model.nc")
+    assert open_model(tmp_path / "model.nc").split.station.values.tolist() == names.tolist()

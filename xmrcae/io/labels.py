@@ -62,8 +62,8 @@ def coordinates_to_plain(coords: xr.Dataset, dims: Sequence[Hashable]) -> tuple[
         stored = file_name(name, f"coordinate_{i}")
         variables[stored] = xr.Variable([in_file[dim] for dim in variable.dims], values, attrs)
         records.append({
-            "name": name, "stored": stored, "dims": list(variable.dims), "dtype": variable.dtype.str,
-            "attrs": attributes_to_json(variable.attrs),
+            "name": name, "stored": stored, "dims": list(variable.dims),
+            "dtype": _type_of(variable), "attrs": attributes_to_json(variable.attrs),
         })  # fmt: skip
     return variables, {"stacked": stacked, "dims": in_file, "coordinates": records}
 
@@ -100,6 +100,14 @@ def _to_plain(values: np.ndarray) -> tuple[np.ndarray | None, dict[str, Any]]:
         attrs = {"units": f"microseconds {EPOCH}", "calendar": first.calendar}
         return np.asarray(cftime.date2num(each, **attrs), dtype="int64"), attrs
     return None, {}
+
+
+def _type_of(variable: xr.Variable) -> str:
+    """The type that values come back in; objects for text of any length.
+
+    NumPy's StringDType has no name that `numpy.dtype` could read.
+    """
+    return "|O" if variable.dtype.kind == "T" else variable.dtype.str
 
 
 def _from_plain(stored: xr.Variable, dtype: str) -> np.ndarray:
