@@ -1,12 +1,14 @@
 """The time of each snapshot: its month, blocks of time, and indexers by date."""
 
 import cftime
+import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
 from helpers import HADGEM, make_field, open_real
 
+import xmrcae
 from xmrcae.grid.split import months, split_samples
 
 OPTIONS = {"levels": 2, "channels": [[1]], "max_epochs": 3, "progress": False}
@@ -106,6 +108,157 @@ def test_missing_times_are_counted_where_a_month_is_needed(model, field, lazy, c
         model.reconstruct(given)
     plain = field.mrcae.fit(**OPTIONS)
     np.testing.assert_array_equal(plain.reconstruct(given, keep_gaps=True), plain.reconstruct(field, keep_gaps=True))
+
+
+# Starts of forecasts
+
+
+def starts(field, standard_name=True):
+    """Forecasts (time, lead) whose `time` is that of the start."""
+    bare = field.drop_vars("time").rename(time="lead")
+    runs = [bare.isel(lead=slice(k, k + 4)) for k in range(6)]
+    attrs = {"standard_name": "forecast_reference_time"} if standard_name else {}
+    return xr.concat(runs, "time").assign_coords(time=("time", field.time.values[:6], attrs))
+
+
+def one_forecast(field):
+    """Snapshots along `step` that start at a scalar `time`, as GRIB has them."""
+    first = field.isel(time=slice(0, 6)).rename(time="step")
+    step = np.arange(6) * np.timedelta64(30, "D")
+    return first.assign_coords(step=step, time=field.time.values[0])
+
+
+FORECASTS = pytest.mark.parametrize(
+    "forecast",
+    [
+        starts,
+        lambda field: starts(field, standard_name=False),
+        lambda field: starts(field, standard_name=False).rename(lead="k").assign_coords(
+            lead=("k", np.arange(4) * np.timedelta64(30, "D"))
+        ),
+        lambda field: starts(field, standard_name=False).rename(lead="k").assign_coords(
+            months=("k", np.arange(4), {"standard_name": "forecast_period"})
+        ),
+        one_forecast,
+    ],
+    ids=["by standard name", "by name", "durations", "forecast period", "scalar start"],
+)  # fmt: skip
+
+
+@FORECASTS
+@pytest.mark.parametrize("lazy", [False, True])
+def test_the_start_of_a_forecast_is_no_time_of_a_snapshot(model, field, forecast, lazy):
+    given = forecast(field)
+    given = given.chunk(lat=5) if lazy else given
+    codes = field.mrcae.fit(**OPTIONS).encode(given)
+    codes.attrs.clear()
+    for use in (lambda: model.encode(given), lambda: model.decode(codes)):
+        with pytest.raises(ValueError, match=r'center="month" needs .*"valid_time"'):
+            use()
+
+
+@FORECASTS
+def test_fit_asks_for_the_times_of_forecasts(field, forecast):
+    given = forecast(field)
+    sample = [dim for dim in given.dims if dim not in ("lat", "lon")]
+    with pytest.raises(ValueError, match=r'center="month" needs .*"valid_time"'):
+        given.mrcae.fit(center="month", sample=sample, **OPTIONS)
+
+
+def test_blocks_ask_for_the_times_of_forecasts(field):
+    with pytest.raises(ValueError, match=r'split="blocks" needs the time of each.*"valid_time"'):
+        starts(field).mrcae.fit(split="blocks", sample=["time", "lead"], **OPTIONS)
+
+
+@FORECASTS
+def test_forecasts_with_valid_times_have_their_months(model, field, forecast):
+    given = forecast(field)
+    sample = [dim for dim in given.dims if dim not in ("lat", "lon")]
+    at = np.arange(6)[:, None] + np.arange(4) if len(sample) == 2 else np.arange(6)
+    given = given.assign_coords(valid_time=(sample, field.time.values[at]))
+    np.testing.assert_array_equal(model.reconstruct(given), model.reconstruct(field).values[at])
+    assert given.mrcae.fit(center="month", sample=sample, **OPTIONS).fitted.standard.monthly
+
+
+def test_valid_time_says_that_the_time_is_the_same_for_all_leads(model, field):
+    given = xr.concat([field, field + 1], "lead").assign_coords(valid_time=field.time)
+    expected = [model.reconstruct(field), model.reconstruct(field + 1)]
+    np.testing.assert_array_equal(model.reconstruct(given), np.stack(expected))
+
+
+@pytest.mark.parametrize("name", ["valid_time", "made"])
+def test_a_time_along_the_snapshots_comes_before_a_scalar(model, field, name):
+    scalar = ((), field.time.values[0], {"standard_name": "time"})
+    given = field.assign_coords({name: scalar})
+    np.testing.assert_array_equal(model.reconstruct(given), model.reconstruct(field))
+    fitted = given.mrcae.fit(center="month", **OPTIONS).fitted.standard
+    np.testing.assert_array_equal(fitted.centre, model.fitted.standard.centre)
+
+
+@pytest.mark.parametrize("attrs", [{"axis": "T"}, {"standard_name": "time"}])
+def test_attributes_tell_the_time_of_new_data_as_of_fitted_ones(model, field, attrs):
+    given = field.rename(time="t")
+    given = given.assign_coords(t=("t", field.time.values, attrs))
+    np.testing.assert_array_equal(model.reconstruct(given), model.reconstruct(field))
+    again = model.decode(model.encode(given))
+    np.testing.assert_array_equal(again, model.decode(model.encode(field)))
+
+
+def test_two_time_axes_tell_nothing(model, field):
+    times = {name: ("t", field.time.values, {"axis": "T"}) for name in ("one", "other")}
+    with pytest.raises(ValueError, match=r"no coordinate 'time' along t; add it, with "):
+        model.encode(field.rename(time="t").drop_vars("t").assign_coords(times))
+
+
+# Months that a fit has not seen
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("month", [1, 12])
+def test_months_that_were_not_fitted_are_refused(field, month, lazy, tmp_path):
+    month_of = field.time.dt.month
+    summer = field.isel(time=month_of.isin([6, 7, 8]).values)
+    fitted = summer.mrcae.fit(center="month", **OPTIONS)
+    fitted.save(tmp_path / "model.nc")
+    other = field.isel(time=(month_of == month).values)
+    times = other.time.copy(deep=False)
+    if lazy:
+        other = other.rename(time="k").drop_vars("k").chunk(k=1)
+        other = other.assign_coords(time=("k", da.from_array(times.values, chunks=1)))
+    for model in (fitted, xmrcae.open_model(tmp_path / "model.nc")):
+        assert np.isfinite(model.score(summer).rmse).all()
+        use = (lambda m: m.reconstruct(other).compute()) if lazy else (lambda m: m.encode(other))
+        with pytest.raises(ValueError, match=f"6, 7, 8, .* snapshots of month {month}: leave"):
+            use(model)
+        with pytest.raises(ValueError, match=f"snapshots of month {month}: "):
+            model.score(other)
+
+
+def test_months_that_only_validation_has_are_fitted_ones(field):
+    at = [np.flatnonzero(field.time.dt.month.isin(each)) for each in ([1, 2, 3], [7], [])]
+    model = field.mrcae.fit(center="month", split=tuple(at), **OPTIONS)
+    july, june = (field.isel(time=(field.time.dt.month == n).values) for n in (7, 6))
+    mean = model.fitted.standard.centre[6, 0]
+    expected = field.isel(time=at[0]).mean("time")
+    np.testing.assert_allclose(np.where(expected.notnull(), mean, np.nan), expected, rtol=1e-6)
+    assert np.isfinite(model.score(july).rmse).all()
+    with pytest.raises(ValueError, match="1, 2, 3, 7, and there are snapshots of month 6"):
+        model.encode(june)
+
+
+def test_codes_of_a_climatology_are_decoded_once_they_have_dates(model, field):
+    def climatology(level):
+        return level[["encoding"]].groupby("time.month").mean()
+
+    codes = model.encode(field)
+    means = {name: climatology(node.to_dataset()) for name, node in codes.children.items()}
+    with pytest.raises(ValueError, match=r"assign_coords\(time=\('month', dates\)\), of any year"):
+        model.decode(xr.DataTree.from_dict(means))
+    dates = pd.date_range("1999-01-01", periods=12, freq="MS")
+    dated = {name: level.assign_coords(time=("month", dates)) for name, level in means.items()}
+    found = model.decode(xr.DataTree.from_dict(dated))
+    expected = model.reconstruct(field).groupby("time.month").mean()
+    np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 # Blocks of time

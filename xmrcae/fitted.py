@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from ._version import __version__
 from .arrays import where_not
 from .grid.conventions import Labelled
 from .grid.description import Labels
-from .grid.dimensions import Dimensions
+from .grid.dimensions import Dimensions, check_text
 from .grid.layout import Layout
 from .grid.scaling import Standard
 from .grid.split import months, time_of
@@ -106,6 +107,7 @@ class Fitted:
 
     def layout(self, obj: Labelled) -> Layout:
         """Find how new data lie on the fitted grid; all but the two dimensions are samples."""
+        check_text([*obj.dims, *obj.coords])
         grid = self.codec.pyramid.grid
         first = obj[self.labels.variables[0]] if isinstance(obj, xr.Dataset) else obj
         sample = tuple(
@@ -117,11 +119,19 @@ class Fitted:
 
     def season(self, layout: Layout) -> Any:
         """Return the centre that each snapshot departs from, (sample,): its month, or always 0."""
+        sample, shape = layout.dims.sample, layout.sample_shape
         if not self.standard.monthly:
-            return np.zeros(int(np.prod(layout.sample_shape)), dtype=np.int64)
+            return np.zeros(int(np.prod(shape)), dtype=np.int64)
         time = time_of(self.split.coords.to_dataset(), self.split.dims)
         name = None if time is None else time.name
-        return months(layout.sample_coords, layout.dims.sample, layout.sample_shape, name=name)
+        return months(layout.sample_coords, sample, shape, name=name, known=self.known_months)
+
+    @cached_property
+    def known_months(self) -> np.ndarray:
+        """The calendar months, from 0, of the snapshots that the fit has used."""
+        split = self.split
+        found = np.asarray(months(split.coords.to_dataset(), split.dims, split.shape))
+        return np.unique(found[split.values.ravel() != ""])
 
     def orient(self, result: xr.DataArray) -> xr.DataArray:
         """Turn a result on ascending rows and columns to where those of the fitted data lie."""

@@ -30,7 +30,7 @@ def by_value(value: Any) -> Any:
 
 
 def indexers_by_value(split: Any) -> Any:
-    """Return fractions as numbers, and indexers as lists, slices or 1-D arrays of NumPy."""
+    """Return fractions as numbers; indexers as lists, slices, arrays, or booleans with labels."""
     if not is_list(split) and np.ndim(split) == 0:
         return by_value(split)
     return tuple(_indexer(part) for part in (split if is_list(split) else np.asarray(split)))
@@ -39,6 +39,8 @@ def indexers_by_value(split: Any) -> Any:
 def _indexer(part: Any) -> Any:
     if isinstance(part, slice):
         return slice(*map(by_value, (part.start, part.stop, part.step)))
+    if isinstance(part, xr.DataArray) and part.dtype.kind == "b" and part.ndim:
+        return part
     if isinstance(part, range) or (hasattr(part, "__array__") and np.ndim(part)):
         return np.asarray(part)
     return by_value(part)
@@ -46,6 +48,8 @@ def _indexer(part: Any) -> Any:
 
 def to_plain(value: Any) -> Any:
     """Return a value as JSON can hold it."""
+    if isinstance(value, xr.DataArray) and value.ndim == 1:
+        value = value.values  # booleans of split
     if isinstance(value, xr.DataArray) or (isinstance(value, np.ndarray) and value.ndim != 1):
         return f"<{type(value).__name__} {value.shape}>"
     if isinstance(value, Mapping):

@@ -235,7 +235,9 @@ class Options:
             return
         parts = list(split) if is_list(split) else []
         fractions = all(is_number(part) for part in parts)
-        if len(parts) != 3 or not (fractions or all(isinstance(part, slice) or np.ndim(part) == 1 for part in parts)):
+        kinds = slice, xr.DataArray
+        indexers = all(isinstance(part, kinds) or np.ndim(part) == 1 for part in parts)
+        if len(parts) != 3 or not (fractions or indexers):
             raise ValueError(f'split={to_plain(split)!r}: three fractions, "blocks", or three indexers')
         if fractions and not (min(parts) >= 0 and abs(sum(parts) - 1) <= 1e-6):
             raise ValueError(f"split={to_plain(split)!r}: fractions from 0 to 1 that add up to 1")

@@ -49,6 +49,23 @@ def check_names(names: Iterable[Any]) -> None:
         )
 
 
+def check_text(names: Iterable[Any]) -> None:
+    """Refuse names of dimensions, coordinates and variables that are no text.
+
+    Raises
+    ------
+    ValueError
+        Naming the first, and what to call it.
+    """
+    for name in names:
+        if not isinstance(name, str):
+            other = "_".join(map(str, name)) if isinstance(name, tuple) else f"name_{name}"
+            raise ValueError(
+                f"the data have the name {name!r}, which is no text: rename it first, with "
+                f".rename, for example to {other!r}"
+            )
+
+
 def find_dimensions(obj: Labelled, *, horizontal: Sequence[str] | None = None, sample: Any = None) -> Dimensions:
     """Find the sample dimension and the two horizontal ones.
 
@@ -58,10 +75,11 @@ def find_dimensions(obj: Labelled, *, horizontal: Sequence[str] | None = None, s
     Raises
     ------
     ValueError
-        If none or several are found, or another dimension is longer than 1.
+        If none or several are found, another dimension is longer than 1, or a name is no text.
     TypeError
         If a coordinate has a type that only pandas knows.
     """
+    check_text([*obj.dims, *obj.coords, *_variable_names(obj)])
     for name, coord in obj.coords.items():
         index = getattr(obj.xindexes.get(name), "index", None)
         dtype = index.dtype if isinstance(index, PANDAS_ONLY) else coord.dtype
@@ -123,6 +141,13 @@ def _rows_first(obj: Labelled, dims: tuple[str, str]) -> tuple[str, str]:
             change = [float(np.abs(latitude.diff(dim)).median()) for dim in dims]
             return dims if not change[1] > change[0] else (dims[1], dims[0])
     return dims
+
+
+def _variable_names(obj: Labelled) -> list[Any]:
+    """The names of variables that have one."""
+    if isinstance(obj, xr.Dataset):
+        return list(obj.data_vars)
+    return [] if obj.name is None else [obj.name]
 
 
 def _dims_of(obj: Labelled, names: Iterable[str]) -> list[str]:
@@ -209,7 +234,11 @@ def select_variables(ds: xr.Dataset, names: Any = None, *, horizontal: Any = Non
 
 
 def fittable_variables(ds: xr.Dataset, *, horizontal: Any = None, sample: Any = None) -> list[str]:
-    """Names of the numeric variables that have a sample dimension and two horizontal ones; bounds are passed over."""
+    """Names of the numeric variables that have a sample dimension and two horizontal ones.
+
+    Bounds are passed over. A name that is no text is a ValueError.
+    """
+    check_text([*ds.dims, *ds.variables])
     bounds = {name for names in ds.cf.bounds.values() for name in names}
     bounds |= {c.attrs["bounds"] for c in ds.coords.values() if "bounds" in c.attrs}
     suitable = []
