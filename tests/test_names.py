@@ -97,6 +97,51 @@ def test_text_along_snapshots_comes_back(field):
         xr.testing.assert_identical(again[name], given[name])
 
 
+# Names that are no text
+
+NAMES = pytest.mark.parametrize("name", [5, 0, 1.5, ("a", "b")])
+
+
+@NAMES
+@pytest.mark.parametrize("dims", [(), ("time",), ("lat", "lon")])
+def test_coordinates_whose_names_are_no_text_are_refused(model, field, name, dims):
+    given = field.assign_coords({name: (dims, np.ones([field.sizes[dim] for dim in dims]))})
+    codes = model.encode(field)
+    level = codes["level_0"].to_dataset().assign_coords({name: 1})
+    uses = (
+        lambda: given.mrcae.fit(**OPTIONS),
+        lambda: given.to_dataset().mrcae.fit(**OPTIONS),
+        lambda: given.mrcae.pyramid(levels=2),
+        lambda: model.encode(given),
+        lambda: model.reconstruct(given),
+        lambda: model.decode(xr.DataTree.from_dict({"level_0": level}), level=0),
+        lambda: model.unstack(model.stack(codes).assign_coords({name: 1})),
+    )
+    for use in uses:
+        with pytest.raises(ValueError, match="which is no text: rename it first"):
+            use()
+    assert "no text" in repr(given.mrcae)
+
+
+@NAMES
+@pytest.mark.parametrize("dim", ["time", "lat"])
+def test_dimensions_whose_names_are_no_text_are_refused(model, field, name, dim):
+    given = field.drop_vars(dim).rename({dim: name})
+    for use in (given.mrcae.fit, given.to_dataset().mrcae.fit, given.mrcae.pyramid, model.encode):
+        options = {} if use == model.encode else {"levels": 2}
+        with pytest.raises(ValueError, match="which is no text: rename it first"):
+            use(**options) if options else use(given)
+
+
+@NAMES
+def test_variables_whose_names_are_no_text_are_refused(field, name):
+    several = xr.Dataset({name: field, "other": field})
+    for use in (field.rename(name).mrcae.fit, lambda: several.mrcae.fit([name, "other"])):
+        with pytest.raises(ValueError, match="which is no text: rename it first"):
+            use()
+    assert several.mrcae.fit("other", **OPTIONS).levels == 2
+
+
 @pytest.mark.skipif(not hasattr(np.dtypes, "StringDType"), reason="NumPy 2 has it")
 def test_text_of_any_length_is_saved_as_text(field, tmp_path):
     names = np.array([f"{'north' * n} {n}" for n in range(20)], dtype=np.dtypes.StringDType())

@@ -57,12 +57,28 @@ def test_a_single_snapshot_keeps_its_time(model, field):
     np.testing.assert_array_equal(found, model.reconstruct(field).isel(time=[3]))
 
 
-def test_the_variables_of_a_dataset_may_differ_in_dimensions_of_length_1(field):
+@pytest.mark.parametrize("keep_gaps", [False, True])
+@pytest.mark.parametrize("lazy", [False, True])
+def test_each_variable_of_a_dataset_comes_back_as_it_was(lazy, keep_gaps):
     ds = make_two_variables(n_times=12, shape=(15, 20))
     model = ds.mrcae.fit(["sst", "ssh"], **OPTIONS)
-    expanded = ds.assign(ssh=ds.ssh.expand_dims("depth"))
-    for name, found in model.reconstruct(expanded).items():
-        np.testing.assert_array_equal(found, model.reconstruct(ds)[name])
+    given = ds.assign(
+        sst=ds.sst.where(ds.time.dt.month != 3).expand_dims(depth=[3.0], axis=2),
+        ssh=ds.ssh.transpose("lon", "lat", "time").expand_dims("run", axis=1),
+    )
+    found = model.reconstruct(given.chunk(time=5) if lazy else given, keep_gaps=keep_gaps)
+    squeezed = given.squeeze(drop=True).transpose("time", "lat", "lon")
+    expected = model.reconstruct(squeezed, keep_gaps=keep_gaps)
+    for name in ("sst", "ssh"):
+        assert found[name].dims == given[name].dims
+        again = found[name].squeeze(drop=True).transpose("time", "lat", "lon")
+        np.testing.assert_array_equal(again, expected[name])
+    np.testing.assert_array_equal(found.depth, [3.0])
+
+
+def test_a_dimension_that_one_variable_has_alone_is_refused():
+    ds = make_two_variables(n_times=12, shape=(15, 20))
+    model = ds.mrcae.fit(["sst", "ssh"], **OPTIONS)
     longer = ds.assign(ssh=xr.concat([ds.ssh] * 2, "depth"))
     with pytest.raises(ValueError, match="'ssh' has the dimension 'depth', which 'sst' has not"):
         model.reconstruct(longer)

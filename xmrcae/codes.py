@@ -15,7 +15,7 @@ from .codec import Codec
 from .fitted import Fitted
 from .grid.conventions import Labelled
 from .grid.coordinates import Grid
-from .grid.dimensions import Dimensions, check_names
+from .grid.dimensions import CODES_OWN, Dimensions, check_names, check_text
 from .grid.layout import Layout, map_samples
 from .grid.pyramid import Pyramid
 
@@ -65,39 +65,71 @@ def tree_to_codes(codes: xr.DataTree, codec: Codec, *, level: int, model_id: str
             f"the codes were made by another model (id {given}; this one is {model_id}); if they are meant for this "
             'one, delete their attribute "xmrcae_model"'
         )
+    own = "channel", codec.pyramid.grid.y, codec.pyramid.grid.x
+    encodings = [_encoding(codes, k, level, own) for k in range(level + 1)]
+    sample = tuple(str(dim) for dim in encodings[-1].dims if dim not in own)
     pieces, layouts = [], []
-    for k in range(level + 1):
-        if f"level_{k}" not in codes.children or "encoding" not in codes[f"level_{k}"].data_vars:
-            raise ValueError(
-                f"the codes have no /level_{k} with a variable 'encoding'; decode(level={level}) "
-                f"needs levels 0 to {level}"
-            )
-        encoding = codes[f"level_{k}"].to_dataset()["encoding"]
-        flat, layout = _active_codes(encoding, codec, k)
+    for k, encoding in enumerate(encodings):
+        flat, layout = _active_codes(encoding, codec, k, sample)
         pieces.append(flat)
         layouts.append(layout)
-    if len({layout.sample_shape for layout in layouts}) > 1:
+    for k, layout in enumerate(layouts[:-1]):
+        _check_same_samples(layout, layouts[-1], (k, level))
+    return _side_by_side(pieces), layouts[-1]
+
+
+def _encoding(codes: xr.DataTree, k: int, level: int, needed: tuple[str, ...]) -> xr.DataArray:
+    """The encoding of level k, one of those that a level is decoded from."""
+    if f"level_{k}" not in codes.children or "encoding" not in codes[f"level_{k}"].data_vars:
         raise ValueError(
-            f"the levels of the codes differ in number of samples: {[layout.sample_shape for layout in layouts]}"
+            f"the codes have no /level_{k} with a variable 'encoding'; decode(level={level}) "
+            f"needs levels 0 to {level}"
         )
-    lazy = any(isinstance(piece, da.Array) for piece in pieces)
-    if lazy:
-        first = next(piece for piece in pieces if isinstance(piece, da.Array))
-        pieces = [
-            piece.rechunk({0: first.chunks[0]})
-            if isinstance(piece, da.Array)
-            else da.from_array(piece, chunks=(first.chunks[0], -1))
-            for piece in pieces
-        ]
-    return (da if lazy else np).concatenate(pieces, axis=1), layouts[-1]
+    encoding = codes[f"level_{k}"].to_dataset()["encoding"]
+    check_text([*encoding.dims, *encoding.coords])
+    missing = [dim for dim in needed if dim not in encoding.dims]
+    if missing:
+        raise ValueError(
+            f"the codes of level {k} have no dimension {missing[0]!r}; they have {encoding.dims}"
+        )
+    return encoding
 
 
-def _active_codes(encoding: xr.DataArray, codec: Codec, level: int) -> tuple[Any, Layout]:
+def _check_same_samples(layout: Layout, finest: Layout, levels: tuple[int, int]) -> None:
+    """Refuse codes of one snapshot that would be put together with another's.
+
+    Coordinates that are dask arrays are not compared, so that nothing is computed.
+    """
+    if layout.sample_shape != finest.sample_shape:
+        raise ValueError(
+            "the levels of the codes differ in number of samples: "
+            f"{[layout.sample_shape, finest.sample_shape]} in levels {levels[0]} and {levels[1]}"
+        )
+    given, others = layout.sample_coords.coords, finest.sample_coords.coords
+    for name in (name for name in given if name in others and name not in CODES_OWN):
+        one, other = given[name].variable, others[name].variable
+        if not (one.chunks or other.chunks or one.broadcast_equals(other)):
+            raise ValueError(
+                f"the codes of levels {levels[0]} and {levels[1]} differ in coordinate {name!r}: "
+                "bring them into the same order, or drop it where it tells nothing of a snapshot"
+            )
+
+
+def _side_by_side(pieces: list[Any]) -> Any:
+    """The codes (sample, code) of several levels, in the chunks of the first lazy one."""
+    chunks = next((piece.chunks[0] for piece in pieces if isinstance(piece, da.Array)), None)
+    if chunks is None:
+        return np.concatenate(pieces, axis=1)
+    lazy = [da.asarray(piece).rechunk({0: chunks}) for piece in pieces]
+    return da.concatenate(lazy, axis=1)
+
+
+def _active_codes(
+    encoding: xr.DataArray, codec: Codec, level: int, sample: tuple[str, ...]
+) -> tuple[Any, Layout]:
+    """The active codes of one level, (sample, code), along the sample dimensions in an order."""
     pyramid, active = codec.pyramid, codec.active[level]
     grid = pyramid.grid
-    missing = [dim for dim in ("channel", grid.y, grid.x) if dim not in encoding.dims]
-    if missing:
-        raise ValueError(f"the codes of level {level} have no dimension {missing[0]!r}; they have {encoding.dims}")
     if encoding.sizes["channel"] != len(active):
         raise ValueError(
             f"the codes of level {level} have {encoding.sizes['channel']} channels; the model has {len(active)}"
@@ -107,7 +139,11 @@ def _active_codes(encoding: xr.DataArray, codec: Codec, level: int) -> tuple[Any
             f"the codes of level {level} have groups {encoding['group'].values}; the model has "
             f"{codec.groups[level]}"
         )
-    sample = tuple(str(dim) for dim in encoding.dims if dim not in ("channel", grid.y, grid.x))
+    if set(encoding.dims) != {*sample, "channel", grid.y, grid.x}:
+        raise ValueError(
+            f"the codes of level {level} lie along {encoding.dims}; those of the finest level "
+            f"given have the sample dimensions {sample}"
+        )
     dims = Dimensions(sample, grid.y, grid.x)
     cells = encoding_grid(pyramid, level)
     try:
@@ -138,6 +174,16 @@ def fields_of(flat: Any, fitted: Fitted, layout: Layout, *, level: int, attrs: d
         for v, name in enumerate(fitted.labels.variables)
     }
     return xr.Dataset(arrays, attrs=attrs) if fitted.labels.is_dataset else next(iter(arrays.values()))
+
+
+def laid_as(given: Labelled, result: Labelled) -> Labelled:
+    """The same result with the given data's coordinates and dimensions, variable by variable."""
+    result = result.assign_coords(given.coords)
+    if isinstance(result, xr.DataArray):
+        return result
+    return result.assign(
+        {name: each.variable.set_dims(given[name].dims) for name, each in result.data_vars.items()}
+    )
 
 
 def with_gaps_of(given: Labelled, result: Labelled) -> Labelled:
@@ -194,8 +240,8 @@ def unstack(stacked: xr.DataArray, fitted: Fitted, attrs: dict[str, Any]) -> xr.
     grid, index = codec.pyramid.grid, feature_index(codec)
     if "feature" not in stacked.dims or stacked.sizes["feature"] != len(index):
         raise ValueError(f"the stack has dimensions {dict(stacked.sizes)}; the model needs feature: {len(index)}")
-    if "feature" in stacked.indexes and not stacked.indexes["feature"].equals(index):
-        raise ValueError("the features of the stack are not those of this model, or not in its order")
+    _check_features(stacked, index)
+    check_text([*stacked.dims, *stacked.coords])
     sample = tuple(str(dim) for dim in stacked.dims if dim != "feature")
     fitted_descends = [dim for dim, descends in zip((grid.y, grid.x), grid.descending, strict=True) if descends]
     descending = json.loads(stacked.attrs["descending"]) if "descending" in stacked.attrs else fitted_descends
@@ -213,3 +259,20 @@ def unstack(stacked: xr.DataArray, fitted: Fitted, attrs: dict[str, Any]) -> xr.
         .astype(np.float32)
     )
     return codes_to_tree(flat, codec, layout, attrs)
+
+
+def _check_features(stacked: xr.DataArray, index: pd.MultiIndex) -> None:
+    """Refuse features of another model or order, by their index or what resetting it leaves."""
+    if "feature" in stacked.indexes:
+        same = stacked.indexes["feature"].equals(index)
+    else:
+        labels = {name: c for name, c in stacked.coords.items() if c.dims == ("feature",)}
+        same = all(
+            pd.Index(labels[name].values).equals(index.get_level_values(name))
+            for name in index.names
+            if name in labels
+        )
+    if not same:
+        raise ValueError(
+            "the features of the stack are not those of this model, or not in its order"
+        )

@@ -241,12 +241,11 @@ class MrCAE:
         ValueError
             For data on another grid.
         """
-        from .codes import flat_codes, with_gaps_of
+        from .codes import flat_codes, laid_as, with_gaps_of
 
         flat, layout = flat_codes(obj, self.fitted)
-        result = layout.restore(self._decode(flat, layout, self.levels - 1))
         given = self.fitted.variables_of(obj)
-        result = result.assign_coords(given.coords)
+        result = laid_as(given, layout.restore(self._decode(flat, layout, self.levels - 1)))
         return with_gaps_of(given, result) if keep_gaps else result
 
     def score(self, obj: Labelled, *, weights: Any = None) -> xr.Dataset:

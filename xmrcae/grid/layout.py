@@ -82,12 +82,15 @@ class Layout:
     ) -> xr.DataArray:
         """An array (sample, *dims) as a DataArray in the field's order of dimensions.
 
-        Dimensions that the field does not have come right after its sample dimensions.
+        Dimensions that the field does not have come right after its sample dimensions; of two
+        coordinates of a name the field's own is kept.
         """
         sample = self.dims.sample
         values = values.reshape(*self.sample_shape, *values.shape[1:])
         result = xr.DataArray(values, dims=(*sample, *dims), name=name, attrs=attrs)
-        result = result.assign_coords(self.sample_coords.coords).assign_coords(coords.coords)
+        own = self.sample_coords.coords
+        others = coords.drop_vars([name for name in coords.coords if name in own])
+        result = result.assign_coords(own).assign_coords(others.coords)
         long = [dim for dim, n in zip(sample, self.sample_shape, strict=True) if n != 1]
         at = max((self.order.index(dim) + 1 for dim in long or sample[:1]), default=0)
         new = [dim for dim in dims if dim not in self.order]
