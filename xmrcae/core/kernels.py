@@ -201,7 +201,6 @@ def _read(
     pixel_stride,
     other_stride,
     out_stride,
-    sign,
     ROWS: tl.constexpr,
     SAMPLES: tl.constexpr,
 ):
@@ -210,7 +209,7 @@ def _read(
     pixel = tl.load(rows + row, mask=exists, other=0)
     value = tl.load(_at(pixels, pixel, pixel_stride, sample), mask=inside)
     if other is not None:
-        value += sign * tl.load(_at(other, pixel, other_stride, sample), mask=inside)
+        value -= tl.load(_at(other, pixel, other_stride, sample), mask=inside)
     tl.store(_at(out, row, out_stride, sample), value, mask=inside)
 
 
@@ -329,14 +328,12 @@ class StencilKernels(StencilTables):
         pixels: Tensor,
         rows: Tensor,
         other: Tensor | None = None,
-        *,
-        sign: int = -1,
     ) -> Tensor:
-        """Copy rows of a field, plus or minus those of another one."""
+        """Copy rows of a field, minus those of another one."""
         pixels, other = _in_rows(pixels), None if other is None else _in_rows(other)
         out = pixels.new_empty(len(rows), pixels.shape[1])
         strides = pixels.stride(0), 0 if other is None else other.stride(0), out.stride(0)
-        _launch(_read, out.shape, pixels, rows, other, out, *out.shape, *strides, sign)
+        _launch(_read, out.shape, pixels, rows, other, out, *out.shape, *strides)
         return out
 
     @staticmethod

@@ -195,9 +195,9 @@ class Group(nn.Module):
         """Number of active cells."""
         return self.encoder_matrix.shape[0]
 
-    def read(self, pixels: Tensor, other: Tensor | None = None, *, sign: int = -1) -> Tensor:
-        """Copy the rows of a field under active cells, plus or minus those of another one."""
-        return self.encoder_matrix.read(pixels, self.footprint, other, sign=sign)
+    def read(self, pixels: Tensor, other: Tensor | None = None) -> Tensor:
+        """Copy the rows of a field under active cells, minus those of another one."""
+        return self.encoder_matrix.read(pixels, self.footprint, other)
 
     @torch.no_grad()
     def directions(self, blocks: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
@@ -220,6 +220,7 @@ class Group(nn.Module):
         for read, residual in blocks:
             for pair in zip(read.split(8, dim=1), residual.split(8, dim=1), strict=True):
                 codes = [self.encoder_matrix.gather(taps, part) for part in pair]
+                # products by cuBLAS: equal bits in each run as long as one stream calls it
                 patches, targets = (code.flatten(1) for code in codes)  # (tap, cell * sample)
                 variance += (patches @ patches.T).double()
                 covariance += (targets @ patches.T).double()

@@ -140,12 +140,10 @@ class Stencil(ABC):
         pixels: Tensor,
         rows: Tensor,
         other: Tensor | None = None,
-        *,
-        sign: int = -1,
     ) -> Tensor:
-        """Copy rows of a field, plus or minus those of another one."""
+        """Copy rows of a field, minus those of another one."""
         result = pixels.index_select(0, rows)
-        return result if other is None else result.add_(other.index_select(0, rows), alpha=sign)
+        return result if other is None else result.sub_(other.index_select(0, rows))
 
     @staticmethod
     @abstractmethod
