@@ -1,5 +1,6 @@
 """Blocks of samples, sketches, and what memory has no room for."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -121,6 +122,29 @@ def test_a_fit_in_blocks_ends_near_one_in_a_piece(monkeypatch: pytest.MonkeyPatc
     assert max(widths) == 1
     a, b = (float(model.history["train_loss"][-1]) for model in (whole, blocks))
     assert a == pytest.approx(b, rel=0.2)
+
+
+@pytest.mark.parametrize("n_samples", [21, 14])
+def test_padding_with_zeros_changes_no_sum(n_samples: int) -> None:
+    network, data = prepared(make_field(n_times=30))
+    part = slice(0, n_samples)
+    data = [
+        dataclasses.replace(
+            each, pixels=each.pixels[:, part], constant=each.constant[part], rank=min(14, each.rank)
+        )
+        for each in data
+    ]
+    padded = [each.padded(16) for each in data]
+    assert padded[1].leading == slice(0, 16)
+    assert padded[1].pixels.shape[1] == len(padded[1].constant) == (16 if n_samples == 14 else 32)
+    evaluation = Evaluation(network, block_bytes=math.inf)
+    found = []
+    for samples in (data, padded):
+        value, _ = evaluation.objective(samples, 1, power=None, omega=0.5, anchor=0.5)
+        errors, _ = evaluation.errors(samples, 1, slice(None))
+        found.append([value, gradients(network), errors])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6 * float(other.abs().max()))
 
 
 # Sketches

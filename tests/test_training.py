@@ -10,7 +10,7 @@ from helpers import make_field, pixel_errors, prepare_with
 
 import xmrcae
 from xmrcae.core import losses
-from xmrcae.core.losses import Losses
+from xmrcae.core.losses import loss_terms
 from xmrcae.core.samples import Samples
 from xmrcae.core.training import Trainer
 from xmrcae.options import make_options
@@ -68,7 +68,7 @@ def test_a_stage_never_ends_above_its_start(options: dict[str, Any]) -> None:
     def watched(level: int, group: int, unfinished: Any) -> None:
         samples = trainer.data["training"]
         errors, _ = trainer.evaluation.errors(samples, level, slice(0, samples[level].rank))
-        starts.append(Losses.of(errors, samples[level], trainer.options.omega).loss)
+        starts.append(float(loss_terms(errors, samples[level], trainer.options.omega)[2]))
         train(level, group, unfinished)
 
     trainer._train = watched  # type: ignore[method-assign]

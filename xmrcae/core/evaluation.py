@@ -10,8 +10,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from .losses import Losses, stage_loss
-from .matrices import Prolongation
+from .losses import loss_terms, record, stage_loss
+from .matrices import Prolongation, stencils
 from .network import Network, Pass
 from .samples import Samples
 
@@ -92,10 +92,23 @@ class Evaluation:
 
         As entries of a row of the history, which begin with `name`; the rest as for `errors`.
         """
+        found = self.loss_terms(data, level, omega=omega, part=part, prolongations=prolongations)
+        return record({name + suffix: terms for suffix, terms in found.items()})
+
+    def loss_terms(
+        self,
+        data: Sequence[Samples],
+        level: int,
+        *,
+        omega: float,
+        part: slice,
+        prolongations: Sequence[Prolongation] | None = None,
+    ) -> dict[str, Tensor]:
+        """The terms of these losses, (3,), on the device: "" of the level, "_global" (3.4)."""
         errors, finest = self.errors(data, level, part, prolongations=prolongations)
-        found = Losses.of(errors, data[level], omega).record(name)
+        found = {"": loss_terms(errors, data[level], omega)}
         if finest is not None:
-            found |= Losses.of(finest, data[-1], omega).record(f"{name}_global")
+            found["_global"] = loss_terms(finest, data[-1], omega)
         return found
 
     def objective(
@@ -154,7 +167,7 @@ class Evaluation:
                 self.network.backward(result, constant, gradients)
             return value, errors[level]
 
-        return self._in_blocks(add, level, slice(0, data[level].rank))
+        return self._in_blocks(add, level, data[level].leading)
 
     def blocks(self, level: int, part: slice, *, metric: bool = False) -> list[slice]:
         """Cut a range of samples into blocks of a power of two, or leave it whole."""
@@ -191,4 +204,4 @@ class Evaluation:
 
 
 def _squares(residual: Tensor) -> Tensor:
-    return torch.linalg.vecdot(residual, residual)
+    return stencils(residual.device.type).squares(residual)

@@ -101,7 +101,7 @@ class Growth:
         if self.epsilons is None and self.n_cells is None:
             return storable.any(0), False
         if errors is None:
-            errors, _ = self.evaluation.errors(self.training, level, slice(0, samples.rank))
+            errors, _ = self.evaluation.errors(self.training, level, samples.leading)
         shape = self.evaluation.network.has_data[level].shape
         errors, counts = errors.view(shape), samples.counts.view(shape)
         if self.n_cells is not None:
@@ -150,7 +150,7 @@ def residual_patches(
     """
     network = evaluation.network
     counts = 1 if group.encodes else samples.counts[:, None]
-    for block in evaluation.blocks(level, slice(0, samples.rank)):
+    for block in evaluation.blocks(level, samples.leading):
         pixels, constant = samples.block(block)
         residual = group.read((pixels - network(pixels, constant).outputs[level]) * counts)
         reads_input = group.encodes and network.widening == "parallel"
@@ -181,7 +181,7 @@ def allocate(network: ProjectedNetwork, samples: Samples, encoding_size: int) ->
     last = len(network.levels) - 1
     every = [storable.any(0) for storable in network.storable]
     network.remask([[every[k] for _ in level.groups] for k, level in enumerate(network.levels)])
-    pixels, constant = samples.block(slice(0, samples.rank))
+    pixels, constant = samples.block(samples.leading)
     projector = network.projector(last)
     targets = projector.targets(network(pixels, constant).inputs, constant)
     sizes = [(cells, n) for level in network.levels for n, cells in level.code_sizes]

@@ -8,19 +8,16 @@ their sum, 0 elsewhere.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from .samples import Samples
+from .samples import Samples, scalar_product
 
 
 def mean_error(errors: Tensor, weights: Tensor) -> Tensor:
     """L_mse (3.2) and, of the finest data, (3.5)."""
-    return torch.dot(errors, weights)
+    return scalar_product(errors, weights)
 
 
 def max_error(errors: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
@@ -128,21 +125,18 @@ def refinement_mask(
     return high & storable.any(0), resolved
 
 
-@dataclass(frozen=True)
-class Losses:
-    """The terms of (3.1) or (3.4), in scaled units squared."""
+def loss_terms(errors: Tensor, samples: Samples, omega: float) -> Tensor:
+    """The mean, the maximum and the loss of given errors, (3,): the terms of (3.1) or (3.4)."""
+    mean = mean_error(errors, samples.weights)
+    largest, _ = max_error(errors, samples.counts)
+    return torch.stack([mean, largest, combined(mean, largest, omega)])
 
-    mse: float
-    max: float
-    loss: float
 
-    @classmethod
-    def of(cls, errors: Tensor, samples: Samples, omega: float) -> Losses:
-        """Those of the given errors."""
-        mean = mean_error(errors, samples.weights)
-        largest, _ = max_error(errors, samples.counts)
-        return cls(*torch.stack([mean, largest, combined(mean, largest, omega)]).tolist())
-
-    def record(self, prefix: str) -> dict[str, float]:
-        """As entries of a row of the history."""
-        return {f"{prefix}_{name}": value for name, value in vars(self).items()}
+def record(terms: Mapping[str, Tensor]) -> dict[str, float]:
+    """Losses by name, each (3,), as entries of a row of the history, in scaled units squared."""
+    values = torch.stack(list(terms.values())).tolist()  # one copy from the device
+    return {
+        f"{name}_{term}": value
+        for name, row in zip(terms, values, strict=True)
+        for term, value in zip(("mse", "max", "loss"), row, strict=True)
+    }

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from ..handover import LevelData
 
 
+#: On a GPU, samples are filled up to multiples of this: kernels then load four at a time.
+MULTIPLE = 16
+
+
 @dataclass(frozen=True)
 class Samples:
     """The samples of one level: fields along the first axis, samples along the second.
@@ -28,6 +32,8 @@ class Samples:
         Valid pixels, and their weights in the means, of sum 1.
     rank : int
         Number of leading samples to train on.
+    padding : int
+        Number of zero samples behind these; they change no sum.
     """
 
     pixels: Tensor
@@ -35,6 +41,7 @@ class Samples:
     counts: Tensor
     weights: Tensor
     rank: int
+    padding: int = 0
 
     @classmethod
     def of(cls, data: LevelData, device: torch.device) -> Samples:
@@ -42,18 +49,45 @@ class Samples:
         fields = np.ascontiguousarray(data.samples.reshape(len(data.samples), data.counts.size).T)
         dtype = torch.float32
         place = device if fits(device, fields.nbytes) else "cpu"
-        return cls(
+        samples = cls(
             pixels=torch.as_tensor(fields, dtype=dtype, device=place),
             constant=torch.as_tensor(data.constant, dtype=dtype, device=device),
             counts=torch.as_tensor(data.counts.ravel(), device=device),
             weights=torch.as_tensor(mean_weights(data).ravel(), dtype=dtype, device=device),
             rank=data.rank,
         )
+        return samples.padded(samples.multiple)
 
     @property
     def n_snapshots(self) -> Tensor:
         """The number of snapshots that the samples stand for."""
-        return torch.dot(self.constant, self.constant)
+        return scalar_product(self.constant, self.constant)
+
+    @property
+    def leading(self) -> slice:
+        """The samples to train on, with their padding."""
+        return slice(0, self.rank + self.padding)
+
+    @property
+    def multiple(self) -> int:
+        """What the numbers of samples should be multiples of where they are."""
+        return MULTIPLE if self.pixels.is_cuda else 1
+
+    def padded(self, multiple: int) -> Samples:
+        """Fill the leading samples, and the others, up with zeros to a multiple of some number."""
+        numbers = self.rank, len(self.constant) - self.rank
+        missing = [-number % multiple for number in numbers]
+        if not any(missing):
+            return self
+
+        def fill(values: Tensor) -> Tensor:
+            parts = []
+            for part, n in zip(values.split(numbers, dim=-1), missing, strict=True):
+                parts += [part, values.new_zeros(*values.shape[:-1], n)]
+            return torch.cat(parts, dim=-1)
+
+        pixels, constant = fill(self.pixels), fill(self.constant)
+        return replace(self, pixels=pixels, constant=constant, padding=missing[0])
 
     def block(self, part: slice) -> tuple[Tensor, Tensor]:
         """Some of the samples, on the device, and their `constant`."""
@@ -84,9 +118,19 @@ def sketched(data: Sequence[Samples], n: int, seed: Sequence[int]) -> list[Sampl
     result = []
     for samples in data:
         leading, tail = samples.pixels[:, : 1 + n], samples.pixels[:, 1 + n : samples.rank]
+        # on a GPU by cuBLAS, which gives equal bits in each run as long as one stream calls it
         combinations = tail @ torch.as_tensor(normal, dtype=tail.dtype, device=tail.device)
         pixels = torch.cat([leading, combinations], dim=1)
         n_samples = pixels.shape[1]
         constant = samples.constant[:n_samples]
-        result.append(replace(samples, pixels=pixels, constant=constant, rank=n_samples))
+        sketch = replace(samples, pixels=pixels, constant=constant, rank=n_samples, padding=0)
+        result.append(sketch.padded(samples.multiple))
     return result
+
+
+def scalar_product(a: Tensor, b: Tensor) -> Tensor:
+    """Compute the scalar product of two vectors, on a GPU without cuBLAS.
+
+    In a CUDA graph, cuBLAS may choose another order of sums than outside, and so give other bits.
+    """
+    return (a * b).sum() if a.is_cuda else torch.dot(a, b)

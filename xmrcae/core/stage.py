@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .evaluation import Evaluation
-from .losses import Losses
+from .losses import loss_terms, record
 from .matrices import Prolongation
 from .samples import Samples
 from .solvers import Evaluated, make_solver
@@ -86,9 +86,9 @@ class Objective:
         found: dict[str, float] = {}
         for name, data in (("train", self.training), ("validation", self.validation)):
             if name == "train" and errors is not None and not metric:
-                found |= Losses.of(errors, data[self.level], self.omega).record(name)
+                found |= record({name: loss_terms(errors, data[self.level], self.omega)})
                 continue
-            part = slice(0, data[self.level].rank)
+            part = data[self.level].leading
             found |= self.evaluation.losses(
                 name, data, self.level, omega=self.omega, part=part, prolongations=prolongations
             )
