@@ -26,7 +26,7 @@ class Bowl:
         return Evaluated(float(point.square().sum()), 2 * point, point.square())
 
     def losses(
-        self, point: torch.Tensor, errors: Any = None, *, metric: bool = False
+        self, point: torch.Tensor, found: Any = None, *, metric: bool = False
     ) -> dict[str, float]:
         """Losses at a point."""
         validation = float((point - self.best_on_validation).square().sum())

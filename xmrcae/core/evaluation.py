@@ -116,7 +116,7 @@ class Evaluation:
         data: Sequence[Samples],
         level: int,
         *,
-        power: float | None,
+        power: float | Tensor | None,
         omega: float,
         anchor: float,
     ) -> tuple[Tensor, Tensor]:
@@ -168,6 +168,17 @@ class Evaluation:
             return value, errors[level]
 
         return self._in_blocks(add, level, data[level].leading)
+
+    def can_replay(self, data: Sequence[Samples], level: int) -> bool:
+        """Whether passes over the leading samples can be replayed on a GPU.
+
+        They can if they are in one block, without a copy from the host or a factorisation there.
+        """
+        return (
+            self.network.encodes
+            and all(each.pixels.is_cuda for each in data)
+            and len(self.blocks(level, data[level].leading, metric=True)) == 1
+        )
 
     def blocks(self, level: int, part: slice, *, metric: bool = False) -> list[slice]:
         """Cut a range of samples into blocks of a power of two, or leave it whole."""

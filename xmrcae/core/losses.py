@@ -35,7 +35,7 @@ def combined(mean: Tensor, largest: Tensor, omega: float) -> Tensor:
     return omega * mean + (1 - omega) * largest
 
 
-def smooth_max(errors: Tensor, counts: Tensor, power: float) -> tuple[Tensor, Tensor]:
+def smooth_max(errors: Tensor, counts: Tensor, power: float | Tensor) -> tuple[Tensor, Tensor]:
     """The p-norm of the errors over counted pixels, a little above their maximum; its gradient."""
     errors = errors.masked_fill(~counts, 0)
     scale = errors.max().clamp_min(torch.finfo(errors.dtype).tiny)
@@ -49,7 +49,7 @@ def stage_loss(
     data: Sequence[Samples],
     level: int,
     *,
-    power: float | None,
+    power: float | Tensor | None,
     omega: float,
     anchor: float,
 ) -> tuple[Tensor, dict[int, Tensor]]:
@@ -63,7 +63,7 @@ def stage_loss(
         One per level.
     level : int
         The level in training.
-    power : float or None
+    power : float, Tensor of shape (), or None
         Of the p-norm in place of the maximum.
     omega, anchor : float
         Weights of the mean, and of the coarser levels.

@@ -204,6 +204,15 @@ class Network(nn.Module):
             for parameter, values in zip(parameters, pieces, strict=True):
                 parameter.copy_(values.view_as(parameter))
 
+    def tied_vector(self) -> Tensor:
+        """Make all parameters parts of one vector on the device; to write to it sets them."""
+        parameters = list(self.parameters())
+        vector = torch.nn.utils.parameters_to_vector(parameters).detach()
+        pieces = vector.split([parameter.numel() for parameter in parameters])
+        for parameter, values in zip(parameters, pieces, strict=True):
+            parameter.data = values.view_as(parameter)
+        return vector
+
     # Growth
 
     def deepen(self, *, noise: float, generator: torch.Generator) -> None:

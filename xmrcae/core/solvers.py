@@ -1,8 +1,9 @@
 """Solvers of a stage's objective: one accepted step per epoch.
 
-Solvers see the parameters as one vector on the CPU, since there are some hundred of them: a GPU
-then hands over value and gradient together, once per evaluation. A solver's state can be stored
-and restored to the bit.
+Solvers see the parameters as one vector on the CPU. There are some hundred of them, and a step of
+L-BFGS is some hundred products of such vectors: 0.6 ms there, and no less on a GPU, which takes
+2 microseconds for any of them. So a GPU hands over value, gradient and losses together, once per
+evaluation. A solver's state can be stored and restored to the bit.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ class Evaluated(NamedTuple):
     """On the CPU."""
     errors: Tensor
     """Of each pixel of the level, on the device."""
+    losses: dict[str, float] | None = None
+    """Of training and validation, if they came with it."""
 
 
 #: The objective at a point, with the maximum or, if there is a power, with its p-norm.
@@ -97,12 +100,13 @@ class LBFGS:
             if torch.equal(point, self.point):
                 return found
         point = self.point.clone()
-        value, gradient, errors = self._objective(point, self._powers[0])
+        found = self._objective(point, self._powers[0])
         if self._weight_decay:
-            value += 0.5 * self._weight_decay * float(point.square().sum())
-            gradient = gradient + self._weight_decay * point
-        self._seen = [(point, Evaluated(value, gradient, errors)), *self._seen[:9]]
-        return self._seen[0][1]
+            value = found.value + 0.5 * self._weight_decay * float(point.square().sum())
+            gradient = found.gradient + self._weight_decay * point
+            found = found._replace(value=value, gradient=gradient)
+        self._seen = [(point, found), *self._seen[:9]]
+        return found
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs, of tensors, numbers, lists and dicts."""

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from .evaluation import Evaluation
+from .graphs import Graphs
 from .losses import loss_terms, record
 from .matrices import Prolongation
 from .samples import Samples
@@ -57,18 +59,15 @@ class Objective:
 
     def __call__(self, point: Tensor, power: float | None) -> Evaluated:
         """The objective at a point, with the maximum or, given a power, its p-norm."""
-        network = self.evaluation.network
-        network.set_vector(point)
-        value, errors = self.evaluation.objective(
-            self.training, self.level, power=power, omega=self.omega, anchor=self.anchor
-        )
-        parameters = network.parameters()
-        gradients = [each.grad.flatten() for each in parameters]  # type: ignore[union-attr]
-        together = torch.cat([value[None], *gradients]).cpu()  # one copy from the device
+        if self._graphs is not None:
+            return self._replayed(self._graphs, point, power)
+        self.evaluation.network.set_vector(point)
+        parts, errors = self._objective(power)
+        together = torch.cat(parts).cpu()  # one copy from the device
         return Evaluated(float(together[0]), together[1:], errors)
 
     def losses(
-        self, point: Tensor, errors: Tensor | None = None, *, metric: bool = False
+        self, point: Tensor, found: Evaluated | None = None, *, metric: bool = False
     ) -> dict[str, float]:
         """Losses of training and validation at a point, as entries of a row of the history.
 
@@ -76,23 +75,69 @@ class Objective:
         ----------
         point : Tensor, shape (parameter,)
             All parameters.
-        errors : Tensor, shape (variable * pixel,), optional
-            Of the level in training at this point, if they are known.
+        found : Evaluated, optional
+            The objective at this point, if it is known.
         metric : bool
             Whether to add the global metric (3.4).
         """
+        if metric and self._graphs is not None:
+            self._graphs.point.copy_(point)
+            return record(self._graphs.run("metric", partial(self._loss_terms, metric=True)))
+        if not metric and found is not None and found.losses is not None:
+            return found.losses
         self.evaluation.network.set_vector(point)
+        return record(self._loss_terms(None if found is None else found.errors, metric=metric))
+
+    def _objective(self, power: float | Tensor | None) -> tuple[list[Tensor], Tensor]:
+        """Value, (1,), and gradient, a vector for each parameter, with the errors of all pixels."""
+        value, errors = self.evaluation.objective(
+            self.training, self.level, power=power, omega=self.omega, anchor=self.anchor
+        )
+        parameters = self.evaluation.network.parameters()
+        gradients = [each.grad.flatten() for each in parameters]  # type: ignore[union-attr]
+        return [value[None], *gradients], errors
+
+    def _loss_terms(self, errors: Tensor | None = None, *, metric: bool) -> dict[str, Tensor]:
+        """The losses by name, each (3,), from errors of the level in training if they are known."""
         prolongations = self.prolongations if metric else None
-        found: dict[str, float] = {}
+        found = {}
         for name, data in (("train", self.training), ("validation", self.validation)):
+            samples = data[self.level]
             if name == "train" and errors is not None and not metric:
-                found |= record({name: loss_terms(errors, data[self.level], self.omega)})
+                found[name] = loss_terms(errors, samples, self.omega)
                 continue
-            part = data[self.level].leading
-            found |= self.evaluation.losses(
-                name, data, self.level, omega=self.omega, part=part, prolongations=prolongations
+            terms = self.evaluation.loss_terms(
+                data,
+                self.level,
+                omega=self.omega,
+                part=samples.leading,
+                prolongations=prolongations,
             )
+            found |= {name + suffix: each for suffix, each in terms.items()}
         return found
+
+    @cached_property
+    def _graphs(self) -> Graphs | None:
+        """What replays all this on a GPU, where it can be."""
+        parts = self.training, self.validation
+        able = all(self.evaluation.can_replay(data, self.level) for data in parts)
+        return Graphs(self.evaluation.network) if able else None
+
+    def _replayed(self, graphs: Graphs, point: Tensor, power: float | None) -> Evaluated:
+        """The objective with the losses: one copy to the device, one launch, one copy back."""
+
+        def together() -> tuple[Tensor, Tensor]:
+            parts, errors = self._objective(None if power is None else graphs.power)
+            terms = self._loss_terms(errors, metric=False)
+            return torch.cat([*parts, *terms.values()]), errors
+
+        graphs.point.copy_(point)
+        if power is not None:
+            graphs.power.fill_(power)
+        found, errors = graphs.run("objective", together)
+        value, gradient, *terms = found.cpu().split([1, len(point), 3, 3])
+        losses = record(dict(zip(("train", "validation"), terms, strict=True)))
+        return Evaluated(float(value), gradient, errors.clone(), losses)
 
 
 @dataclass
@@ -157,14 +202,14 @@ def descend(
     try:
         while now.epoch < options.max_epochs:
             now.epoch += 1
-            value, _, errors = solver.step()
+            found = solver.step()
             is_tenth = now.epoch % WINDOW == 0
-            losses = objective.losses(solver.point, errors, metric=is_tenth)
+            losses = objective.losses(solver.point, found, metric=is_tenth)
             record(losses)
             if losses["validation_loss"] < now.best and losses["train_loss"] <= now.start:
                 now.best, now.kept = losses["validation_loss"], solver.point.clone()
-            now.values = [*now.values[-WINDOW:], value]
-            if is_tenth and until(errors):
+            now.values = [*now.values[-WINDOW:], found.value]
+            if is_tenth and until(found.errors):
                 break
             if has_stalled(now.values, options.min_decrease):
                 now.values = []
