@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: demo test test-minimum lint package notebooks docs bench clean help
+.PHONY: demo test test-gpu test-minimum lint package notebooks docs bench clean help
 
 BIN := .venv/bin
 
@@ -12,6 +12,13 @@ demo: .venv/.installed  ## fit the example, or DATA=file.nc VAR=name OPTIONS="ga
 
 test: lint  ## lint, then run all tests with coverage
 	$(BIN)/python -m pytest -n 2 --dist worksteal --cov=xmrcae --cov-fail-under=90
+
+# What a GPU computes. The environment of the other targets has a torch without CUDA: this takes the machine's own Python.
+PYTHON ?= python3
+GPU := kernels graphs gpu layers network projection losses evaluation stage training checkpoint recipes start
+
+test-gpu:  ## run tests on a GPU, with PYTHON=python3 and the torch that it has
+	$(PYTHON) -m pytest -q -o addopts= -p no:cacheprovider $(GPU:%=tests/test_%.py)
 
 # The files that meet the versions of other packages; what knows tensors alone is left to `make test`.
 MINIMUM := array_kinds cluster coordinates datasets_jhtdb datasets_noaa demo land model model_file plot plot_maps \

@@ -30,6 +30,9 @@ CLIMATOLOGY = "oisst_v21_climatology.nc"
 ICE = "oisst_v21_icec_arctic.nc"
 LAND_SEA_MASK = "oisst_v2_lsmask.nc"
 
+#: Where the trainer, its samples and its sums over them are tested.
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
 #: Sizes of the levels of a small network.
 SHAPES = [(7, 11), (15, 23), (31, 47)]
 

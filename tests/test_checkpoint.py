@@ -27,7 +27,7 @@ def assert_same_fit(one: xmrcae.MrCAE, other: xmrcae.MrCAE) -> None:
     """Compare weights, masks and history to the bit, but for the seconds."""
     a, b = (model.fitted.codec.network for model in (one, other))
     parameters = list(zip(a.parameters(), b.parameters(), strict=True))
-    assert parameters and all(np.array_equal(p.detach(), q.detach()) for p, q in parameters)
+    assert parameters and all(torch.equal(p, q) for p, q in parameters)
     for level in range(one.levels):
         assert one.refinement_map(level=level).equals(other.refinement_map(level=level))
     assert one.history.drop_vars("seconds").identical(other.history.drop_vars("seconds"))

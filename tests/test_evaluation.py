@@ -11,6 +11,7 @@ import xarray as xr
 from helpers import (
     AVISO,
     CYLINDER,
+    DEVICE,
     ERSST,
     make_field,
     make_two_variables,
@@ -24,16 +25,15 @@ import xmrcae
 from xmrcae.core.evaluation import Evaluation
 from xmrcae.core.losses import cell_errors, smooth_max
 from xmrcae.core.network import Network
+from xmrcae.core.projection import from_state
 from xmrcae.core.samples import Samples, sketched
-
-CPU = torch.device("cpu")
 
 
 def prepared(obj: xr.DataArray | xr.Dataset, **options: Any) -> tuple[Network, list[Samples]]:
     """A random network on the grid of the data, and the samples of all levels."""
     data = prepare_with(obj, levels=2, **options).training
     network = random_network([each.has_data for each in data], data[-1].counts, dtype=torch.float32)
-    return network, [Samples.of(each, CPU) for each in data]
+    return from_state(network.state(), DEVICE), [Samples.of(each, DEVICE) for each in data]
 
 
 def gradients(network: Network) -> torch.Tensor:
@@ -57,7 +57,8 @@ def test_blocks_change_neither_objective_nor_gradient(n: int, anchor: float, pow
     value, errors = whole.objective(data, 1, power=power, omega=0.3, anchor=anchor)
     expected = gradients(network)
     blocks = Evaluation(network, block_bytes=bytes_of(network, n))
-    assert len(blocks.blocks(1, slice(0, data[1].rank))) == math.ceil(data[1].rank / 2 ** int(math.log2(n)))
+    n_samples, width = data[1].leading.stop, 2 ** int(math.log2(n))
+    assert len(blocks.blocks(1, data[1].leading)) == math.ceil(n_samples / width)
     again, other = blocks.objective(data, 1, power=power, omega=0.3, anchor=anchor)
     torch.testing.assert_close(again, value, rtol=1e-5, atol=0)
     torch.testing.assert_close(other, errors, rtol=1e-4, atol=1e-6 * float(errors.max()))
@@ -96,7 +97,7 @@ def test_a_block_without_memory_is_halved(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(Network, "forward", small)
     again, _ = evaluation.objective(data, 1, power=None, omega=0.5, anchor=0.5)
-    assert widths[0] == data[1].rank and max(widths[-3:]) == 4
+    assert widths[0] == data[1].leading.stop and max(widths[-3:]) == 4
     torch.testing.assert_close(again, value, rtol=1e-5, atol=0)
     torch.testing.assert_close(gradients(network), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
     widths.clear()
@@ -130,7 +131,11 @@ def test_padding_with_zeros_changes_no_sum(n_samples: int) -> None:
     part = slice(0, n_samples)
     data = [
         dataclasses.replace(
-            each, pixels=each.pixels[:, part], constant=each.constant[part], rank=min(14, each.rank)
+            each,
+            pixels=each.pixels[:, part],
+            constant=each.constant[part],
+            rank=14,
+            padding=0,
         )
         for each in data
     ]
@@ -153,12 +158,12 @@ def test_padding_with_zeros_changes_no_sum(n_samples: int) -> None:
 def test_combinations_have_the_sums_of_squares_of_what_they_stand_for() -> None:
     network, data = prepared(make_field(n_times=60))
     evaluation = Evaluation(network, block_bytes=math.inf)
-    exact, _ = evaluation.errors(data, 1, slice(0, data[1].rank))
+    exact, _ = evaluation.errors(data, 1, data[1].leading)
     draws = []
     for seed in range(200):
         some = sketched(data, 4, (seed,))
-        assert [each.pixels.shape[1] for each in some] == [9, 9]
-        draws.append(evaluation.errors(some, 1, slice(0, 9))[0])
+        assert [each.rank for each in some] == [9, 9]
+        draws.append(evaluation.errors(some, 1, some[1].leading)[0])
     draws = torch.stack(draws)
     leading, _ = evaluation.errors(data, 1, slice(0, 5))
     tail = exact - leading
@@ -239,7 +244,7 @@ def test_fitted_networks_have_the_same_errors_on_the_compressed_set(real_file: A
     plain = prepare_with(obj, activation="relu", **options)
     evaluation = Evaluation(network, block_bytes=math.inf)
     for level in range(3):
-        one, other = ([Samples.of(each, CPU) for each in part.training] for part in (found, plain))
+        one, other = ([Samples.of(each, DEVICE) for each in part.training] for part in (found, plain))
         a, b = (evaluation.errors(data, level, slice(0, None))[0] for data in (one, other))
         assert float((a - b).abs().max()) <= 1e-5 * float(b.max())
         counts, weights = one[level].counts, one[level].weights

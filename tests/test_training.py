@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from helpers import make_field, pixel_errors, prepare_with
+from helpers import DEVICE, make_field, pixel_errors, prepare_with
 
 import xmrcae
 from xmrcae.core import losses
@@ -34,7 +34,7 @@ def trainer_of(field: xr.DataArray, **options: Any) -> Trainer:
     return Trainer(
         prepared.data, chosen, channels=chosen.channels_of(levels),
         epsilons=chosen.epsilons(levels, prepared.labels.variables, prepared.rms, prepared.standard.scale),
-        device=torch.device("cpu"), progress=Silent(),
+        device=DEVICE, progress=Silent(),
     )  # fmt: skip
 
 
@@ -67,7 +67,7 @@ def test_a_stage_never_ends_above_its_start(options: dict[str, Any]) -> None:
 
     def watched(level: int, group: int, unfinished: Any) -> None:
         samples = trainer.data["training"]
-        errors, _ = trainer.evaluation.errors(samples, level, slice(0, samples[level].rank))
+        errors, _ = trainer.evaluation.errors(samples, level, samples[level].leading)
         starts.append(float(loss_terms(errors, samples[level], trainer.options.omega)[2]))
         train(level, group, unfinished)
 
@@ -171,7 +171,7 @@ def test_an_encoding_of_given_size_holds_the_worst_cells() -> None:
     trainer.growth.deepen()
     mask, resolved = trainer.growth.next_mask(0)
     samples, shape = trainer.data["training"], trainer.network.has_data[0].shape
-    errors, _ = trainer.evaluation.errors(samples, 0, slice(0, samples[0].rank))
+    errors, _ = trainer.evaluation.errors(samples, 0, samples[0].leading)
     means = losses.cell_errors(errors.reshape(shape), samples[0].counts.reshape(shape))[0]
     storable = trainer.network.storable[0][0]
     assert not resolved and int(mask.sum()) == trainer.growth.n_cells[0] < int(storable.sum())
