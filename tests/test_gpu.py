@@ -66,9 +66,7 @@ def test_fits_of_a_recipe_are_equal_to_the_bit(name: str) -> None:
     data, options = DATA[name](), dict(xmrcae.recipes[name]) | SHORT
     one, other = (xmrcae.MrCAE(**options).fit(data) for _ in range(2))
     assert_same_bits(one, other, data)
-    losses = one.history["train_loss"].values[one.history["level"].values == one.levels - 1]
-    assert np.isfinite(losses).all()
-    assert losses[-1] < losses[0]
+    assert float((one.reconstruct(data) - data).std()) < 0.7 * float(data.std())
 
 
 @pytest.mark.parametrize("name", FITS)
