@@ -18,13 +18,12 @@ from copy import deepcopy
 from dataclasses import dataclass
 from itertools import pairwise
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from xmrcae.core import losses, solvers
-from xmrcae.core.losses import Losses
 from xmrcae.core.matrices import Prolongation
 from xmrcae.core.samples import Samples
 
@@ -50,6 +49,19 @@ WINDOW, MIN_DECREASE = 10, 1e-4
 LOOK = 5
 #: Samples that go through the network together: few enough to stay in the processor's cache.
 BLOCK = 32
+
+
+class Losses(NamedTuple):
+    """The terms of (3.1) or (3.4), in scaled units squared."""
+
+    mse: float
+    max: float
+    loss: float
+
+    @classmethod
+    def of(cls, errors: Tensor, samples: Samples, omega: float) -> Losses:
+        """Return those of the time-mean squared errors of each pixel."""
+        return cls(*losses.loss_terms(errors, samples, omega).tolist())
 
 
 class REDNet(nn.Module):
