@@ -2,8 +2,9 @@
 
     python .ci/package.py [FOLDER]
 
-leaves both in FOLDER, and nothing without it. The wheel is built from the sdist. It needs `build`, `hatchling` and
-`hatch-vcs` here; what the package itself requires is installed anew, as .ci/constraints.txt has it.
+leaves both in FOLDER, and nothing without it. The wheel is built from the sdist. It needs `build`,
+`hatchling` and `hatch-vcs` here; what the package itself requires is installed anew, as
+.ci/constraints.txt has it.
 """
 
 import os
@@ -26,9 +27,8 @@ assert xmrcae.__version__ == importlib.metadata.version("xmrcae"), xmrcae.__vers
 field = xmrcae.datasets.drifting_mode(n_times=40, size=31)
 model = field.mrcae.fit(levels=2, max_epochs=2, progress=False)
 model.save("model.nc", overwrite=True)
-xarray.testing.assert_equal(xmrcae.open_model("model.nc").reconstruct(field), model.reconstruct(field))
-field.to_netcdf("field.nc")
-print("xmrcae", xmrcae.__version__)
+xarray.testing.assert_equal(xmrcae.open_model("model.nc").reconstruct(field),
+model.reconstruct(field)) field.to_netcdf("field.nc") print("xmrcae", xmrcae.__version__)
 """
 
 
@@ -50,7 +50,9 @@ def check_wheel(wheel: Path) -> None:
     """Refuse a wheel that does not hold the package, all of it, and nothing else."""
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
-    package = {str(p.relative_to(REPOSITORY)) for p in (REPOSITORY / "xmrcae").rglob("*") if p.is_file()}
+    package = {
+        str(p.relative_to(REPOSITORY)) for p in (REPOSITORY / "xmrcae").rglob("*") if p.is_file()
+    }
     package = {name for name in package if "__pycache__" not in name}
     if held != package or "xmrcae/py.typed" not in held:
         sys.exit(f"{wheel.name} and the folder xmrcae differ in {sorted(held ^ package)}")
@@ -70,7 +72,17 @@ def main(folder: Path) -> None:
     install = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
     run(*install, "-c", REPOSITORY / ".ci" / "constraints.txt", f"{wheel}[plot]", cwd=folder)
     run(python, "-c", USE, cwd=folder)
-    run(python, "-m", "xmrcae", "demo", "--data", "field.nc", "--output", folder / "demo-output", cwd=folder)
+    run(
+        python,
+        "-m",
+        "xmrcae",
+        "demo",
+        "--data",
+        "field.nc",
+        "--output",
+        folder / "demo-output",
+        cwd=folder,
+    )
     run(*install, "--no-deps", "--force-reinstall", sdist, cwd=folder)
     run(python, "-c", USE, cwd=folder)
     run(python, "-m", "pip", "check", cwd=folder)

@@ -1,18 +1,20 @@
 """Simulate forced two-dimensional turbulence and write it to netCDF: ``python make_turbulence.py turbulence.nc``.
 
-A stand-in for measured or three-dimensional turbulence that runs anywhere: it has the enstrophy cascade of two
-dimensions, not the energy cascade of three. The vorticity ω of the velocity (u, v) = (-∂ψ/∂y, ∂ψ/∂x), where ∇²ψ = ω,
-obeys
+A stand-in for measured or three-dimensional turbulence that runs anywhere: it has the enstrophy
+cascade of two dimensions, not the energy cascade of three. The vorticity ω of the velocity (u, v)
+= (-∂ψ/∂y, ∂ψ/∂x), where ∇²ψ = ω, obeys
 
     ∂ω/∂t + u ∂ω/∂x + v ∂ω/∂y = F - μ ω - ν ∇⁴ω
 
-on a doubly periodic square of side 2π. The forcing F is white in time and gives energy to a ring of wavenumbers at the
-mean rate ε, the drag μ takes it away, and what cascades to the smallest scales the hyperviscosity ν takes. The kinetic
-energy settles near ε / 2μ: with ε = μ, as here, the root mean square of the speed is about 1.
+on a doubly periodic square of side 2π. The forcing F is white in time and gives energy to a ring
+of wavenumbers at the mean rate ε, the drag μ takes it away, and what cascades to the smallest
+scales the hyperviscosity ν takes. The kinetic energy settles near ε / 2μ: with ε = μ, as here, the
+root mean square of the speed is about 1.
 
-Space is pseudo-spectral, with products freed of aliases by the 2/3 rule (Orszag 1971). Time is the classical
-Runge-Kutta method of order 4, with drag and hyperviscosity in an integrating factor. At 256 points the energy spectrum
-falls as the wavenumber to the power -3.8 between the wavenumbers 8 and 42; drag makes it steeper than Kraichnan's -3.
+Space is pseudo-spectral, with products freed of aliases by the 2/3 rule (Orszag 1971). Time is the
+classical Runge-Kutta method of order 4, with drag and hyperviscosity in an integrating factor. At
+256 points the energy spectrum falls as the wavenumber to the power -3.8 between the wavenumbers 8
+and 42; drag makes it steeper than Kraichnan's -3.
 """
 
 from __future__ import annotations
@@ -52,7 +54,14 @@ class Flow:
     """
 
     def __init__(
-        self, size: int, dt: float, *, power: float = POWER, drag: float = DRAG, damping: float = DAMPING, seed: int = 0
+        self,
+        size: int,
+        dt: float,
+        *,
+        power: float = POWER,
+        drag: float = DRAG,
+        damping: float = DAMPING,
+        seed: int = 0,
     ) -> None:
         self.size, self.dt, self.power = size, dt, power
         self.ky, self.kx = np.fft.fftfreq(size, 1 / size)[:, None], np.arange(size // 3 + 1.0)
@@ -66,8 +75,8 @@ class Flow:
         self.ring = self.ky[rows, 0].astype(int), columns
         self.to_unit_energy = 1 / np.sqrt(self.energy(on_ring).sum())
         self.random = np.random.default_rng(seed)
-        # A large block once freed makes glibc keep memory for reuse: without it, steps at 256 points take 2.5 times as
-        # long, most of it in page faults.
+        # A large block once freed makes glibc keep memory for reuse: without it, steps at 256
+        # points take 2.5 times as long, most of it in page faults.
         np.empty(2**20)
 
     def energy(self, state: np.ndarray) -> np.ndarray:
@@ -91,7 +100,8 @@ class Flow:
 
     def kick(self, state: np.ndarray, energy: float) -> None:
         """Add random vorticity to the ring, in place, that brings this energy in the mean."""
-        # The transform of a small field has the symmetry of a real one, and the same numbers serve all sizes.
+        # The transform of a small field has the symmetry of a real one, and the same numbers serve
+        # all sizes.
         noise = fft.rfft2(self.random.standard_normal((16, 16)), norm="ortho")[self.ring]
         state[self.ring] += np.sqrt(energy) * self.to_unit_energy * noise
 
@@ -123,13 +133,14 @@ def simulate(
     snapshots : int
         How many to give.
     size : int
-        Points a side of the simulation, even. Every second one is given, the first ``size // 2 - 1`` in each
-        direction: 127 of 256.
+        Points a side of the simulation, even. Every second one is given, the first ``size // 2 -
+        1`` in each direction: 127 of 256.
     seed : int
-        Of the first state and the forcing. It gives the same bits wherever machine and libraries are the same.
+        Of the first state and the forcing. It gives the same bits wherever machine and libraries
+        are the same.
     interval : float
-        Time between snapshots. With 256 points and the default, the correlation of one snapshot with the next is 0.99
-        in velocity and 0.91 in vorticity.
+        Time between snapshots. With 256 points and the default, the correlation of one snapshot
+        with the next is 0.99 in velocity and 0.91 in vorticity.
     spin_up : float
         Time before the first snapshot. Energy forgets its past in a time of 5.
     progress : bool
@@ -138,8 +149,8 @@ def simulate(
     Returns
     -------
     xarray.Dataset
-        u, v and vorticity, (time, y, x), float32. They are not periodic: the last row and column of the period are
-        left out.
+        u, v and vorticity, (time, y, x), float32. They are not periodic: the last row and column
+        of the period are left out.
 
     Examples
     --------
@@ -163,21 +174,31 @@ def simulate(
     n_points = size // 2 - 1
     fields = np.empty((3, snapshots, n_points, n_points), np.float32)
     n_unseen = math.ceil(spin_up / interval)
-    for i in tqdm(range(-n_unseen, snapshots), desc="turbulence", unit="snapshot", disable=not progress):
+    for i in tqdm(
+        range(-n_unseen, snapshots), desc="turbulence", unit="snapshot", disable=not progress
+    ):
         if i >= 0:
             fields[:2, i] = flow.velocity(state)[:, :-2:2, :-2:2]
             fields[2:, i] = flow.on_points(state)[:, :-2:2, :-2:2]
         state = flow.advance(state, n_steps)
 
     points = 2 * np.arange(n_points) * (2 * np.pi / size)
-    long_names = {"u": "velocity along x", "v": "velocity along y", "vorticity": "vorticity, dv/dx - du/dy"}
+    long_names = {
+        "u": "velocity along x",
+        "v": "velocity along y",
+        "vorticity": "vorticity, dv/dx - du/dy",
+    }
     return xr.Dataset(
         {
             name: (("time", "y", "x"), values, {"long_name": long_name, "units": "1"})
             for values, (name, long_name) in zip(fields, long_names.items(), strict=True)
         },
         coords={
-            "time": ("time", interval * np.arange(snapshots), {"axis": "T", "long_name": "time", "units": "1"}),
+            "time": (
+                "time",
+                interval * np.arange(snapshots),
+                {"axis": "T", "long_name": "time", "units": "1"},
+            ),
             "y": ("y", points, {"axis": "Y", "long_name": "distance along y", "units": "1"}),
             "x": ("x", points, {"axis": "X", "long_name": "distance along x", "units": "1"}),
         },
@@ -218,7 +239,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         "spin_up": "time before the first snapshot",
     }.items():
         default = inspect.signature(simulate).parameters[name].default
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default, help=text)
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=type(default), default=default, help=text
+        )
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
     options = vars(parser.parse_args(argv))
     file, overwrite = options.pop("file"), options.pop("overwrite")

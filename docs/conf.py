@@ -10,8 +10,8 @@ import xmrcae
 
 HERE = Path(__file__).parent
 
-# Notebooks lie outside of this folder, where Sphinx does not look; the copies are ignored by git. `copy2` keeps the
-# times, so a second build reads only those that have changed.
+# Notebooks lie outside of this folder, where Sphinx does not look; the copies are ignored by git.
+# `copy2` keeps the times, so a second build reads only those that have changed.
 shutil.rmtree(HERE / "notebooks", ignore_errors=True)
 (HERE / "notebooks").mkdir()
 for notebook in (HERE.parent / "notebooks").glob("*.ipynb"):

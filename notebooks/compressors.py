@@ -1,10 +1,11 @@
 """Error against numbers stored per snapshot, for xmrcae and for what people use instead.
 
-Every method sees departures from the training mean and is judged on held-out snapshots, over pixels that are valid at
-all times. ``python notebooks/compressors.py ersst --data ersst_v5_2010-2020.nc`` writes ``compressors_ersst.nc`` beside
-this file; another run with ``--methods`` replaces the rows of these methods only. zfp's package needs an environment of
-its own (zfpy 1.0.1 breaks numcodecs 0.16), with numpy, xarray and netCDF4; the others need
-``pip install 'xmrcae[notebooks]'``.
+Every method sees departures from the training mean and is judged on held-out snapshots, over
+pixels that are valid at all times. ``python notebooks/compressors.py ersst --data
+ersst_v5_2010-2020.nc`` writes ``compressors_ersst.nc`` beside this file; another run with
+``--methods`` replaces the rows of these methods only. zfp's package needs an environment of its
+own (zfpy 1.0.1 breaks numcodecs 0.16), with numpy, xarray and netCDF4; the others need ``pip
+install 'xmrcae[notebooks]'``.
 """
 
 from __future__ import annotations
@@ -91,20 +92,28 @@ def eof(field: Field, sizes: Iterable[int]) -> Points:
     model = EOF(n_modes=n, center=False).fit(field.data[field.train], dim="time")
     scores = model.transform(test)
     for modes in sorted({20, 50, n}):
-        yield modes, model.inverse_transform(scores.sel(mode=slice(1, modes))).reindex_like(test).transpose(*test.dims)
+        yield (
+            modes,
+            model.inverse_transform(scores.sel(mode=slice(1, modes)))
+            .reindex_like(test)
+            .transpose(*test.dims),
+        )
 
 
 def wavelet(field: Field, sizes: Iterable[int], *, anew: bool) -> Points:
     """The largest coefficients of the wavelet bior4.4 on 4 levels, 0 on land, kept.
 
-    Positions are those of the largest energy in training, or with `anew` those of the largest coefficients of each
-    snapshot; these positions would have to be stored too, and are not counted.
+    Positions are those of the largest energy in training, or with `anew` those of the largest
+    coefficients of each snapshot; these positions would have to be stored too, and are not
+    counted.
     """
     import pywt
 
     def analyse(snapshot: np.ndarray) -> np.ndarray:
         nonlocal slices
-        array, slices = pywt.coeffs_to_array(pywt.wavedec2(snapshot, "bior4.4", mode="periodization", level=4))
+        array, slices = pywt.coeffs_to_array(
+            pywt.wavedec2(snapshot, "bior4.4", mode="periodization", level=4)
+        )
         return array
 
     slices: Any = None
@@ -126,7 +135,10 @@ def zfp(field: Field, sizes: Iterable[int]) -> Points:
     import zfpy
 
     for tolerance in 2.0 ** np.arange(2, -9, -1):
-        streams = [zfpy.compress_numpy(s.astype(np.float32), tolerance=tolerance) for s in field.snapshots[field.test]]
+        streams = [
+            zfpy.compress_numpy(s.astype(np.float32), tolerance=tolerance)
+            for s in field.snapshots[field.test]
+        ]
         size = np.mean([len(stream) for stream in streams]) / 4
         yield size, [zfpy.decompress_numpy(stream) for stream in streams]
 
@@ -145,7 +157,9 @@ def autoencoder(field: Field, sizes: Iterable[int], **options: Any) -> Points:
     for size in sizes:
         model = fitted(field, size, **options)
         codes = model.encode(test[:1])
-        counted = sum(int(np.isfinite(level["encoding"]).sum()) for level in codes.children.values())
+        counted = sum(
+            int(np.isfinite(level["encoding"]).sum()) for level in codes.children.values()
+        )
         yield counted, model.reconstruct(test)
 
 
@@ -178,7 +192,8 @@ def written(model: Any, codes: xr.DataArray) -> np.ndarray:
 def quantised(field: Field, sizes: Sequence[int]) -> Points:
     """The codes of xmrcae in whole steps, by zlib; a number is four bytes of the stream.
 
-    A step is as long, on the field, for the codes of all filters, and changes the error by some per cent.
+    A step is as long, on the field, for the codes of all filters, and changes the error by some
+    per cent.
     """
     model = fitted(field, sizes[-1])
     codes = model.stack(model.encode(field.data[field.test]))
@@ -189,7 +204,11 @@ def quantised(field: Field, sizes: Sequence[int]) -> Points:
     for share in (2.0, 1.0, 0.5):
         steps = share * error * np.sqrt(12 * n_pixels / n_codes) / norms
         whole = np.round(codes / steps)
-        planes = np.array(whole.values, dtype="<i2", order="C")[..., None].view(np.uint8).transpose(0, 2, 1)
+        planes = (
+            np.array(whole.values, dtype="<i2", order="C")[..., None]
+            .view(np.uint8)
+            .transpose(0, 2, 1)
+        )
         size = np.mean([len(zlib.compress(np.ascontiguousarray(plane), 9)) for plane in planes]) / 4
         yield size, model.decode(model.unstack((whole * steps).astype(np.float32)))
 
@@ -199,7 +218,9 @@ METHODS: dict[str, Callable[[Field, Sequence[int]], Points]] = {
     "wavelet, fixed positions": lambda field, sizes: wavelet(field, sizes, anew=False),
     "wavelet, positions per snapshot": lambda field, sizes: wavelet(field, sizes, anew=True),
     "zfp": zfp,
-    "xmrcae, filters": lambda field, sizes: autoencoder(field, sizes, encoder="filters", channels=[[1] * 4]),
+    "xmrcae, filters": lambda field, sizes: autoencoder(
+        field, sizes, encoder="filters", channels=[[1] * 4]
+    ),
     "xmrcae, projection": autoencoder,
     "xmrcae, projection, quantised": quantised,
 }
@@ -223,20 +244,29 @@ def compare(field: Field, sizes: Sequence[int], methods: Iterable[str] = METHODS
     Returns
     -------
     xarray.Dataset
-        `rmse`, `size` (numbers per snapshot) and `seconds` (since the point before) over `point`, with its `method`.
+        `rmse`, `size` (numbers per snapshot) and `seconds` (since the point before) over `point`,
+        with its `method`.
     """
     rows = []
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what xeofs will change, and that 4 levels are many for PyWavelets
+        warnings.simplefilter(
+            "ignore"
+        )  # of what xeofs will change, and that 4 levels are many for PyWavelets
         for method in methods:
             started = time.perf_counter()
             for size, reconstruction in METHODS[method](field, sizes):
-                rows.append((method, size, field.rmse(reconstruction), time.perf_counter() - started))
+                rows.append(
+                    (method, size, field.rmse(reconstruction), time.perf_counter() - started)
+                )
                 started = time.perf_counter()
     method, size, rmse, seconds = zip(*rows, strict=True)
     return xr.Dataset(
         {
-            "size": ("point", np.asarray(size, dtype=float), {"long_name": "numbers stored per snapshot"}),
+            "size": (
+                "point",
+                np.asarray(size, dtype=float),
+                {"long_name": "numbers stored per snapshot"},
+            ),
             "rmse": ("point", np.asarray(rmse), {"long_name": "held-out root-mean-square error"}),
             "seconds": ("point", np.asarray(seconds), {"long_name": "time taken", "units": "s"}),
         },
@@ -246,14 +276,19 @@ def compare(field: Field, sizes: Sequence[int], methods: Iterable[str] = METHODS
 
 def markdown(result: xr.Dataset) -> str:
     """The table of the docs: a row a method, with its points as "rmse at size", under each split."""
-    lines = ["| method | random split: rmse (numbers) | blocks: rmse (numbers) |", "| --- | --- | --- |"]
+    lines = [
+        "| method | random split: rmse (numbers) | blocks: rmse (numbers) |",
+        "| --- | --- | --- |",
+    ]
     for method in METHODS:
         points = result.isel(point=(result["method"] == method).values)
         if not points.sizes["point"]:
             continue
         cells = []
         for split in SPLITS:
-            one = points.sel(split=split).sortby("size").isel(point=slice(0, 4))  # zfp has more, ever smaller ones
+            one = (
+                points.sel(split=split).sortby("size").isel(point=slice(0, 4))
+            )  # zfp has more, ever smaller ones
             pairs = zip(one["rmse"].values, one["size"].values, strict=True)
             cells.append(", ".join(f"{rmse:.3f} ({size:.0f})" for rmse, size in pairs))
         lines.append(f"| {method}{' *' * (method in BYTES)} | {' | '.join(cells)} |")
@@ -262,11 +297,17 @@ def markdown(result: xr.Dataset) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the methods on one data set, under both splits, and write the result."""
-    parser = argparse.ArgumentParser(description="Held-out error against numbers stored per snapshot.")
+    parser = argparse.ArgumentParser(
+        description="Held-out error against numbers stored per snapshot."
+    )
     parser.add_argument("field", choices=FIELDS)
     parser.add_argument("--data", required=True, type=Path, help="its file")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=[name for name in METHODS if name != "zfp"])
-    parser.add_argument("--output", type=Path, help="compressors_FIELD.nc beside this script, if not given")
+    parser.add_argument(
+        "--methods", nargs="+", choices=METHODS, default=[name for name in METHODS if name != "zfp"]
+    )
+    parser.add_argument(
+        "--output", type=Path, help="compressors_FIELD.nc beside this script, if not given"
+    )
     given = parser.parse_args(arguments)
     variable, factor, units, sizes = FIELDS[given.field]
     output = given.output or HERE / f"compressors_{given.field}.nc"
@@ -276,7 +317,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for split in SPLITS:
         field = Field.of(data, split)
         results.append(
-            compare(field, sizes, given.methods).assign(rms=field.rmse(np.zeros_like(field.data[field.test])))
+            compare(field, sizes, given.methods).assign(
+                rms=field.rmse(np.zeros_like(field.data[field.test]))
+            )
         )
     result = xr.concat(results, xr.DataArray(list(SPLITS), dims="split", name="split"))
     result["rms"].attrs["long_name"] = "root-mean-square departure of the test snapshots"
@@ -285,7 +328,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if output.exists():
         with xr.open_dataset(output) as before:
             kept = before.load().isel(point=~np.isin(before["method"], given.methods))
-        pieces = [piece.assign_coords(method=piece["method"].astype(object)) for piece in (kept, result)]
+        pieces = [
+            piece.assign_coords(method=piece["method"].astype(object)) for piece in (kept, result)
+        ]
         result = xr.concat(pieces, "point", data_vars="minimal", combine_attrs="override")
     result.attrs = {
         "title": f"Held-out error against numbers stored per snapshot: {given.field}",

@@ -1,7 +1,8 @@
 """A linear inverse model (Penland and Sardeshmukh, 1995) of a few time series, and errors of forecasts.
 
-The state x, the scores of the leading EOFs, is taken to follow x(t + 1) = G x(t) + noise, so that the best forecast of
-x(t + lead) is G**lead x(t). G comes from covariances of the training months alone.
+The state x, the scores of the leading EOFs, is taken to follow x(t + 1) = G x(t) + noise, so that
+the best forecast of x(t + lead) is G**lead x(t). G comes from covariances of the training months
+alone.
 """
 
 from __future__ import annotations
@@ -52,12 +53,16 @@ def shifted(state: xr.DataArray, target: slice, lead: int) -> xr.DataArray:
     """
     start, stop, _ = target.indices(state.sizes["time"])
     if start < lead:
-        raise ValueError(f"the first target is month {start}: a forecast at lead {lead} would start before the record")
+        raise ValueError(
+            f"the first target is month {start}: a forecast at lead {lead} would start before the record"
+        )
     before = state.isel(time=slice(start - lead, stop - lead))
     return before.assign_coords(time=state["time"].values[target])
 
 
-def foretold(scores: xr.DataArray, train: slice, target: slice, *, lead: int, modes: int) -> xr.DataArray:
+def foretold(
+    scores: xr.DataArray, train: slice, target: slice, *, lead: int, modes: int
+) -> xr.DataArray:
     """Forecasts of the leading scores at the target months, by the linear inverse model of the training months.
 
     Parameters
@@ -104,7 +109,9 @@ def rmse(forecast: xr.DataArray, truth: xr.DataArray) -> float:
     missing = int((forecast.isnull() & truth.notnull()).sum())
     if missing:
         raise ValueError(f"the forecast lacks {missing} values that the truth has")
-    squares = ((forecast - truth).astype(np.float64) ** 2).weighted(np.cos(np.deg2rad(truth["lat"])))
+    squares = ((forecast - truth).astype(np.float64) ** 2).weighted(
+        np.cos(np.deg2rad(truth["lat"]))
+    )
     return float(np.sqrt(squares.mean()))
 
 

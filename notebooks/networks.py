@@ -1,9 +1,10 @@
 """Four networks side by side, as in the paper's figures 10 and 11, and a fifth.
 
-``python notebooks/networks.py two_modes --output notebooks/networks_two_modes.nc`` trains MrCAE, MrCAE without masks
-and with ReLU, and RED-Net with and without ReLU on the same snapshots, and writes errors and sizes. The fifth is the
-linear RED-Net with MrCAE's treatment of edges, without which its errors there hide what it can do. A notebook draws
-them with ``figure_10_11(xr.open_dataset("networks_two_modes.nc"))``.
+``python notebooks/networks.py two_modes --output notebooks/networks_two_modes.nc`` trains MrCAE,
+MrCAE without masks and with ReLU, and RED-Net with and without ReLU on the same snapshots, and
+writes errors and sizes. The fifth is the linear RED-Net with MrCAE's treatment of edges, without
+which its errors there hide what it can do. A notebook draws them with
+``figure_10_11(xr.open_dataset("networks_two_modes.nc"))``.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("networks")
 
-#: Colour and marker of each network; the colours are Okabe and Ito's, which the colour-blind tell apart.
+#: Colour and marker of each network; the colours are Okabe and Ito's, which the colour-blind tell
+#: apart.
 STYLES = {
     "MrCAE": ("#0072B2", "o"),
     "MrCAE, ReLU, no masks": ("#E69F00", "s"),
@@ -61,7 +63,8 @@ class Case(NamedTuple):
     variable: str | None = None
 
 
-#: The paper has no RED-Net for sea surface temperature: it gets that of the channel flow, the larger one.
+#: The paper has no RED-Net for sea surface temperature: it gets that of the channel flow, the
+#: larger one.
 CASES = {
     "two_modes": Case("two_modes", "two_modes"),
     "drifting_mode": Case("drifting_mode", "drifting_mode"),
@@ -77,10 +80,11 @@ def compare(
 ) -> xr.Dataset:  # fmt: skip
     """Train the networks on one field with one split.
 
-    MrCAE trains until it has resolved the field or gains no more, as its recipe says. A RED-Net for each level gets a
-    share of `seconds` that grows with the level, and never less than MrCAE had taken at the same level. The linear one
-    trains on the compressed set that MrCAE trains on, the one with ReLU on up to 24 evenly spaced training snapshots,
-    so that both make many more steps in their time than with all snapshots.
+    MrCAE trains until it has resolved the field or gains no more, as its recipe says. A RED-Net
+    for each level gets a share of `seconds` that grows with the level, and never less than MrCAE
+    had taken at the same level. The linear one trains on the compressed set that MrCAE trains on,
+    the one with ReLU on up to 24 evenly spaced training snapshots, so that both make many more
+    steps in their time than with all snapshots.
 
     Parameters
     ----------
@@ -98,8 +102,8 @@ def compare(
     Returns
     -------
     xarray.Dataset
-        Over `point`, one for every stage of an MrCAE and for every level of a RED-Net, with coordinates `network`,
-        `level` and `group`, and the variables of `VARIABLES`.
+        Over `point`, one for every stage of an MrCAE and for every level of a RED-Net, with
+        coordinates `network`, `level` and `group`, and the variables of `VARIABLES`.
 
     Raises
     ------
@@ -107,7 +111,9 @@ def compare(
         If the number of channels is not that of levels.
     """
     if len(channels) != recipe["levels"]:
-        raise ValueError(f"channels={tuple(channels)}: the recipe has {recipe['levels']} levels, give as many numbers")
+        raise ValueError(
+            f"channels={tuple(channels)}: the recipe has {recipe['levels']} levels, give as many numbers"
+        )
     linear = dict(recipe) | {"progress": False, "device": "cpu"}
     relu = linear | {"activation": "relu", "tolerance": None, "max_epochs": relu_epochs}
     rows: list[dict[str, Any]] = []
@@ -116,7 +122,9 @@ def compare(
         model = xmrcae.MrCAE(**options).fit(field)
         rows += stages(model, name)
         log.info("%s: loss %.3g, %.0f s", name, rows[-1]["validation_loss"], rows[-1]["seconds"])
-        taken = taken or model.history["seconds"].groupby(model.history["level"]).max().values.tolist()
+        taken = (
+            taken or model.history["seconds"].groupby(model.history["level"]).max().values.tolist()
+        )
     rednets: dict[str, dict[str, Any]] = {
         "RED-Net, ReLU": {"activation": "relu", "snapshots": 24},
         "RED-Net, linear": {},
@@ -140,9 +148,15 @@ def compare(
                 "validation_loss_same_time": min(early, default=np.nan) if level == model.levels - 1 else np.nan,
                 "seconds": history[-1]["seconds"], "epochs": history[-1]["epoch"],
             })  # fmt: skip
-            log.info("%s, level %d: loss %.3g, %d epochs", name, level, losses.loss, history[-1]["epoch"])
+            log.info(
+                "%s, level %d: loss %.3g, %d epochs", name, level, losses.loss, history[-1]["epoch"]
+            )
     variables = {
-        key: ("point", [row.get(key, np.nan) for row in rows], {"long_name": long_name, "units": units})
+        key: (
+            "point",
+            [row.get(key, np.nan) for row in rows],
+            {"long_name": long_name, "units": units},
+        )
         for key, (long_name, units) in VARIABLES.items()
     }
     coords = {key: ("point", [row[key] for row in rows]) for key in ("network", "level", "group")}
@@ -178,7 +192,10 @@ def stages(model: xmrcae.MrCAE, name: str) -> list[dict[str, Any]]:
             n_parameters += sum(parameter.numel() for parameter in part.parameters())
             encoding_size += part.channels * part.n_cells if group else 0
             epoch = np.flatnonzero((history["level"] == level) & (history["group"] == group))[-1]
-            last = {term: float(history[f"validation_global_{term}"][epoch]) for term in ("mse", "max", "loss")}
+            last = {
+                term: float(history[f"validation_global_{term}"][epoch])
+                for term in ("mse", "max", "loss")
+            }
             rows.append({
                 "network": name, "level": level, "group": group, "n_parameters": n_parameters,
                 "encoding_size": encoding_size, "seconds": float(history["seconds"][epoch]), "epochs": int(epoch) + 1,
@@ -198,8 +215,8 @@ def figure_10_11(ds: xr.Dataset) -> Figure:
     Returns
     -------
     matplotlib.figure.Figure
-        A line a network and a point a stage, on logarithmic axes. Right of the dashed line an encoding holds more
-        numbers than the snapshot.
+        A line a network and a point a stage, on logarithmic axes. Right of the dashed line an
+        encoding holds more numbers than the snapshot.
     """
     import matplotlib.pyplot as plt
     from matplotlib.ticker import LogLocator
@@ -208,10 +225,14 @@ def figure_10_11(ds: xr.Dataset) -> Figure:
     for ax, size in zip(axes, ("n_parameters", "encoding_size"), strict=True):
         for name, (colour, marker) in STYLES.items():
             points = ds.isel(point=(ds["network"] == name).values)
-            ax.loglog(points[size], points["validation_loss"], color=colour, marker=marker, label=name)
+            ax.loglog(
+                points[size], points["validation_loss"], color=colour, marker=marker, label=name
+            )
         ax.set_xlabel(ds[size].attrs["long_name"])
         ax.xaxis.set_major_formatter("{x:,.0f}")
-    axes[0].xaxis.set_minor_locator(LogLocator(subs=(2, 5)))  # the range may hold a single power of ten
+    axes[0].xaxis.set_minor_locator(
+        LogLocator(subs=(2, 5))
+    )  # the range may hold a single power of ten
     axes[0].xaxis.set_minor_formatter("{x:,.0f}")
     axes[0].set_ylabel(f"validation loss ({ds['validation_loss'].attrs['units']})")
     values = ds.attrs["values_per_snapshot"]
@@ -233,7 +254,10 @@ def markdown(saved: Mapping[str, xr.Dataset]) -> str:
     str
         A table with one row for each network.
     """
-    lines = ["| data (values) | network | parameters | encoding | loss |", "| --- | --- | --- | --- | --- |"]
+    lines = [
+        "| data (values) | network | parameters | encoding | loss |",
+        "| --- | --- | --- | --- | --- |",
+    ]
     for case, ds in saved.items():
         title = f"{case} ({ds.attrs['values_per_snapshot']:,})"
         for name in STYLES:
@@ -261,13 +285,17 @@ def open_case(name: str, data: Path | None) -> xr.DataArray:
     """
     variable = CASES[name].variable
     if (variable is None) != (data is None):
-        raise ValueError(f"data={data}: {name} is {'a formula, leave it out' if data else 'in a file, give its path'}")
+        raise ValueError(
+            f"data={data}: {name} is {'a formula, leave it out' if data else 'in a file, give its path'}"
+        )
     if variable is None:
         return getattr(xmrcae.datasets, name)()
     with xr.open_dataset(data) as ds:
         field = ds[variable].load()
     if name == "cylinder_wake":
-        field = field.isel(time=slice(1, None))  # it starts from rest: the first snapshot is zero everywhere
+        field = field.isel(
+            time=slice(1, None)
+        )  # it starts from rest: the first snapshot is zero everywhere
     return ((field - field.mean()) / field.std()).astype("float32")
 
 
@@ -279,25 +307,38 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv : sequence of str, optional
         The arguments; those of the process by default.
     """
-    parser = argparse.ArgumentParser(description="Train MrCAE and RED-Net on one data set and write errors and sizes.")
+    parser = argparse.ArgumentParser(
+        description="Train MrCAE and RED-Net on one data set and write errors and sizes."
+    )
     parser.add_argument("case", choices=CASES)
     parser.add_argument("--data", type=Path, help="the file, where the case is no formula")
     parser.add_argument("--output", type=Path, required=True, help="file to write")
     parser.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
-    parser.add_argument("--seconds", type=float, default=30.0, help="what the finest RED-Net may take")
-    parser.add_argument("--max-epochs", type=int, help="most steps a stage for MrCAE; by default the recipe's")
+    parser.add_argument(
+        "--seconds", type=float, default=30.0, help="what the finest RED-Net may take"
+    )
+    parser.add_argument(
+        "--max-epochs", type=int, help="most steps a stage for MrCAE; by default the recipe's"
+    )
     parser.add_argument("--relu-epochs", type=int, default=25, help="the same for MrCAE with ReLU")
     parser.add_argument("--fast", action="store_true", help="a few steps, to see that it runs")
     given = parser.parse_args(argv)
     if given.output.exists() and not given.overwrite:
-        parser.error(f"--output={given.output} exists: name another, or replace it with --overwrite")
+        parser.error(
+            f"--output={given.output} exists: name another, or replace it with --overwrite"
+        )
     if not given.output.parent.is_dir():
-        parser.error(f"--output={given.output}: there is no folder {given.output.parent}; make it first")
+        parser.error(
+            f"--output={given.output}: there is no folder {given.output.parent}; make it first"
+        )
     try:
         field = open_case(given.case, given.data)
     except ValueError as error:
         parser.error(f"--{error}")
-    recipe, channels = dict(xmrcae.recipes[CASES[given.case].recipe]), rednet.CHANNELS[CASES[given.case].channels]
+    recipe, channels = (
+        dict(xmrcae.recipes[CASES[given.case].recipe]),
+        rednet.CHANNELS[CASES[given.case].channels],
+    )
     if given.fast:
         given.seconds, given.max_epochs, given.relu_epochs = 1.0, 3, 3
     if given.max_epochs:

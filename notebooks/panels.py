@@ -44,13 +44,16 @@ def stages(model: xmrcae.MrCAE, authors: Mapping[str, str]) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Over level and group; group 0 is the deepening. Losses are in scaled units squared. "local" compares with the
-        level's own data (3.1), "global" with the finest (3.4). A stage that one of both did not need has a dash.
+        Over level and group; group 0 is the deepening. Losses are in scaled units squared. "local"
+        compares with the level's own data (3.1), "global" with the finest (3.4). A stage that one
+        of both did not need has a dash.
     """
     history = model.history
     stage = history["level"].values * 100 + history["group"].values
     last = history.isel(epoch=np.flatnonzero(np.diff(stage, append=-1)))
-    index = pd.MultiIndex.from_arrays([last["level"].values, last["group"].values], names=["level", "group"])
+    index = pd.MultiIndex.from_arrays(
+        [last["level"].values, last["group"].values], names=["level", "group"]
+    )
     columns = {
         "local mse": "validation_mse",
         "local max": "validation_max",
@@ -60,7 +63,10 @@ def stages(model: xmrcae.MrCAE, authors: Mapping[str, str]) -> pd.DataFrame:
     ours = pd.DataFrame({"epochs": np.diff(last["epoch"], prepend=0)}, index=index)
     for title, name in columns.items():
         ours[title] = [f"{value:.5f}" for value in last[name].values]
-    filters = [model.options.channels_of(model.levels)[level][group - 1] if group else 1 for level, group in index]
+    filters = [
+        model.options.channels_of(model.levels)[level][group - 1] if group else 1
+        for level, group in index
+    ]
     ours["parameters"] = np.cumsum([19 * n + 1 for n in filters])
     masks = [model.refinement_map(level=level) for level in range(model.levels)]
     coded = [
@@ -82,7 +88,14 @@ def stages(model: xmrcae.MrCAE, authors: Mapping[str, str]) -> pd.DataFrame:
 def sizes(model: xmrcae.MrCAE, held_out: xr.DataArray) -> pd.DataFrame:
     """Errors and sizes of every level on held-out snapshots, with the share of filters at work."""
     score = model.score(held_out)
-    names = ["rmse", "worst_pixel_rmse", "encoding_size", "encoding_size_paper", "ratio", "active_share"]
+    names = [
+        "rmse",
+        "worst_pixel_rmse",
+        "encoding_size",
+        "encoding_size_paper",
+        "ratio",
+        "active_share",
+    ]
     table = score[names].to_dataframe()
     return table.round({"rmse": 4, "worst_pixel_rmse": 4, "ratio": 2, "active_share": 2})
 

@@ -1,7 +1,7 @@
 """Run notebooks and keep their outputs: ``python notebooks/run.py [notebook ...]``, all beside this script by default.
 
-With XMRCAE_FAST=1 the notebooks make themselves short, and nothing that they give is kept. A notebook whose data are
-absent is skipped. The exit status is 1 if any notebook fails.
+With XMRCAE_FAST=1 the notebooks make themselves short, and nothing that they give is kept. A
+notebook whose data are absent is skipped. The exit status is 1 if any notebook fails.
 """
 
 from __future__ import annotations
@@ -70,10 +70,14 @@ def run(path: Path, *, keep: bool) -> str:
     for cell in notebook.cells:
         cell.metadata.clear()
     version = xmrcae.__version__
-    text = nbformat.writes(notebook).replace(version, version.partition("+")[0]) + "\n"  # without commit and day
+    text = (
+        nbformat.writes(notebook).replace(version, version.partition("+")[0]) + "\n"
+    )  # without commit and day
     size = len(text.encode())
     if size > MOST_BYTES:
-        raise Failed(f"{size:,} bytes with its outputs, and {MOST_BYTES:,} are allowed: draw fewer or smaller figures")
+        raise Failed(
+            f"{size:,} bytes with its outputs, and {MOST_BYTES:,} are allowed: draw fewer or smaller figures"
+        )
     if keep:
         path.write_text(text, encoding="utf-8")
     return f"{seconds:.0f} s, {size / 1000:,.0f} kB"
@@ -81,11 +85,15 @@ def run(path: Path, *, keep: bool) -> str:
 
 def main(names: list[str]) -> int:
     """Run the notebooks of these names, one after the other; 1 if any fails."""
-    paths = [Path(name).resolve() for name in names] or sorted(Path(__file__).parent.resolve().glob("*.ipynb"))
+    paths = [Path(name).resolve() for name in names] or sorted(
+        Path(__file__).parent.resolve().glob("*.ipynb")
+    )
     status = 0
     for path in paths:
         try:
-            print(f"{path.name}: {run(path, keep=os.environ.get('XMRCAE_FAST') != '1')}", flush=True)
+            print(
+                f"{path.name}: {run(path, keep=os.environ.get('XMRCAE_FAST') != '1')}", flush=True
+            )
         except Failed as error:
             print(f"{path.name} failed: {error}", file=sys.stderr, flush=True)
             status = 1

@@ -9,7 +9,9 @@ from typing import Any, NoReturn
 import dask
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers share two cores; read when torch is first imported
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # two workers share two cores; read when torch is first imported
 os.environ["MPLBACKEND"] = "Agg"  # read when matplotlib is first imported, here and in subprocesses
 
 REPOSITORY = Path(__file__).resolve().parents[1]

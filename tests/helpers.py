@@ -63,9 +63,13 @@ def make_field(
     rows, columns = shape
     lat = np.linspace(-60, 60, rows)
     lon = np.arange(columns) * (360 / columns if globe else 1.0)
-    waves = np.cos(np.deg2rad(lat))[:, None] * np.cos(np.deg2rad(lon) * np.arange(1, 4)[:, None, None])
+    waves = np.cos(np.deg2rad(lat))[:, None] * np.cos(
+        np.deg2rad(lon) * np.arange(1, 4)[:, None, None]
+    )
     values = (
-        15 + np.tensordot(rng.standard_normal((n_times, 3)), waves, 1) + 0.3 * rng.standard_normal((n_times, *shape))
+        15
+        + np.tensordot(rng.standard_normal((n_times, 3)), waves, 1)
+        + 0.3 * rng.standard_normal((n_times, *shape))
     )
     if land:
         values[:, ~make_land(shape)] = np.nan
@@ -76,7 +80,9 @@ def make_field(
         "lon": ("lon", lon, {"standard_name": "longitude", "units": "degrees_east"}),
     }
     attrs = {"units": "degC", "long_name": "a made-up temperature"}
-    return xr.DataArray(values.astype(dtype), dims=("time", "lat", "lon"), coords=coords, name=name, attrs=attrs)
+    return xr.DataArray(
+        values.astype(dtype), dims=("time", "lat", "lon"), coords=coords, name=name, attrs=attrs
+    )
 
 
 def make_two_variables(**kwargs: Any) -> xr.Dataset:
@@ -147,7 +153,9 @@ def random_network(
     return network
 
 
-def full_network(shape: tuple[int, int], *, levels: int, variables: int = 1, **kwargs: Any) -> Network:
+def full_network(
+    shape: tuple[int, int], *, levels: int, variables: int = 1, **kwargs: Any
+) -> Network:
     """A network with random weights on a grid without land; `shape` is the coarsest level's."""
     shapes = [tuple((n + 1) * 2**level - 1 for n in shape) for level in range(levels)]
     everywhere = [np.ones((variables, *s), dtype=bool) for s in shapes]

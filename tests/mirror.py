@@ -16,8 +16,8 @@ from helpers import make_field
 class Fault:
     """What is wrong with one answer.
 
-    Of the body, only the first `sent` bytes arrive (None: no answer at all); then `after` is called.
-    `length` tells whether the length of the body is told.
+    Of the body, only the first `sent` bytes arrive (None: no answer at all); then `after` is
+    called. `length` tells whether the length of the body is told.
     """
 
     status: int | None = None
@@ -81,13 +81,23 @@ def make_psl(path: Path, *, seed: int = 0, bounds: bool = True, lsmask: bool = F
         ds.to_netcdf(path, format="NETCDF3_CLASSIC", encoding=time)
         return path
     ds = field.drop_attrs(deep=False).to_dataset()
-    ds["sst"].attrs = {"long_name": "Daily Sea Surface Temperature", "units": "degC", "valid_range": [-3.0, 45.0]}
+    ds["sst"].attrs = {
+        "long_name": "Daily Sea Surface Temperature",
+        "units": "degC",
+        "valid_range": [-3.0, 45.0],
+    }
     ds["time"].attrs = {"long_name": "Time", "delta_t": "0000-00-01 00:00:00"}
     if bounds:
         days = (ds.time.values - np.datetime64("1800-01-01")) / np.timedelta64(1, "D")
-        ds["time_bnds"] = ("time", "nbnds"), np.stack([days, days + 28], axis=1), {"long_name": "Time Boundaries"}
+        ds["time_bnds"] = (
+            ("time", "nbnds"),
+            np.stack([days, days + 28], axis=1),
+            {"long_name": "Time Boundaries"},
+        )
     sst = {"sst": {"chunksizes": (1, 25, 36), "missing_value": np.float32(-9.96921e36)}}
-    ds.assign_attrs(source="a made-up field").to_netcdf(path, unlimited_dims="time", encoding=time | sst)
+    ds.assign_attrs(source="a made-up field").to_netcdf(
+        path, unlimited_dims="time", encoding=time | sst
+    )
     return path
 
 

@@ -41,7 +41,9 @@ def drawn(ax: Any) -> xr.DataArray:
     corners = mesh.get_coordinates()
     x, y = (corners[:-1, :-1, i] / 2 + corners[1:, 1:, i] / 2 for i in (0, 1))
     values = np.ma.filled(mesh.get_array().astype(float), np.nan).reshape(x.shape)
-    return xr.DataArray(values, dims=("y", "x"), coords={"y": y[:, 0], "x": x[0]}).sortby(["y", "x"])
+    return xr.DataArray(values, dims=("y", "x"), coords={"y": y[:, 0], "x": x[0]}).sortby(
+        ["y", "x"]
+    )
 
 
 def colours_of_missing(ax: Any) -> np.ndarray:

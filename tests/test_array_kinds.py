@@ -34,29 +34,43 @@ def netcdf(field: xr.DataArray, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """The field in two netCDF-4 files, one after the other in time, and in one."""
     folder = tmp_path_factory.mktemp("netcdf")
     encoding = {"mode": {"chunksizes": (10, 31, 31), "zlib": True}}
-    for name, part in {"part_0": slice(20), "part_1": slice(20, None), "whole": slice(None)}.items():
+    for name, part in {
+        "part_0": slice(20),
+        "part_1": slice(20, None),
+        "whole": slice(None),
+    }.items():
         field.isel(time=part).to_dataset().to_netcdf(folder / f"{name}.nc", encoding=encoding)
     return folder
 
 
-def zarr_store(field: xr.DataArray, folder: Path, *, zarr_format: int, consolidated: bool) -> xr.Dataset:
+def zarr_store(
+    field: xr.DataArray, folder: Path, *, zarr_format: int, consolidated: bool
+) -> xr.Dataset:
     import zarr
 
     if zarr_format == 3 and not zarr.__version__.startswith("3"):
         pytest.skip("zarr 2 writes format 2 alone")
     form = {"zarr_format": zarr_format} if zarr.__version__.startswith("3") else {}
-    field.to_dataset().chunk(time=10).to_zarr(folder / "store.zarr", consolidated=consolidated, **form)
+    field.to_dataset().chunk(time=10).to_zarr(
+        folder / "store.zarr", consolidated=consolidated, **form
+    )
     written = [path for path in folder.rglob("*") if path.name == ".zmetadata"]
-    written += [path for path in folder.glob("*/zarr.json") if '"consolidated_metadata"' in path.read_text()]
+    written += [
+        path for path in folder.glob("*/zarr.json") if '"consolidated_metadata"' in path.read_text()
+    ]
     assert bool(written) == consolidated
     return xr.open_zarr(folder / "store.zarr", consolidated=consolidated)
 
 
 def icechunk_store(field: xr.DataArray, folder: Path) -> xr.Dataset:
     icechunk = pytest.importorskip("icechunk")
-    repository = icechunk.Repository.create(icechunk.local_filesystem_storage(str(folder / "repository")))
+    repository = icechunk.Repository.create(
+        icechunk.local_filesystem_storage(str(folder / "repository"))
+    )
     session = repository.writable_session("main")
-    field.to_dataset().to_zarr(session.store, consolidated=False, encoding={"mode": {"chunks": (10, 31, 31)}})
+    field.to_dataset().to_zarr(
+        session.store, consolidated=False, encoding={"mode": {"chunks": (10, 31, 31)}}
+    )
     session.commit("forty snapshots")
     return xr.open_zarr(repository.readonly_session("main").store, consolidated=False)
 
@@ -78,11 +92,21 @@ def virtual_dataset(file: Path) -> xr.Dataset:
 
 
 LAZY: dict[str, Callable[[xr.DataArray, Path, Path], xr.Dataset]] = {
-    "open_mfdataset": lambda field, files, folder: xr.open_mfdataset(sorted(files.glob("part_*.nc"))),
-    "zarr 2": lambda field, files, folder: zarr_store(field, folder, zarr_format=2, consolidated=False),
-    "zarr 2 consolidated": lambda field, files, folder: zarr_store(field, folder, zarr_format=2, consolidated=True),
-    "zarr 3": lambda field, files, folder: zarr_store(field, folder, zarr_format=3, consolidated=False),
-    "zarr 3 consolidated": lambda field, files, folder: zarr_store(field, folder, zarr_format=3, consolidated=True),
+    "open_mfdataset": lambda field, files, folder: xr.open_mfdataset(
+        sorted(files.glob("part_*.nc"))
+    ),
+    "zarr 2": lambda field, files, folder: zarr_store(
+        field, folder, zarr_format=2, consolidated=False
+    ),
+    "zarr 2 consolidated": lambda field, files, folder: zarr_store(
+        field, folder, zarr_format=2, consolidated=True
+    ),
+    "zarr 3": lambda field, files, folder: zarr_store(
+        field, folder, zarr_format=3, consolidated=False
+    ),
+    "zarr 3 consolidated": lambda field, files, folder: zarr_store(
+        field, folder, zarr_format=3, consolidated=True
+    ),
     "icechunk": lambda field, files, folder: icechunk_store(field, folder),
     "kerchunk": lambda field, files, folder: kerchunk_reference(files / "whole.nc"),
     "virtualizarr": lambda field, files, folder: virtual_dataset(files / "whole.nc"),
@@ -92,7 +116,12 @@ LAZY: dict[str, Callable[[xr.DataArray, Path, Path], xr.Dataset]] = {
 @pytest.mark.filterwarnings("ignore:.*[Cc]onsolidated metadata")
 @pytest.mark.parametrize("how", LAZY)
 def test_lazy_arrays_of_every_kind_give_the_same_bits(
-    how: str, field: xr.DataArray, model: xmrcae.MrCAE, netcdf: Path, tmp_path: Path, no_compute: Callable[[], Any]
+    how: str,
+    field: xr.DataArray,
+    model: xmrcae.MrCAE,
+    netcdf: Path,
+    tmp_path: Path,
+    no_compute: Callable[[], Any],
 ) -> None:
     with LAZY[how](field, netcdf, tmp_path) as ds:
         lazy = ds["mode"]
@@ -111,7 +140,9 @@ def test_a_file_that_was_opened_without_chunks_is_loaded_when_it_is_needed(
         assert_same_fit(model, lazy.mrcae.fit(**OPTIONS))
         codes = model.encode(lazy)
         assert codes["level_1"]["encoding"].chunks is None
-        np.testing.assert_array_equal(codes["level_1"]["encoding"], model.encode(field)["level_1"]["encoding"])
+        np.testing.assert_array_equal(
+            codes["level_1"]["encoding"], model.encode(field)["level_1"]["encoding"]
+        )
         assert not lazy.variable._in_memory, "the user's own Dataset has been loaded"
 
 
@@ -172,7 +203,9 @@ def test_device_arrays_come_by_dlpack(
     there = field.copy(data=device(field.values))
     assert not isinstance(there.data, np.ndarray)
     assert_same_fit(model, there.mrcae.fit(**OPTIONS))
-    xr.testing.assert_identical(model.reconstruct(there, keep_gaps=True), model.reconstruct(field, keep_gaps=True))
+    xr.testing.assert_identical(
+        model.reconstruct(there, keep_gaps=True), model.reconstruct(field, keep_gaps=True)
+    )
     xr.testing.assert_identical(model.score(there), model.score(field))
     trees = [obj.mrcae.pyramid(levels=2, land_value=0.0) for obj in (there, field)]
     xr.testing.assert_identical(*(tree["level_0"].to_dataset() for tree in trees))
@@ -183,9 +216,14 @@ def test_device_arrays_come_by_dlpack(
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_dask_arrays_of_device_arrays_stay_lazy(
-    device: Callable[[np.ndarray], Any], field: xr.DataArray, model: xmrcae.MrCAE, no_compute: Callable[[], Any]
+    device: Callable[[np.ndarray], Any],
+    field: xr.DataArray,
+    model: xmrcae.MrCAE,
+    no_compute: Callable[[], Any],
 ) -> None:
-    blocks = da.from_array(field.values, chunks=(10, 31, 31)).map_blocks(device, meta=device(np.empty((0, 0, 0), "f4")))
+    blocks = da.from_array(field.values, chunks=(10, 31, 31)).map_blocks(
+        device, meta=device(np.empty((0, 0, 0), "f4"))
+    )
     there = field.copy(data=blocks)
     with no_compute():
         again = model.reconstruct(there)
@@ -211,16 +249,25 @@ def test_quantities_are_refused(
 ) -> None:
     values = field.chunk(time=10).data if lazy else field.values
     quantified = field.copy(data=pytest.importorskip("pint").Quantity(values, "kelvin"))
-    with no_compute(), pytest.raises(TypeError, match=r"mode are held by pint\.\w+ \[kelvin\].*\.pint\.dequantify\(\)"):
+    with (
+        no_compute(),
+        pytest.raises(
+            TypeError, match=r"mode are held by pint\.\w+ \[kelvin\].*\.pint\.dequantify\(\)"
+        ),
+    ):
         USES[use](model, quantified)
 
 
 @pytest.mark.parametrize("use", USES)
-def test_arrays_that_give_no_values_are_refused(use: str, field: xr.DataArray, model: xmrcae.MrCAE) -> None:
+def test_arrays_that_give_no_values_are_refused(
+    use: str, field: xr.DataArray, model: xmrcae.MrCAE
+) -> None:
     class Sparse(DeviceArray):
         __dlpack__ = property()
 
-    with pytest.raises(TypeError, match=r"mode are held by test_array_kinds\.Sparse: .*\.as_numpy\(\)"):
+    with pytest.raises(
+        TypeError, match=r"mode are held by test_array_kinds\.Sparse: .*\.as_numpy\(\)"
+    ):
         USES[use](model, field.copy(data=Sparse(field.values)))
 
 
@@ -266,7 +313,9 @@ def without_id(obj: Any) -> Any:
     return obj
 
 
-def test_a_model_outlives_the_file_that_its_coordinates_lie_in(field: xr.DataArray, tmp_path: Path) -> None:
+def test_a_model_outlives_the_file_that_its_coordinates_lie_in(
+    field: xr.DataArray, tmp_path: Path
+) -> None:
     lat, lon = (xr.DataArray(values, dims=("y", "x")) for values in np.mgrid[40:50:31j, 0:20:31j])
     curved = field.drop_vars(["y", "x"]).assign_coords(
         nav_lat=lat.assign_attrs(standard_name="latitude", units="degrees_north"),

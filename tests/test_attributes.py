@@ -44,15 +44,23 @@ def test_data_in_other_units_are_refused_with_both(
 ) -> None:
     other = field.assign_attrs(units=units)
     for obj in (other, other.chunk(time=5), other.to_dataset()):
-        with pytest.raises(ValueError, match=rf"sst have units='{units}'.*'degC'.*assign_attrs\(units='degC'"):
+        with pytest.raises(
+            ValueError, match=rf"sst have units='{units}'.*'degC'.*assign_attrs\(units='degC'"
+        ):
             use(model, obj)
 
 
-@pytest.mark.parametrize("units", ["Celsius", "degrees_celsius", " deg_C", ["K"], np.array(["K"]), 1, None])
-def test_the_same_units_and_unknown_ones_change_nothing(model: xmrcae.MrCAE, field: xr.DataArray, units: Any) -> None:
+@pytest.mark.parametrize(
+    "units", ["Celsius", "degrees_celsius", " deg_C", ["K"], np.array(["K"]), 1, None]
+)
+def test_the_same_units_and_unknown_ones_change_nothing(
+    model: xmrcae.MrCAE, field: xr.DataArray, units: Any
+) -> None:
     again = model.reconstruct(field.assign_attrs(units=units))
     xr.testing.assert_identical(again, model.reconstruct(field))
-    xr.testing.assert_identical(model.reconstruct(field.drop_attrs()).drop_attrs(), again.drop_attrs())
+    xr.testing.assert_identical(
+        model.reconstruct(field.drop_attrs()).drop_attrs(), again.drop_attrs()
+    )
 
 
 def test_a_model_of_unknown_units_takes_any(field: xr.DataArray) -> None:
@@ -80,14 +88,21 @@ def test_a_finer_level_is_in_the_same_units() -> None:
         model.refine(fine.assign_attrs(units="K"))
 
 
-@pytest.mark.parametrize("units", [["degC"], np.array(["a", "b"], object), np.array([1, 2]), 1, None, []])
-def test_units_that_are_no_text_break_nothing(field: xr.DataArray, units: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "units", [["degC"], np.array(["a", "b"], object), np.array([1, 2]), 1, None, []]
+)
+def test_units_that_are_no_text_break_nothing(
+    field: xr.DataArray, units: Any, tmp_path: Path
+) -> None:
     odd = field.assign_attrs(units=units)
     model = odd.mrcae.fit(**QUICK)
     score = model.score(odd)
     assert np.isfinite(score["rmse"]).all() and "units" not in score["rmse"].attrs
     ds = odd.to_dataset().assign(other=field)
-    assert ds.mrcae.fit(["sst", "other"], **QUICK).score(ds)["units"].values.tolist() == ["", "degC"]
+    assert ds.mrcae.fit(["sst", "other"], **QUICK).score(ds)["units"].values.tolist() == [
+        "",
+        "degC",
+    ]
     unknown = field.drop_attrs(deep=False).mrcae.fit(**QUICK)
     assert (repr(model), model._repr_html_()) == (repr(unknown), unknown._repr_html_())
     model.save(tmp_path / "model.nc")
@@ -120,14 +135,20 @@ FILLS = {
 
 @pytest.mark.parametrize(("dataset", "lazy"), [(False, False), (True, True)])
 @pytest.mark.parametrize(("value", "attrs"), FILLS.values(), ids=FILLS)
-def test_undecoded_fill_values_are_missing(value: Any, attrs: Any, dataset: bool, lazy: bool) -> None:
+def test_undecoded_fill_values_are_missing(
+    value: Any, attrs: Any, dataset: bool, lazy: bool
+) -> None:
     names = ["sst", "ssh"] if dataset else []
     missing = make_two_variables(n_times=20) if dataset else make_field()
     stored = filled(missing, value, **attrs)
     before = stored.copy(deep=True)
     missing, obj = (each.chunk(time=7) if lazy else each for each in (missing, stored))
     fitted = [each.mrcae.fit(*([names] if names else []), **QUICK) for each in (missing, obj)]
-    for result in (lambda m, o: m.reconstruct(o), lambda m, o: m.score(o).drop_attrs(), lambda m, o: m.encode(o)):
+    for result in (
+        lambda m, o: m.reconstruct(o),
+        lambda m, o: m.score(o).drop_attrs(),
+        lambda m, o: m.encode(o),
+    ):
         expected = result(fitted[0], missing)
         for found in (result(fitted[0], obj), result(fitted[1], obj)):
             xr.testing.assert_equal(found, expected)
@@ -150,7 +171,11 @@ def test_undecoded_fill_values_at_some_times_are_gaps(model: xmrcae.MrCAE) -> No
 @pytest.mark.parametrize("lazy", [False, True])
 def test_whole_numbers_have_fill_values(lazy: bool) -> None:
     field = (100 * make_field()).round()
-    stored = field.fillna(-32768).astype(np.int16).assign_attrs(_FillValue=np.int16(-32768), missing_value=1e20)
+    stored = (
+        field.fillna(-32768)
+        .astype(np.int16)
+        .assign_attrs(_FillValue=np.int16(-32768), missing_value=1e20)
+    )
     stored = stored.chunk(time=5) if lazy else stored
     found, expected = (prepare_with(each, levels=2) for each in (stored, field))
     assert found.dtype == np.float32
@@ -165,8 +190,12 @@ def test_results_are_without_the_attributes_that_were_used(tmp_path: Path) -> No
         stored.mrcae.pyramid(levels=2)["level_1/sst"],
     ]
     for i, result in enumerate(results):
-        assert result.attrs["units"] == "degC" and not {"_FillValue", "missing_value"} & set(result.attrs)
-        result.drop_attrs(deep=False).to_netcdf(tmp_path / f"{i}.nc")  # xarray refuses a second _FillValue
+        assert result.attrs["units"] == "degC" and not {"_FillValue", "missing_value"} & set(
+            result.attrs
+        )
+        result.drop_attrs(deep=False).to_netcdf(
+            tmp_path / f"{i}.nc"
+        )  # xarray refuses a second _FillValue
 
 
 def test_a_file_that_was_opened_undecoded_is_read_as_decoding_reads_it(tmp_path: Path) -> None:
@@ -205,14 +234,18 @@ PACKED = [{"scale_factor": 0.01}, {"add_offset": np.float32(20)}, {"scale_factor
 
 
 @pytest.mark.parametrize("attrs", PACKED, ids=str)
-def test_packed_numbers_are_refused_everywhere(model: xmrcae.MrCAE, field: xr.DataArray, attrs: Any) -> None:
+def test_packed_numbers_are_refused_everywhere(
+    model: xmrcae.MrCAE, field: xr.DataArray, attrs: Any
+) -> None:
     name = next(iter(attrs))
     packed = field.assign_attrs(attrs)
     calls = [lambda obj, use=use: use(model, obj) for use in USES.values()]
     calls += [lambda obj: xmrcae.MrCAE(**QUICK).fit(obj), lambda obj: obj.mrcae.pyramid(levels=2)]
     for call in calls:
         for obj in (packed, packed.chunk(time=5), packed.to_dataset()):
-            with pytest.raises(ValueError, match=rf"sst have the attributes {name}=.*xr\.decode_cf.*delete"):
+            with pytest.raises(
+                ValueError, match=rf"sst have the attributes {name}=.*xr\.decode_cf.*delete"
+            ):
                 call(obj)
 
 

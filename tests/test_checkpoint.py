@@ -33,7 +33,9 @@ def assert_same_fit(one: xmrcae.MrCAE, other: xmrcae.MrCAE) -> None:
     assert one.history.drop_vars("seconds").identical(other.history.drop_vars("seconds"))
 
 
-def interrupted_after(monkeypatch: pytest.MonkeyPatch, n_saves: int, field: xr.DataArray, **options: Any) -> None:
+def interrupted_after(
+    monkeypatch: pytest.MonkeyPatch, n_saves: int, field: xr.DataArray, **options: Any
+) -> None:
     """Fit until the state has been saved so many times."""
     with monkeypatch.context() as patch:
         init = Trainer.__init__
@@ -72,10 +74,14 @@ def test_an_interrupted_fit_goes_on_to_the_same_end(
 
 def test_a_checkpoint_changes_no_bit(tmp_path: Path) -> None:
     field = make_field()
-    assert_same_fit(xmrcae.MrCAE(**OPTIONS).fit(field), xmrcae.MrCAE(**OPTIONS, checkpoint=tmp_path).fit(field))
+    assert_same_fit(
+        xmrcae.MrCAE(**OPTIONS).fit(field), xmrcae.MrCAE(**OPTIONS, checkpoint=tmp_path).fit(field)
+    )
 
 
-def test_a_finished_fit_is_returned_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_finished_fit_is_returned_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     field = make_field()
     first = xmrcae.MrCAE(**OPTIONS, checkpoint=tmp_path).fit(field)
     content = (tmp_path / "checkpoint.pt").read_bytes()
@@ -118,7 +124,9 @@ def test_a_checkpoint_of_another_fit_is_refused_by_name(
     xmrcae.MrCAE(**OPTIONS | {"max_epochs": 2}, checkpoint=tmp_path).fit(field)
     content = (tmp_path / "checkpoint.pt").read_bytes()
     with pytest.raises(ValueError, match=f"is that of another fit .*{message}"):
-        xmrcae.MrCAE(**OPTIONS | {"max_epochs": 2} | options, checkpoint=tmp_path).fit(change(field))
+        xmrcae.MrCAE(**OPTIONS | {"max_epochs": 2} | options, checkpoint=tmp_path).fit(
+            change(field)
+        )
     assert (tmp_path / "checkpoint.pt").read_bytes() == content
 
 
@@ -142,16 +150,22 @@ def test_a_checkpoint_of_another_form_is_refused_and_stays(tmp_path: Path) -> No
     assert (tmp_path / "checkpoint.pt").read_bytes() == content
 
 
-def test_a_state_half_written_is_left_aside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_state_half_written_is_left_aside(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     field = make_field()
     interrupted_after(monkeypatch, 2, field, checkpoint=tmp_path)
     (tmp_path / "checkpoint.pt.part").write_bytes(b"the beginning of")
-    assert_same_fit(xmrcae.MrCAE(**OPTIONS).fit(field), xmrcae.MrCAE(**OPTIONS, checkpoint=tmp_path).fit(field))
+    assert_same_fit(
+        xmrcae.MrCAE(**OPTIONS).fit(field), xmrcae.MrCAE(**OPTIONS, checkpoint=tmp_path).fit(field)
+    )
 
 
 def test_the_folder_is_in_no_result(tmp_path: Path) -> None:
     model = xmrcae.MrCAE(**OPTIONS | {"max_epochs": 1}, checkpoint=tmp_path).fit(make_field())
-    assert str(tmp_path) not in str(model.encode(make_field()).attrs) + str(model.reconstruct(make_field()).attrs)
+    assert str(tmp_path) not in str(model.encode(make_field()).attrs) + str(
+        model.reconstruct(make_field()).attrs
+    )
 
 
 def test_a_checkpoint_in_memory_through_fsspec() -> None:
@@ -181,11 +195,19 @@ def test_a_killed_fit_goes_on_to_the_same_end(tmp_path: Path) -> None:
     chance = random.Random(os.environ.get("PYTEST_XDIST_TESTRUNUID", "0"))
     deadline = time.monotonic() + 500
     while kills < KILLS and time.monotonic() < deadline:
-        before = (state / "checkpoint.pt").stat().st_mtime_ns if (state / "checkpoint.pt").exists() else 0
-        process = subprocess.Popen([sys.executable, program, state], stdout=subprocess.PIPE, text=True)
+        before = (
+            (state / "checkpoint.pt").stat().st_mtime_ns
+            if (state / "checkpoint.pt").exists()
+            else 0
+        )
+        process = subprocess.Popen(
+            [sys.executable, program, state], stdout=subprocess.PIPE, text=True
+        )
         try:
             while process.poll() is None:  # until it has got on, and then a random moment more
-                if (state / "checkpoint.pt").exists() and (state / "checkpoint.pt").stat().st_mtime_ns != before:
+                if (state / "checkpoint.pt").exists() and (
+                    state / "checkpoint.pt"
+                ).stat().st_mtime_ns != before:
                     break
                 time.sleep(0.005)
             time.sleep(chance.uniform(0, 0.3))

@@ -64,7 +64,9 @@ def results(model: xmrcae.MrCAE, field: xr.DataArray) -> dict[str, Any]:
 
 @pytest.mark.parametrize("memory", [None, 3e5])
 @pytest.mark.filterwarnings("ignore:.*singular vector")
-def test_a_fit_of_lazy_data_is_that_of_data_in_memory(client: Client, field: xr.DataArray, memory: Any) -> None:
+def test_a_fit_of_lazy_data_is_that_of_data_in_memory(
+    client: Client, field: xr.DataArray, memory: Any
+) -> None:
     expected = field.mrcae.fit(memory=memory, **OPTIONS)
     with client.as_current():
         assert_same_fit(expected, field.chunk(time=7, y=10).mrcae.fit(memory=memory, **OPTIONS))
@@ -114,7 +116,9 @@ def count_unpickled() -> int:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_model_is_sent_once_a_worker(client: Client, field: xr.DataArray, model: xmrcae.MrCAE, task: str) -> None:
+def test_the_model_is_sent_once_a_worker(
+    client: Client, field: xr.DataArray, model: xmrcae.MrCAE, task: str
+) -> None:
     counted = pickle.loads(pickle.dumps(model))
     counted.fitted.codec.__class__ = Counted
     codes, lazy = model.encode(field).chunk(time=2), field.chunk(time=2)
@@ -134,12 +138,16 @@ def test_a_pickled_model_is_small_and_the_same(options: dict[str, Any]) -> None:
     model = ds.mrcae.fit(["sst", "ssh"], **OPTIONS | options)
     content = pickle.dumps(model.fitted.codec)
     seasons = 12 if options.get("center") == "month" else 1
-    assert len(content) < ds["sst"][0].size * 2 * (4 * seasons + 8) + 20_000  # centre, mean, and what has data
+    assert (
+        len(content) < ds["sst"][0].size * 2 * (4 * seasons + 8) + 20_000
+    )  # centre, mean, and what has data
     again = pickle.loads(content)
     values, season = np.stack([ds["sst"], ds["ssh"]], 1), np.arange(20) % seasons
     codes = model.fitted.codec.encode(values, season)
     assert np.array_equal(again.encode(values, season), codes)
-    assert np.array_equal(again.squared_errors(values, season), model.fitted.codec.squared_errors(values, season))
+    assert np.array_equal(
+        again.squared_errors(values, season), model.fitted.codec.squared_errors(values, season)
+    )
     for level in range(2):
         part = codes[:, : int(model.encoding_sizes[level])]
         expected = model.fitted.codec.decode(part, season, level=level)
@@ -167,7 +175,9 @@ def slowly(block: np.ndarray, *, log: str) -> np.ndarray:
 def slow(field: xr.DataArray, log: Path) -> xr.DataArray:
     """The field in 20 chunks that take their time."""
     lazy = field.chunk(time=3)
-    return lazy.copy(data=lazy.data.map_blocks(slowly, log=str(log), dtype=field.dtype, meta=lazy.data._meta))
+    return lazy.copy(
+        data=lazy.data.map_blocks(slowly, log=str(log), dtype=field.dtype, meta=lazy.data._meta)
+    )
 
 
 def kill_one(log: Path) -> None:

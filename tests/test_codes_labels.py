@@ -64,9 +64,7 @@ def test_levels_of_single_snapshots_of_other_times_are_refused(model, field):
 
 def test_levels_along_other_dimensions_are_refused(model, ensemble):
     codes = with_level_0(model.encode(ensemble), lambda level: level.isel(member=0))
-    with pytest.raises(
-        ValueError, match=r"codes of level 0 lie along .*'time', 'member'|'member'"
-    ):
+    with pytest.raises(ValueError, match=r"codes of level 0 lie along .*'time', 'member'|'member'"):
         model.decode(codes)
 
 

@@ -29,12 +29,16 @@ def counted(field: xr.DataArray, chunks: tuple[int, ...]) -> tuple[xr.DataArray,
         return block
 
     lazy = da.from_array(field.values, chunks=chunks)
-    return field.copy(data=lazy.map_blocks(read, dtype=field.dtype, meta=np.empty((0, 0, 0), field.dtype))), reads
+    return field.copy(
+        data=lazy.map_blocks(read, dtype=field.dtype, meta=np.empty((0, 0, 0), field.dtype))
+    ), reads
 
 
 @pytest.mark.filterwarnings("ignore:.*singular vector")
 @pytest.mark.parametrize("chunks", [(40, 4, 7), (7, 3, 30)])
-def test_chunks_of_few_rows_are_read_once_a_pass(monkeypatch: pytest.MonkeyPatch, chunks: tuple[int, ...]) -> None:
+def test_chunks_of_few_rows_are_read_once_a_pass(
+    monkeypatch: pytest.MonkeyPatch, chunks: tuple[int, ...]
+) -> None:
     field = make_field(n_times=40)
     monkeypatch.setattr(blocks, "PIXEL_BLOCK_BYTES", 8 * 40 * 30 * 2)  # bands of two rows
     lazy, reads = counted(field, chunks)
@@ -50,19 +54,29 @@ def test_data_that_fit_into_memory_are_read_once() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*singular vector")
-def test_chunks_that_memory_has_no_room_for_are_read_again_and_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_that_memory_has_no_room_for_are_read_again_and_change_no_bit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     field = make_field(n_times=40)
     monkeypatch.setattr(blocks, "PIXEL_BLOCK_BYTES", 8 * 40 * 30 * 2)
     whole = prepare_with(field, levels=2, memory=1.2e6)
     lazy, reads = counted(field, (5, 21, 30))
     monkeypatch.setattr(
-        "xmrcae.passes.survey", lambda *args, **kwargs: survey.survey(*args, **kwargs | {"memory": field.nbytes / 3})
+        "xmrcae.passes.survey",
+        lambda *args, **kwargs: survey.survey(*args, **kwargs | {"memory": field.nbytes / 3}),
     )
-    monkeypatch.setattr(compression, "batches", lambda array, **kwargs: blocks.batches(array, memory=field.nbytes / 3))
+    monkeypatch.setattr(
+        compression,
+        "batches",
+        lambda array, **kwargs: blocks.batches(array, memory=field.nbytes / 3),
+    )
     found = prepare_with(lazy, levels=2, memory=4 * field.nbytes - 1)
     assert min(reads.values()) > 2
     full = prepare_with(field, levels=2, memory=4 * field.nbytes - 1)
-    assert all(np.array_equal(a.samples, b.samples) for a, b in zip(found.training, full.training, strict=True))
+    assert all(
+        np.array_equal(a.samples, b.samples)
+        for a, b in zip(found.training, full.training, strict=True)
+    )
     assert len(whole.training[0].samples) >= len(full.training[0].samples)
 
 
@@ -105,7 +119,9 @@ def test_random_fields_find_what_the_gram_matrix_finds(many: None, noise: float)
     sizes = np.linalg.svd(scaled.reshape(len(scaled), -1), compute_uv=False)
     n_vectors = data.rank - 1
     assert 5 <= n_vectors <= 14 and len(data.samples) == data.rank
-    lengths = np.linalg.norm(data.samples[1:].reshape(n_vectors, -1)[:, data.counts.ravel()], axis=1)
+    lengths = np.linalg.norm(
+        data.samples[1:].reshape(n_vectors, -1)[:, data.counts.ravel()], axis=1
+    )
     np.testing.assert_allclose(lengths, sizes[:n_vectors], rtol=2e-2 if noise else 1e-5)
     kept, total = captured(found), scaled.var(0).ravel()
     assert (kept <= total * (1 + 1e-4)).all()
@@ -125,13 +141,18 @@ def test_random_fields_leave_as_little_as_dask_does(many: None) -> None:
 
 def test_many_snapshots_are_decomposed_alike_in_any_chunks(many: None) -> None:
     field = wavy(300, 0.05)
-    one, other = (prepare_with(each, levels=2, tolerance=0.5) for each in (field, field.chunk(time=13, y=4)))
+    one, other = (
+        prepare_with(each, levels=2, tolerance=0.5) for each in (field, field.chunk(time=13, y=4))
+    )
     for a, b in zip(one.training + one.validation, other.training + other.validation, strict=True):
         assert np.array_equal(a.samples, b.samples) and a.variance_left_out == b.variance_left_out
 
 
 def test_what_random_fields_miss_is_warned_of(many: None) -> None:
-    with pytest.warns(UserWarning, match=r"40 singular vectors stand for the 280 training .* beyond 100 there are 40"):
+    with pytest.warns(
+        UserWarning,
+        match=r"40 singular vectors stand for the 280 training .* beyond 100 there are 40",
+    ):
         prepare_with(wavy(400, 0.5), levels=2, tolerance=0.1)
 
 
@@ -144,13 +165,15 @@ import xmrcae
 
 def made(block_info=None):
     (t0, t1), (y0, y1), (x0, x1) = block_info[None]["array-location"]
-    t, y, x = np.arange(t0, t1)[:, None, None], np.arange(y0, y1)[None, :, None], np.arange(x0, x1)[None, None]
-    noise = np.random.default_rng([t0, y0, x0]).standard_normal((t1 - t0, y1 - y0, x1 - x0), dtype=np.float32)
-    return np.cos(t / 9 + y / 40).astype(np.float32) * np.sin(x / 70) + np.sin(t / 23) * np.cos(y / 90) + noise * 1e-3
+    t, y, x = np.arange(t0, t1)[:, None, None], np.arange(y0, y1)[None, :, None], np.arange(x0,
+    x1)[None, None] noise = np.random.default_rng([t0, y0, x0]).standard_normal((t1 - t0, y1 - y0,
+    x1 - x0), dtype=np.float32) return np.cos(t / 9 + y / 40).astype(np.float32) * np.sin(x / 70) +
+    np.sin(t / 23) * np.cos(y / 90) + noise * 1e-3
 
 def field(shape, chunks):
     chunks = da.core.normalize_chunks(chunks, shape)
-    return xr.DataArray(da.map_blocks(made, chunks=chunks, dtype=np.float32), dims=("time", "lat", "lon"))
+    return xr.DataArray(da.map_blocks(made, chunks=chunks, dtype=np.float32), dims=("time", "lat",
+    "lon"))
 
 dask.config.set(scheduler="threads", num_workers=2)
 options = dict(levels=3, channels=[[1]], max_epochs=2, progress=False, tolerance=0.1)
@@ -170,7 +193,9 @@ def test_memory_stays_under_its_bound(tmp_path: Path) -> None:
     program, memory = tmp_path / "program.py", 512 * 2**20
     program.write_text(PROGRAM)
     arguments = json.dumps([(800, 360, 720), (25, 90, 180), memory])
-    done = subprocess.run([sys.executable, program, arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, program, arguments], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["archive"] > 1.5 * memory

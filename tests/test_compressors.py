@@ -43,7 +43,9 @@ def test_parts_share_no_snapshot_and_the_training_mean_is_removed(compressors, d
     field = compressors.Field.of(data, split)
     assert [len(part) for part in (field.train, field.validation, field.test)] == [21, 6, 3]
     assert sorted(np.concatenate([field.train, field.validation, field.test])) == list(range(30))
-    assert (split == "blocks") == bool((np.diff(np.concatenate([field.train, field.test])) > 0).all())
+    assert (split == "blocks") == bool(
+        (np.diff(np.concatenate([field.train, field.test])) > 0).all()
+    )
     mean = field.data[field.train].mean("time")
     np.testing.assert_allclose(mean.values[mean.notnull().values], 0, atol=1e-5)
 
@@ -64,7 +66,9 @@ def test_eofs_are_the_singular_vectors_of_the_training_snapshots(compressors, da
     assert field.rmse(modes[20]) == pytest.approx(expected, rel=1e-3)
 
 
-def test_wavelets_with_all_coefficients_lose_nothing_and_positions_per_snapshot_lose_less(compressors, data):
+def test_wavelets_with_all_coefficients_lose_nothing_and_positions_per_snapshot_lose_less(
+    compressors, data
+):
     field = compressors.Field.of(data, "random")
     found = compressors.compare(field, [50, 200, 24 * 32], WAVELETS)
     fixed, anew = (rows(found, name)["rmse"].values for name in WAVELETS)
@@ -89,7 +93,8 @@ def test_finer_steps_cost_more_and_lose_less(compressors, data, monkeypatch):
     exact, steps = (rows(compressors.compare(field, [200], methods), name) for name in methods)
     assert (np.diff(steps["rmse"]) < 0).all() and (np.diff(steps["size"]) > 0).all()
     assert (steps["size"] < exact["size"].values).all()
-    # By Pythagoras, an error of twice, once and half the own one beside it, at most: small codes lose less than a step.
+    # By Pythagoras, an error of twice, once and half the own one beside it, at most: small codes
+    # lose less than a step.
     growth = steps["rmse"].values / exact["rmse"].values
     assert (growth > 1).all() and (growth < 1.1 * np.sqrt([5, 2, 1.25])).all()
 
@@ -111,7 +116,9 @@ def test_the_saved_figures_hold_what_the_docs_claim():
     """Under the wavelet with fixed positions at equal numbers, with both splits."""
     for name, sizes in (("ersst", (1098, 3296)), ("mediterranean", (1672, 5018))):
         with xr.open_dataset(SCRIPT.parent / f"compressors_{name}.nc") as saved:
-            own, wavelet = (rows(saved.load(), name) for name in ("xmrcae, projection", WAVELETS[0]))
+            own, wavelet = (
+                rows(saved.load(), name) for name in ("xmrcae, projection", WAVELETS[0])
+            )
         for split in ("random", "blocks"):
             mine, theirs = own.sel(split=split), wavelet.sel(split=split)
             for size in sizes:

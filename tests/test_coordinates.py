@@ -31,7 +31,10 @@ def bare(*dims, sizes=None, axes=None):
     """A field without coordinates but for those named in `axes`, a mapping dimension -> CF axis."""
     sizes = sizes or {}
     shape = [sizes.get(dim, 4 + i) for i, dim in enumerate(dims)]
-    coords = {dim: (dim, np.arange(shape[dims.index(dim)]), {"axis": axis}) for dim, axis in (axes or {}).items()}
+    coords = {
+        dim: (dim, np.arange(shape[dims.index(dim)]), {"axis": axis})
+        for dim, axis in (axes or {}).items()
+    }
     return xr.DataArray(np.zeros(shape), dims=dims, coords=coords)
 
 
@@ -129,7 +132,12 @@ def test_sample_that_is_no_dimension_is_named(sample):
 
 
 @pytest.mark.parametrize(
-    "index", [pd.period_range("2000-01", periods=3, freq="M"), pd.interval_range(0, 3), pd.CategoricalIndex([*"aba"])]
+    "index",
+    [
+        pd.period_range("2000-01", periods=3, freq="M"),
+        pd.interval_range(0, 3),
+        pd.CategoricalIndex([*"aba"]),
+    ],
 )
 def test_coordinates_that_no_file_can_hold_are_refused(index):
     da = xr.DataArray(np.zeros((3, 7, 8)), dims=("time", "y", "x"), coords={"time": index})
@@ -154,10 +162,16 @@ def test_dimension_of_length_1_is_no_obstacle():
 
 
 def test_several_sample_dimensions_are_stacked_in_order():
-    field = make_field(n_times=6).expand_dims(member=3) * xr.DataArray(np.arange(3.0), dims="member")
+    field = make_field(n_times=6).expand_dims(member=3) * xr.DataArray(
+        np.arange(3.0), dims="member"
+    )
     field = field.transpose("time", "lat", "member", "lon")
     dims = find_dimensions(field, sample=["member", "time"])
-    array = type(layout_of(field.isel(member=0))).of(field, dims, grid_of(field.isel(member=0))).array(field)
+    array = (
+        type(layout_of(field.isel(member=0)))
+        .of(field, dims, grid_of(field.isel(member=0)))
+        .array(field)
+    )
     expected = field.transpose("member", "time", "lat", "lon").values.reshape(18, 1, 21, 30)
     np.testing.assert_array_equal(array, expected)
 
@@ -206,7 +220,9 @@ def test_orientation_makes_no_other_grid():
 def test_half_a_cell_off_names_the_first_difference(real_file):
     grid = grid_of(open_real(real_file, CLIMATOLOGY).sst)
     mask = open_real(real_file, LAND_SEA_MASK).mask
-    with pytest.raises(ValueError, match=r"another grid.*'lon' differs first at 0, 0\.5 instead of 0\.0"):
+    with pytest.raises(
+        ValueError, match=r"another grid.*'lon' differs first at 0, 0\.5 instead of 0\.0"
+    ):
         grid.indexers(mask)
 
 
@@ -289,7 +305,10 @@ def test_no_longitude_is_not_periodic():
 @pytest.mark.parametrize("periodic", [True, False])
 def test_the_caller_decides_whether_x_wraps(periodic):
     assert (
-        grid_of(with_longitude(np.arange(0, 360, 2 if not periodic else 1.5)), periodic=periodic).periodic is periodic
+        grid_of(
+            with_longitude(np.arange(0, 360, 2 if not periodic else 1.5)), periodic=periodic
+        ).periodic
+        is periodic
     )
 
 
@@ -305,7 +324,9 @@ def test_curvilinear_coordinates_must_agree(real_file):
 
 def test_curvilinear_coordinates_may_be_rounded(real_file):
     field = open_real(real_file, NEMO).tos
-    precise = field.assign_coords(nav_lat=field.nav_lat * (1 + 1e-9), nav_lon=field.nav_lon.astype(np.float64))
+    precise = field.assign_coords(
+        nav_lat=field.nav_lat * (1 + 1e-9), nav_lon=field.nav_lon.astype(np.float64)
+    )
     np.testing.assert_array_equal(field.isel(grid_of(precise).indexers(field)), field)
 
 
@@ -343,7 +364,9 @@ def test_nothing_of_the_users_data_changes(real_file):
     select_variables(ds, ["THETA", "SALT"])
     xr.testing.assert_identical(ds, before)
     for name in ds.variables:
-        assert repr(ds[name].encoding) == repr(before[name].encoding)  # a missing value is NaN, which equals nothing
+        assert repr(ds[name].encoding) == repr(
+            before[name].encoding
+        )  # a missing value is NaN, which equals nothing
 
 
 # Variables of a Dataset

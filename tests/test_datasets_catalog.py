@@ -17,7 +17,9 @@ CATALOG = yaml.safe_load((REPOSITORY / "datasets" / "catalog.yml").read_text())
 
 def test_every_function_is_in_the_catalogue_and_the_other_way_round():
     named = {name for entry in CATALOG.values() for name in entry.get("functions", [])}
-    assert named == {name for name in xmrcae.datasets.__all__ if callable(getattr(xmrcae.datasets, name))}
+    assert named == {
+        name for name in xmrcae.datasets.__all__ if callable(getattr(xmrcae.datasets, name))
+    }
 
 
 @pytest.mark.parametrize("entry", CATALOG.values(), ids=CATALOG)
@@ -39,7 +41,11 @@ def test_entry_is_whole(entry):
 def test_entry_of_a_file_says_what_its_function_says(name, file, citation, sha256):
     entry = CATALOG[name]
     assert entry["source"] == f"{noaa.PSL}/{file}"
-    assert (entry["licence"], entry["citation"], entry["sha256"]) == (noaa.LICENSE, citation, sha256)
+    assert (entry["licence"], entry["citation"], entry["sha256"]) == (
+        noaa.LICENSE,
+        citation,
+        sha256,
+    )
 
 
 @pytest.mark.parametrize("name", jhtdb.SIMULATIONS)

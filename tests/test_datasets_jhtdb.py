@@ -25,12 +25,22 @@ DIMS = ("zcoor", "ycoor", "xcoor", "values")
 
 
 def make_cutout(
-    path, frames, *, dataset="isotropic1024coarse", start=(1, 1, 1), step=1, shape=(1, 4, 6), field="velocity"
+    path,
+    frames,
+    *,
+    dataset="isotropic1024coarse",
+    start=(1, 1, 1),
+    step=1,
+    shape=(1, 4, 6),
+    field="velocity",
 ):
     """Write a cutout as pyJHTDB does; the first component at (z, y, x) of frame n is 1000 n + 100 z + 10 y + x."""
     z, y, x = np.indices(shape)
     values = {
-        f"{field}_{n:04d}": (DIMS, (1000 * n + 100 * z + 10 * y + x)[..., None] + 0.1 * np.arange(3, dtype=np.float32))
+        f"{field}_{n:04d}": (
+            DIMS,
+            (1000 * n + 100 * z + 10 * y + x)[..., None] + 0.1 * np.arange(3, dtype=np.float32),
+        )
         for n in frames
     }
     attrs = {"dataset": dataset} | {f"{a}_start": s for a, s in zip("xyz", start, strict=True)}
@@ -163,7 +173,9 @@ class Client:
         self.output_paths.append(output_path)
         return types.SimpleNamespace(dataset_title=dataset_title, auth_token=auth_token)
 
-    def getCutout(self, cube, var, xyzt_axes_ranges_original, xyzt_strides, trace_memory=False, verbose=True):
+    def getCutout(
+        self, cube, var, xyzt_axes_ranges_original, xyzt_strides, trace_memory=False, verbose=True
+    ):
         ranges, strides = xyzt_axes_ranges_original, xyzt_strides
         assert cube.auth_token == TOKEN
         assert ranges.shape == (4, 2) and len(strides) == 4
@@ -186,16 +198,29 @@ class Client:
             values = np.full(shape, frame, np.float32) + np.arange(shape[-1], dtype=np.float32) / 4
             values[0, 0, frame % len(x)] = -999.9
             result[f"{var}_{frame:04d}"] = DIMS, values
-        y_values = self.y_of_channel[y - 1] if cube.dataset_title == "channel" else (y - 1) * 2 * np.pi / 1024
-        return result.assign_coords(zcoor=(z - 1) * 2 * np.pi / 1024, ycoor=y_values, xcoor=(x - 1) * 0.01)
+        y_values = (
+            self.y_of_channel[y - 1]
+            if cube.dataset_title == "channel"
+            else (y - 1) * 2 * np.pi / 1024
+        )
+        return result.assign_coords(
+            zcoor=(z - 1) * 2 * np.pi / 1024, ycoor=y_values, xcoor=(x - 1) * 0.01
+        )
 
 
 @pytest.fixture
 def client(monkeypatch, tmp_path, data_dir):
     grid = data_dir / "jhtdb_channel_grid.h5"
-    y = xr.load_dataset(grid).y.values if grid.is_file() else np.sin(np.linspace(-np.pi / 2, np.pi / 2, 512))
+    y = (
+        xr.load_dataset(grid).y.values
+        if grid.is_file()
+        else np.sin(np.linspace(-np.pi / 2, np.pi / 2, 512))
+    )
     client = Client(y)
-    for name, held in {"turbulence_dataset": "turb_dataset", "turbulence_toolkit": "getCutout"}.items():
+    for name, held in {
+        "turbulence_dataset": "turb_dataset",
+        "turbulence_toolkit": "getCutout",
+    }.items():
         module = types.ModuleType(f"givernylocal.{name}")
         setattr(module, held, getattr(client, held))
         monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -229,7 +254,9 @@ def test_the_papers_channel_slice(client):
 
 def test_requests_name_planes_of_the_grid(client):
     jhtdb_slice("channel", [30, 10, 20, 31, 33], z=0.01, every=16, variable="pressure")
-    assert [(var, ranges.tolist(), strides.tolist()) for var, ranges, strides in client.requests] == [
+    assert [
+        (var, ranges.tolist(), strides.tolist()) for var, ranges, strides in client.requests
+    ] == [
         ("pressure", [[1, 2048], [1, 512], [3, 3], [10, 20]], [16, 16, 1, 10]),
         ("pressure", [[1, 2048], [1, 512], [3, 3], [30, 31]], [16, 16, 1, 1]),
         ("pressure", [[1, 2048], [1, 512], [3, 3], [33, 33]], [16, 16, 1, 1]),
@@ -270,7 +297,9 @@ def test_the_token_is_in_nothing_that_lasts(client, tmp_path):
 
 def test_the_token_is_in_no_error(client, tmp_path):
     client.fails_after = 0
-    with pytest.raises(RuntimeError, match="OSError: no answer to <token> <token> <token>") as caught:
+    with pytest.raises(
+        RuntimeError, match="OSError: no answer to <token> <token> <token>"
+    ) as caught:
         jhtdb_slice("isotropic1024coarse", [1], token=TOKEN)
     error = caught.value
     assert error.__cause__ is None and error.__context__ is None
@@ -371,14 +400,18 @@ def test_slices_come_over_http(service, client):
     ],
     ids=["busy", "no answer", "dropped", "no connection"],
 )
-def test_requests_that_fail_are_told_at_once_and_what_came_before_is_kept(service, tmp_path, fault, message):
+def test_requests_that_fail_are_told_at_once_and_what_came_before_is_kept(
+    service, tmp_path, fault, message
+):
     ask = {"dataset": "isotropic1024coarse", "every": 128, "cache": tmp_path / "cache"}
     first = jhtdb_slice(times=[1, 11], **ask)
     service.faults = [fault]
     if fault is None:
         service.stop()
     start = time.perf_counter()
-    with pytest.raises(RuntimeError, match=f"the client of JHTDB failed with .*({message})") as caught:
+    with pytest.raises(
+        RuntimeError, match=f"the client of JHTDB failed with .*({message})"
+    ) as caught:
         jhtdb_slice(times=[1, 11, 21], **ask)
     assert time.perf_counter() - start < 0.9
     assert TOKEN not in urllib.parse.unquote("".join(traceback.format_exception(caught.value)))

@@ -25,7 +25,10 @@ FUNCTIONS = {
     "oisst_v2_monthly": (oisst_v2_monthly, "noaa.oisst.v2/sst.mnmean.nc"),
     "oisst_v2_lsmask": (oisst_v2_lsmask, "noaa.oisst.v2/lsmask.nc"),
     "ersst_v5": (ersst_v5, "noaa.ersst.v5/sst.mnmean.nc"),
-    "oisst_v21_daily": (partial(oisst_v21_daily, 1990), "noaa.oisst.v2.highres/sst.day.mean.1990.nc"),
+    "oisst_v21_daily": (
+        partial(oisst_v21_daily, 1990),
+        "noaa.oisst.v2.highres/sst.day.mean.1990.nc",
+    ),
 }
 NAME = FUNCTIONS["ersst_v5"][1]
 
@@ -75,10 +78,18 @@ def test_data_are_lazy_and_follow_cf(served, no_compute):
         assert list(data.data_vars) == ["sst"] and data["time_bnds"].dtype.kind == "M"
         assert data.cf["T"].name == "time" and data.cf.bounds["time"] == ["time_bnds"]
         assert values.chunksizes["time"] == (1, 1, 1, 1)
-        assert (values.attrs["units"], values.attrs["standard_name"]) == ("degC", "sea_surface_temperature")
+        assert (values.attrs["units"], values.attrs["standard_name"]) == (
+            "degC",
+            "sea_surface_temperature",
+        )
         xr.testing.assert_equal(data.drop_vars("time_bnds"), read_psl(path))
     else:
-        assert (data.name, data.dims, data.dtype, values.attrs["units"]) == ("lsmask", ("lat", "lon"), np.int8, "1")
+        assert (data.name, data.dims, data.dtype, values.attrs["units"]) == (
+            "lsmask",
+            ("lat", "lon"),
+            np.int8,
+            "1",
+        )
         np.testing.assert_array_equal(data, read_psl(path)["mask"][0])
 
 
@@ -90,9 +101,12 @@ def test_attributes_say_whose_data_these_are_and_when_they_were_got(served, mirr
     assert attrs["url"] == f"https://downloads.psl.noaa.gov/Datasets/{name}"
     assert attrs["sha256"] == sha256(path)
     assert (
-        attrs["license"] == "No constraints on data access or use" and "https://doi.org/10.1175/" in attrs["citation"]
+        attrs["license"] == "No constraints on data access or use"
+        and "https://doi.org/10.1175/" in attrs["citation"]
     )
-    assert attrs["source"] == ("NOAA Physical Sciences Laboratory" if "lsmask" in name else "a made-up field")
+    assert attrs["source"] == (
+        "NOAA Physical Sciences Laboratory" if "lsmask" in name else "a made-up field"
+    )
     assert before <= datetime.fromisoformat(attrs["accessed"]) <= datetime.now(UTC)
 
 
@@ -194,7 +208,9 @@ def test_a_busy_server_is_asked_again(served, mirror):
 def test_a_file_that_the_server_refuses_is_named(served, mirror, status):
     function, path = served
     mirror.faults = [Fault(status)] * 3
-    with pytest.raises(ConnectionError, match=f"could not get .*/{re.escape(path.name)} .*{status}"):
+    with pytest.raises(
+        ConnectionError, match=f"could not get .*/{re.escape(path.name)} .*{status}"
+    ):
         function()
 
 
@@ -271,7 +287,9 @@ def test_no_connection_is_told_with_what_to_do(served, mirror, cache, monkeypatc
         function()
     name = path.relative_to(mirror.folder).as_posix()
     assert re.search(rf"could not get {name} from http.*/{name} \(.*{reason}", str(caught.value))
-    assert f"put it at {cache / name}, or" in str(caught.value) and "XMRCAE_DATA_URL" in str(caught.value)
+    assert f"put it at {cache / name}, or" in str(caught.value) and "XMRCAE_DATA_URL" in str(
+        caught.value
+    )
 
 
 def test_a_file_put_there_by_hand_is_read(served, mirror, cache):
@@ -290,7 +308,9 @@ def test_a_file_put_there_by_hand_is_held_to_the_checksum(mirror, cache):
     there.parent.mkdir(parents=True)
     make_psl(there, lsmask=True)
     mirror.stop()
-    with pytest.raises(ConnectionError, match=r"in place of the one there, which has another checksum"):
+    with pytest.raises(
+        ConnectionError, match=r"in place of the one there, which has another checksum"
+    ):
         oisst_v2_lsmask()
 
 

@@ -56,8 +56,15 @@ def test_a_file_is_fitted_reported_and_drawn(
     assert lines[0] == f"sst [degC]: time 20, lat 31, lon 31; {counts}"
     assert lines[1].startswith("fitted in ") and lines[1].endswith(" s")
     assert sorted(path.name for path in output.iterdir()) == WRITTEN
-    assert lines[-1] == f"wrote model.nc, codes.nc, levels.png, refinement.png, history.png to {output}/"
-    assert all((output / name).read_bytes().startswith(b"\x89PNG") for name in WRITTEN if name.endswith(".png"))
+    assert (
+        lines[-1]
+        == f"wrote model.nc, codes.nc, levels.png, refinement.png, history.png to {output}/"
+    )
+    assert all(
+        (output / name).read_bytes().startswith(b"\x89PNG")
+        for name in WRITTEN
+        if name.endswith(".png")
+    )
     assert not plt.get_fignums()
 
     model = xmrcae.open_model(output / "model.nc")
@@ -77,7 +84,9 @@ def test_a_file_is_fitted_reported_and_drawn(
     with xr.open_datatree(output / "codes.nc") as reopened, xr.open_dataset(file, chunks={}) as ds:
         codes = model.encode(ds["sst"])
         for level in range(model.levels):
-            xr.testing.assert_identical(reopened[f"level_{level}"].to_dataset(), codes[f"level_{level}"].to_dataset())
+            xr.testing.assert_identical(
+                reopened[f"level_{level}"].to_dataset(), codes[f"level_{level}"].to_dataset()
+            )
         xr.testing.assert_identical(model.decode(reopened).compute(), model.decode(codes).compute())
 
 
@@ -88,7 +97,9 @@ def test_without_data_it_is_the_papers_drifting_mode(
     monkeypatch.setattr(xmrcae.datasets, "drifting_mode", lambda: original(n_times=20, size=31))
     monkeypatch.chdir(tmp_path)
     assert main(["demo"]) == 0
-    assert capsys.readouterr().out.startswith("drifting_mode [1]: time 20, y 31, x 31; 961 of 961 pixels valid")
+    assert capsys.readouterr().out.startswith(
+        "drifting_mode [1]: time 20, y 31, x 31; 961 of 961 pixels valid"
+    )
     assert sorted(path.name for path in (tmp_path / "demo-output").iterdir()) == WRITTEN
     model = xmrcae.open_model(tmp_path / "demo-output" / "model.nc")
     recipe = xmrcae.recipes["drifting_mode"]
@@ -97,12 +108,27 @@ def test_without_data_it_is_the_papers_drifting_mode(
     assert model.options.solver == "lbfgs"
 
 
-def test_options_are_those_of_the_fit(field: xr.DataArray, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_options_are_those_of_the_fit(
+    field: xr.DataArray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     gappy = field.where((field["lat"] != field["lat"][8]) | (field["time"] != field["time"][3]))
     gappy.to_netcdf(tmp_path / "gappy.nc")
     call = ["--data", str(tmp_path / "gappy.nc"), "--output", str(tmp_path / "out")]
     assert 'gaps="mask"' in refused(call, capsys)
-    assert main(["demo", *call, "--options", "gaps=mask", "levels=2", "split=(0.5, 0.5, 0)", "channels=[[1]]"]) == 0
+    assert (
+        main(
+            [
+                "demo",
+                *call,
+                "--options",
+                "gaps=mask",
+                "levels=2",
+                "split=(0.5, 0.5, 0)",
+                "channels=[[1]]",
+            ]
+        )
+        == 0
+    )
     options = xmrcae.open_model(tmp_path / "out" / "model.nc").options
     assert (options.gaps, options.levels, list(options.split)) == ("mask", 2, [0.5, 0.5, 0])
     capsys.readouterr()
@@ -131,7 +157,9 @@ def test_validation_serves_where_nothing_is_left_to_test(
 
 def test_zarr_is_read(field: xr.DataArray, tmp_path: Path) -> None:
     field.to_dataset().to_zarr(tmp_path / "sst.zarr")
-    assert main(["demo", "--data", str(tmp_path / "sst.zarr"), "--output", str(tmp_path / "out")]) == 0
+    assert (
+        main(["demo", "--data", str(tmp_path / "sst.zarr"), "--output", str(tmp_path / "out")]) == 0
+    )
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == WRITTEN
 
 
@@ -145,7 +173,9 @@ def test_what_cannot_be_used_is_refused_in_one_line(
     assert "IO backends" in refused(["--data", str(tmp_path / "text.txt"), *output], capsys)
     assert "sst.nc" in refused(["--data", file, "--output", file], capsys)
     field.to_dataset().assign(ssh=field).to_netcdf(tmp_path / "two.nc")
-    assert "several variables would do" in refused(["--data", str(tmp_path / "two.nc"), *output], capsys)
+    assert "several variables would do" in refused(
+        ["--data", str(tmp_path / "two.nc"), *output], capsys
+    )
     with pytest.raises(SystemExit) as stop:
         main(["demo", "--variable", "sst"])
     assert stop.value.code == 2 and "--variable" in capsys.readouterr().err

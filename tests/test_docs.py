@@ -20,8 +20,23 @@ from xmrcae.accessor import DataArrayMrcae, DatasetMrcae
 DOCS = REPOSITORY / "docs"
 PAGES = sorted(path for path in DOCS.glob("**/*.md") if "```pycon" in path.read_text())
 
-#: Of numpydoc's checks: there is a summary, sections are known and in order, and every parameter and result is told.
-CHECKS = {"GL01", "GL06", "GL07", "GL08", "SS01", "SS04", "PR01", "PR02", "PR03", "PR04", "PR07", "RT01", "RT03"}
+#: Of numpydoc's checks: there is a summary, sections are known and in order, and every parameter
+#: and result is told.
+CHECKS = {
+    "GL01",
+    "GL06",
+    "GL07",
+    "GL08",
+    "SS01",
+    "SS04",
+    "PR01",
+    "PR02",
+    "PR03",
+    "PR04",
+    "PR07",
+    "RT01",
+    "RT03",
+}
 
 #: Classes with methods that users call, by the name that the API page gives them.
 CLASSES = {
@@ -34,7 +49,11 @@ CLASSES = {
 
 def names_of(module: ModuleType) -> list[str]:
     """The public names of a module: those in `__all__`, else those that it defines itself."""
-    own = [name for name, thing in vars(module).items() if getattr(thing, "__module__", "") == module.__name__]
+    own = [
+        name
+        for name, thing in vars(module).items()
+        if getattr(thing, "__module__", "") == module.__name__
+    ]
     return [name for name in getattr(module, "__all__", own) if not name.startswith("_")]
 
 
@@ -45,20 +64,31 @@ def public() -> Iterator[tuple[str, Any]]:
             if not isinstance(thing := getattr(module, name), ModuleType):
                 yield f"{module.__name__}.{name}", thing
     for where, cls in CLASSES.items():
-        yield from ((f"{where}.{name}", thing) for name, thing in inspect.getmembers(cls) if not name.startswith("_"))
+        yield from (
+            (f"{where}.{name}", thing)
+            for name, thing in inspect.getmembers(cls)
+            if not name.startswith("_")
+        )
 
 
 PUBLIC = dict(public())
-DOCUMENTED = [name for name, thing in PUBLIC.items() if callable(thing) or isinstance(thing, property)]
+DOCUMENTED = [
+    name for name, thing in PUBLIC.items() if callable(thing) or isinstance(thing, property)
+]
 
 
 def lacking(name: str, thing: Any) -> list[str]:
     """What the docstring of a public name lacks.
 
-    Functions and methods that take arguments say what they raise; each is called in an example, its own or its class's.
-    Properties need no more than numpydoc's checks, and classes not either: their methods are looked at.
+    Functions and methods that take arguments say what they raise; each is called in an example,
+    its own or its class's. Properties need no more than numpydoc's checks, and classes not either:
+    their methods are looked at.
     """
-    found = [f"{code}: {text}" for code, text in validate(get_doc_object(thing))["errors"] if code in CHECKS]
+    found = [
+        f"{code}: {text}"
+        for code, text in validate(get_doc_object(thing))["errors"]
+        if code in CHECKS
+    ]
     if isinstance(thing, property) or inspect.isclass(thing):
         return found
     owner, _, last = name.rpartition(".")
@@ -97,7 +127,10 @@ def test_a_docstring_that_lacks_something_is_found() -> None:
         """
         return a + b
 
-    faults = [[fault.partition(":")[0] for fault in lacking(thing.__name__, thing)] for thing in (bare, careless)]
+    faults = [
+        [fault.partition(":")[0] for fault in lacking(thing.__name__, thing)]
+        for thing in (bare, careless)
+    ]
     assert faults == [["GL08", "Raises", "Examples"], ["PR01", "RT01", "Raises", "Examples"]]
 
 
@@ -114,7 +147,9 @@ def test_the_api_page_has_every_public_name() -> None:
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(DOCS)))
-def test_what_a_page_shows_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_page_shows_runs(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     text = path.read_text()
     assert "```python" not in text, "only blocks of pycon are run"

@@ -51,7 +51,9 @@ def bytes_of(network: Network, n: int) -> float:
 @pytest.mark.parametrize("power", [None, 8.0, 128.0])
 @pytest.mark.parametrize("anchor", [0.0, 0.5])
 @pytest.mark.parametrize("n", [1, 2, 5])
-def test_blocks_change_neither_objective_nor_gradient(n: int, anchor: float, power: float | None) -> None:
+def test_blocks_change_neither_objective_nor_gradient(
+    n: int, anchor: float, power: float | None
+) -> None:
     network, data = prepared(make_two_variables(n_times=30), weights="area")
     whole = Evaluation(network, block_bytes=math.inf)
     value, errors = whole.objective(data, 1, power=power, omega=0.3, anchor=anchor)
@@ -62,7 +64,9 @@ def test_blocks_change_neither_objective_nor_gradient(n: int, anchor: float, pow
     again, other = blocks.objective(data, 1, power=power, omega=0.3, anchor=anchor)
     torch.testing.assert_close(again, value, rtol=1e-5, atol=0)
     torch.testing.assert_close(other, errors, rtol=1e-4, atol=1e-6 * float(errors.max()))
-    torch.testing.assert_close(gradients(network), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+    torch.testing.assert_close(
+        gradients(network), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max())
+    )
 
 
 @pytest.mark.parametrize("n", [1, 4, 1000])
@@ -99,25 +103,41 @@ def test_a_block_without_memory_is_halved(monkeypatch: pytest.MonkeyPatch) -> No
     again, _ = evaluation.objective(data, 1, power=None, omega=0.5, anchor=0.5)
     assert widths[0] == data[1].leading.stop and max(widths[-3:]) == 4
     torch.testing.assert_close(again, value, rtol=1e-5, atol=0)
-    torch.testing.assert_close(gradients(network), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+    torch.testing.assert_close(
+        gradients(network), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max())
+    )
     widths.clear()
     evaluation.objective(data, 1, power=None, omega=0.5, anchor=0.5)
     assert max(widths) == 4  # from then on
-    monkeypatch.setattr(Network, "forward", lambda *_, **__: (_ for _ in ()).throw(torch.cuda.OutOfMemoryError("none")))
+    monkeypatch.setattr(
+        Network,
+        "forward",
+        lambda *_, **__: (_ for _ in ()).throw(torch.cuda.OutOfMemoryError("none")),
+    )
     with pytest.raises(torch.cuda.OutOfMemoryError):
         evaluation.objective(data, 1, power=None, omega=0.5, anchor=0.5)
 
 
 @pytest.mark.parametrize("activation", [None, "relu"])
-def test_a_fit_in_blocks_ends_near_one_in_a_piece(monkeypatch: pytest.MonkeyPatch, activation: str | None) -> None:
-    options = {"levels": 2, "max_epochs": 15, "tolerance": None, "channels": [[1]], "activation": activation}
+def test_a_fit_in_blocks_ends_near_one_in_a_piece(
+    monkeypatch: pytest.MonkeyPatch, activation: str | None
+) -> None:
+    options = {
+        "levels": 2,
+        "max_epochs": 15,
+        "tolerance": None,
+        "channels": [[1]],
+        "activation": activation,
+    }
     whole = make_field().mrcae.fit(progress=False, **options)
     widths = []
     width = Network.bytes_per_sample
     monkeypatch.setattr(Network, "bytes_per_sample", lambda self, level: width(self, level) * 10**7)
     forward = Network.forward
     monkeypatch.setattr(
-        Network, "forward", lambda self, p, *a, **k: (widths.append(p.shape[1]), forward(self, p, *a, **k))[1]
+        Network,
+        "forward",
+        lambda self, p, *a, **k: (widths.append(p.shape[1]), forward(self, p, *a, **k))[1],
     )
     blocks = make_field().mrcae.fit(progress=False, memory=2**30, **options)
     assert max(widths) == 1
@@ -196,7 +216,9 @@ def test_a_sketched_fit_reports_the_full_set() -> None:
     model = field.mrcae.fit(levels=2, sketch=4, max_epochs=30, progress=False)
     scale = float(model.fitted.standard.scale[0])
     train = model.score(field.isel(time=(model.split == "training").values))
-    assert float(model.history["train_mse"][-1]) ** 0.5 * scale == pytest.approx(float(train["rmse"][-1]), rel=1e-4)
+    assert float(model.history["train_mse"][-1]) ** 0.5 * scale == pytest.approx(
+        float(train["rmse"][-1]), rel=1e-4
+    )
     assert model.history.attrs["train_samples"] == 42
 
 
@@ -226,14 +248,20 @@ def test_with_memory_enough_nothing_is_left_out() -> None:
 
 REAL = {
     "ERSST": (ERSST, "sst", {"weights": "area"}),
-    "ERSST, parallel": (ERSST, "sst", {"weights": "area", "widening": "parallel", "restriction": "injection"}),
+    "ERSST, parallel": (
+        ERSST,
+        "sst",
+        {"weights": "area", "widening": "parallel", "restriction": "injection"},
+    ),
     "cylinder, two variables": (CYLINDER, ["u", "v"], {}),
     "Mediterranean": (AVISO, "adt", {"gaps": "mask", "fill": "harmonic"}),
 }
 
 
 @pytest.mark.parametrize("case", REAL)
-def test_fitted_networks_have_the_same_errors_on_the_compressed_set(real_file: Any, case: str) -> None:
+def test_fitted_networks_have_the_same_errors_on_the_compressed_set(
+    real_file: Any, case: str
+) -> None:
     name, variable, options = REAL[case]
     obj = open_real(real_file, name)[variable]
     tolerance = 0.5 if name == ERSST else None
@@ -244,15 +272,21 @@ def test_fitted_networks_have_the_same_errors_on_the_compressed_set(real_file: A
     plain = prepare_with(obj, activation="relu", **options)
     evaluation = Evaluation(network, block_bytes=math.inf)
     for level in range(3):
-        one, other = ([Samples.of(each, DEVICE) for each in part.training] for part in (found, plain))
+        one, other = (
+            [Samples.of(each, DEVICE) for each in part.training] for part in (found, plain)
+        )
         a, b = (evaluation.errors(data, level, slice(0, None))[0] for data in (one, other))
         assert float((a - b).abs().max()) <= 1e-5 * float(b.max())
         counts, weights = one[level].counts, one[level].weights
         assert float(a @ weights) == pytest.approx(float(b @ weights), rel=1e-5)
         assert float(a[counts].max()) == pytest.approx(float(b[counts].max()), rel=1e-5)
         shape = found.training[level].counts.shape
-        cells, others = (cell_errors(errors.reshape(shape), counts.reshape(shape)) for errors in (a, b))
+        cells, others = (
+            cell_errors(errors.reshape(shape), counts.reshape(shape)) for errors in (a, b)
+        )
         median = others[others > 0].median()
         differ = (cells > median) != (others > median)
         assert bool(((others - median).abs()[differ] <= 1e-5 * others.max()).all())
-        assert float(smooth_max(a, counts, 8.0)[0]) == pytest.approx(float(smooth_max(b, counts, 8.0)[0]), rel=1e-5)
+        assert float(smooth_max(a, counts, 8.0)[0]) == pytest.approx(
+            float(smooth_max(b, counts, 8.0)[0]), rel=1e-5
+        )

@@ -34,7 +34,9 @@ def test_a_land_value_at_all_times_is_land_and_now_and_then_a_missing_value():
     ocean = make_land((21, 30))
     row, column = np.argwhere(ocean)[20]
     field[4, row, column] = 0
-    with pytest.warns(UserWarning, match=r"land_value=0 stands at 1 pixel now and then \(1 value\)"):
+    with pytest.warns(
+        UserWarning, match=r"land_value=0 stands at 1 pixel now and then \(1 value\)"
+    ):
         found = prepare_with(field, levels=1, land_value=0)
     np.testing.assert_array_equal(found.standard.valid[0], ocean)
     training = field.isel(time=(found.split == "training").values)[:, row, column]
@@ -65,7 +67,9 @@ def flagged_field(n_flags=3, n_times=20, flag=-1000.0, **kwargs):
 def test_a_land_value_at_some_times_is_a_gap(given, stored, lazy):
     field = flagged_field(flag=stored, dtype=stored.dtype)
     field = field.chunk(time=7) if lazy else field
-    with pytest.raises(ValueError, match=r"gaps in time: 3 pixels .*\(9 values, 9 of them the land_value=.*\)"):
+    with pytest.raises(
+        ValueError, match=r"gaps in time: 3 pixels .*\(9 values, 9 of them the land_value=.*\)"
+    ):
         fitted_valid(field, land_value=given)
     ocean = make_land((21, 30))
     np.testing.assert_array_equal(fitted_valid(field, land_value=given, gaps="mean")[0], ocean)
@@ -83,10 +87,13 @@ def test_a_land_value_is_to_a_model_what_nan_is(gaps, lazy):
     ours, theirs = flagged.mrcae.fit(land_value=1e20, **options), missing.mrcae.fit(**options)
     for keep_gaps in (False, True):
         xr.testing.assert_equal(
-            ours.reconstruct(flagged, keep_gaps=keep_gaps), theirs.reconstruct(missing, keep_gaps=keep_gaps)
+            ours.reconstruct(flagged, keep_gaps=keep_gaps),
+            theirs.reconstruct(missing, keep_gaps=keep_gaps),
         )
     for level in ("level_0", "level_1"):
-        xr.testing.assert_equal(ours.encode(flagged)[level].to_dataset(), theirs.encode(missing)[level].to_dataset())
+        xr.testing.assert_equal(
+            ours.encode(flagged)[level].to_dataset(), theirs.encode(missing)[level].to_dataset()
+        )
     xr.testing.assert_equal(ours.score(flagged), theirs.score(missing))
     trees = (
         flagged.mrcae.pyramid(levels=2, land_value=1e20),
@@ -99,7 +106,9 @@ def test_a_land_value_and_nan_are_gaps_together():
     field = flagged_field(n_flags=1)
     field[7, 12, 1] = np.nan
     assert make_land((21, 30))[12, 1]
-    with pytest.raises(ValueError, match=r"4 pixels .*\(4 values, 3 of them the land_value=-1000\)"):
+    with pytest.raises(
+        ValueError, match=r"4 pixels .*\(4 values, 3 of them the land_value=-1000\)"
+    ):
         fitted_valid(field, land_value=-1000)
 
 
@@ -117,7 +126,9 @@ def test_whole_numbers_have_a_land_value_of_their_own_type(lazy):
     np.testing.assert_array_equal(fitted_valid(field, land_value=-32768.0)[0], make_land((21, 30)))
     for wrong in (0.5, 1e20):
         for refuse in (fitted_valid, lambda da, **options: da.mrcae.pyramid(levels=2, **options)):
-            with pytest.raises(ValueError, match=r"land_value=.*: sst are of type int16, which does not hold"):
+            with pytest.raises(
+                ValueError, match=r"land_value=.*: sst are of type int16, which does not hold"
+            ):
                 refuse(field, land_value=wrong)
 
 
@@ -202,7 +213,9 @@ def test_infinite_new_values_are_counted_by_a_fitted_model(use, no_compute):
 
 def test_gaps_are_counted_with_the_ways_out(real_file):
     field = open_real(real_file, AVISO).adt
-    with pytest.raises(ValueError, match=r"9 pixels .*\(193 values\).*gaps=\"mask\".*gaps=\"mean\""):
+    with pytest.raises(
+        ValueError, match=r"9 pixels .*\(193 values\).*gaps=\"mask\".*gaps=\"mean\""
+    ):
         prepare_with(field)
 
 
@@ -225,7 +238,9 @@ def test_gaps_as_the_mean_weigh_by_the_share_of_valid_times():
     share = training.notnull().mean("time").values
     weights = found.training[0].weights[0][found.pyramid.cut(0)]
     assert len(np.unique(share)) > 2
-    np.testing.assert_allclose(weights, share * np.cos(np.deg2rad(field.lat.values))[:, None], rtol=1e-12)
+    np.testing.assert_allclose(
+        weights, share * np.cos(np.deg2rad(field.lat.values))[:, None], rtol=1e-12
+    )
 
 
 def test_gap_in_all_training_times_is_an_error():
@@ -252,12 +267,16 @@ def test_empty_snapshots_are_named_with_the_way_out(gaps, lazy):
     way_out = r"""leave them out, as by \.dropna\('time', how="all"\)"""
     with pytest.raises(ValueError, match=rf"{named}: {way_out}"):
         fitted_valid(field, gaps=gaps)
-    np.testing.assert_array_equal(fitted_valid(field.dropna("time", how="all"), gaps=gaps)[0], make_land((21, 30)))
+    np.testing.assert_array_equal(
+        fitted_valid(field.dropna("time", how="all"), gaps=gaps)[0], make_land((21, 30))
+    )
 
 
 def test_many_empty_snapshots_are_counted_and_the_first_named():
     field = without_snapshots(slice(4, 14)).drop_vars("time")
-    with pytest.raises(ValueError, match=r"10 of 20 snapshots .*\(time 4; time 5; time 6; \.\.\.\)"):
+    with pytest.raises(
+        ValueError, match=r"10 of 20 snapshots .*\(time 4; time 5; time 6; \.\.\.\)"
+    ):
         fitted_valid(field)
 
 
@@ -271,9 +290,14 @@ def test_empty_snapshots_of_one_variable_are_dropped_by_its_name():
 
 
 def test_empty_snapshots_along_several_dimensions_are_named_by_all():
-    field = xr.concat([make_field(n_times=10), make_field(n_times=10, seed=1)], "member").transpose("time", ...)
+    field = xr.concat([make_field(n_times=10), make_field(n_times=10, seed=1)], "member").transpose(
+        "time", ...
+    )
     field[4, 1] = np.nan
-    with pytest.raises(ValueError, match=r"1 of 20 snapshots of sst .*\(time 2001-06-01, member 1\): leave them out$"):
+    with pytest.raises(
+        ValueError,
+        match=r"1 of 20 snapshots of sst .*\(time 2001-06-01, member 1\): leave them out$",
+    ):
         fitted_valid(field, sample=["time", "member"])
 
 

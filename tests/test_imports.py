@@ -27,7 +27,9 @@ def imports_of(module: str) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            base = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = (
+                package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            )
             source = ".".join([*base, *([node.module] if node.module else [])])
             for alias in node.names:
                 inner = f"{source}.{alias.name}"
@@ -69,7 +71,10 @@ def test_rooms_do_not_know_others(room, others):
     inside = [module for module in MODULES if module == room or module.startswith(f"{room}.")]
     assert inside
     for module in inside:
-        roots = {".".join(name.split(".")[:2 if name.startswith("xmrcae") else 1]) for name in imports_of(module)}
+        roots = {
+            ".".join(name.split(".")[: 2 if name.startswith("xmrcae") else 1])
+            for name in imports_of(module)
+        }
         assert not roots & others, module
 
 

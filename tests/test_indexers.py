@@ -123,9 +123,7 @@ def test_dates_may_be_those_of_python_in_any_sequence(field, kind):
 
 
 @pytest.mark.parametrize("calendar", ["standard", "noleap"])
-@pytest.mark.parametrize(
-    "order", [slice(None, None, -1), np.random.default_rng(0).permutation(36)]
-)
+@pytest.mark.parametrize("order", [slice(None, None, -1), np.random.default_rng(0).permutation(36)])
 def test_slices_by_date_of_times_that_do_not_ascend_say_to_sort_them(calendar, order):
     time = xr.date_range(
         "2001-01-01", periods=36, freq="MS", calendar=calendar, use_cftime=calendar != "standard"
@@ -137,9 +135,7 @@ def test_slices_by_date_of_times_that_do_not_ascend_say_to_sort_them(calendar, o
 
 def test_slices_between_dates_follow_times_that_descend():
     samples = snapshots("time", time=pd.date_range("2001-01-01", periods=36, freq="MS")[::-1])
-    dates = [
-        pd.Timestamp(date) for date in ("2001-01", "2002-12", "2003-01", "2003-06", "2003-07")
-    ]
+    dates = [pd.Timestamp(date) for date in ("2001-01", "2002-12", "2003-01", "2003-06", "2003-07")]
     split = slice(dates[1], dates[0]), slice(dates[3], dates[2]), slice(None, dates[4])
     found = split_samples(samples, split, seed=0)
     for part, indexer in zip(found.values(), split, strict=True):

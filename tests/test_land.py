@@ -42,7 +42,9 @@ def test_true_and_false_may_be_1_and_0(dtype):
 def test_valid_comes_in_any_orientation_and_order():
     field, ocean = make_field(n_times=2), make_land((21, 30))
     valid = xr.DataArray(ocean, dims=("lat", "lon"), coords={"lat": field.lat, "lon": field.lon})
-    turned = valid.isel(lat=slice(None, None, -1)).roll(lon=7, roll_coords=True).transpose("lon", "lat")
+    turned = (
+        valid.isel(lat=slice(None, None, -1)).roll(lon=7, roll_coords=True).transpose("lon", "lat")
+    )
     np.testing.assert_array_equal(valid_from(turned, grid_of(field)), ocean)
 
 
@@ -60,7 +62,9 @@ def test_other_values_are_counted(real_file):
 
 def test_missing_values_are_other_values():
     field = make_field(n_times=2)
-    with pytest.raises(ValueError, match=rf"{int(field[0].isnull().sum())} values other than .* nan"):
+    with pytest.raises(
+        ValueError, match=rf"{int(field[0].isnull().sum())} values other than .* nan"
+    ):
         valid_from(field[0] * 0 + 1, grid_of(field))
 
 
@@ -79,7 +83,9 @@ def test_other_dimensions_are_named():
 def test_declared_valid_but_always_missing_is_counted():
     field = make_field()
     everywhere = xr.ones_like(field[0], dtype=bool)
-    with pytest.raises(ValueError, match=rf"valid is True at {int((~make_land((21, 30))).sum())} pixels"):
+    with pytest.raises(
+        ValueError, match=rf"valid is True at {int((~make_land((21, 30))).sum())} pixels"
+    ):
         fitted_valid(field, valid=everywhere)
 
 
@@ -94,7 +100,11 @@ def test_valid_leaves_out_pixels_that_hold_data():
     ("kind", "variables"),
     [
         ("coordinate", None),
-        *((kind, names) for kind in ("coordinate", "variable") for names in ("THETA", ["THETA", "SALT"])),
+        *(
+            (kind, names)
+            for kind in ("coordinate", "variable")
+            for names in ("THETA", ["THETA", "SALT"])
+        ),
     ],
 )
 def test_valid_by_name(real_file, kind, variables):
@@ -121,15 +131,22 @@ def test_valid_by_name_is_that_of_the_selected_depth(real_file):
 
 def test_fit_finds_valid_among_variables_that_it_passes_over():
     ds = make_two_variables(n_times=20)
-    ds["wet"] = ("lat", "lon"), make_land((21, 30), seed=5) & ds.to_array().notnull().all(["variable", "time"]).values
+    ds["wet"] = (
+        ("lat", "lon"),
+        make_land((21, 30), seed=5) & ds.to_array().notnull().all(["variable", "time"]).values,
+    )
     np.testing.assert_array_equal(fitted_valid(ds, valid="wet"), np.stack([ds.wet] * 2))
 
 
 def test_unknown_name_of_valid_lists_the_candidates(real_file):
     ds = open_real(real_file, MITGCM).isel(Z=0)
-    with pytest.raises(ValueError, match=r"valid='wet': .* no such coordinate.*: maskC, hFacC, rA, Depth$"):
+    with pytest.raises(
+        ValueError, match=r"valid='wet': .* no such coordinate.*: maskC, hFacC, rA, Depth$"
+    ):
         ds.THETA.mrcae.pyramid(levels=2, valid="wet")
-    with pytest.raises(ValueError, match=r"valid='wet': .* no such variable or coordinate.*THETA.*maskC"):
+    with pytest.raises(
+        ValueError, match=r"valid='wet': .* no such variable or coordinate.*THETA.*maskC"
+    ):
         ds.mrcae.fit("THETA", valid="wet")
     with pytest.raises(ValueError, match=r"valid='wet': .*two dimensions or more: none$"):
         fitted_valid(make_field(), valid="wet")
@@ -142,7 +159,10 @@ def test_name_of_valid_changes_nothing_of_what_is_no_field():
 
 def test_valid_of_several_depths_says_what_to_do(real_file):
     ds = open_real(real_file, MITGCM)[["THETA"]]
-    with pytest.raises(ValueError, match=r"valid has dimensions \('Z', 'YC', 'XC'\); .* \(YC, XC\): .*\.isel.*\.any"):
+    with pytest.raises(
+        ValueError,
+        match=r"valid has dimensions \('Z', 'YC', 'XC'\); .* \(YC, XC\): .*\.isel.*\.any",
+    ):
         ds.mrcae.pyramid("THETA", levels=2, valid="maskC", sample=["time", "Z"])
 
 

@@ -31,7 +31,11 @@ def images(field, shape):
 def group_network(shape, mask, *, channels=1, noise=0.3):
     """A network of one level with one group."""
     network = Network(
-        [everywhere(shape)], everywhere(shape), widening="residual", restriction="injection", dtype=torch.float64
+        [everywhere(shape)],
+        everywhere(shape),
+        widening="residual",
+        restriction="injection",
+        dtype=torch.float64,
     )
     generator = torch.Generator().manual_seed(0)
     network.deepen(noise=0.1, generator=generator)
@@ -59,7 +63,10 @@ def test_deepening_is_a_convolution_of_stride_2():
     pixels, one = random_samples(network)
     deepening = network.levels[0].deepening
     expected = conv2d(
-        images(pixels, (7, 11)), deepening.encoder_weight.reshape(1, 1, 3, 3), deepening.encoder_bias, stride=2
+        images(pixels, (7, 11)),
+        deepening.encoder_weight.reshape(1, 1, 3, 3),
+        deepening.encoder_bias,
+        stride=2,
     )
     torch.testing.assert_close(deepening.encode(pixels, one).T, expected.flatten(1))
 
@@ -94,7 +101,12 @@ def test_group_is_a_masked_convolution_and_its_transposed(variables):
     group = network.widen(0, mask, 2, noise=0.3, generator=torch.Generator().manual_seed(0))
     pixels, one = random_samples(network)
     fields = pixels.T.reshape(-1, variables, 7, 11)
-    code = conv2d(fields, group.encoder_weight.reshape(2, variables, 3, 3), group.encoder_bias, stride=2) * mask
+    code = (
+        conv2d(
+            fields, group.encoder_weight.reshape(2, variables, 3, 3), group.encoder_bias, stride=2
+        )
+        * mask
+    )
     update = conv_transpose2d(code, group.decoder_weight.reshape(2, variables, 3, 3), stride=2)
     update += footprint_of(mask, (7, 11)) * group.decoder_bias[:, None, None]
     result = network(pixels, one)
@@ -110,7 +122,12 @@ def test_residual_group_reads_what_is_left():
     pixels, one = random_samples(network)
     deepening = network.levels[0].deepening
     left = pixels - deepening.decode(deepening.encode(pixels, one), one)
-    expected = conv2d(images(left, (7, 11)), group.encoder_weight.reshape(1, 1, 3, 3), group.encoder_bias, stride=2)
+    expected = conv2d(
+        images(left, (7, 11)),
+        group.encoder_weight.reshape(1, 1, 3, 3),
+        group.encoder_bias,
+        stride=2,
+    )
     torch.testing.assert_close(network(pixels, one).codes[0][0][0].T, expected.flatten(1))
 
 
@@ -196,13 +213,19 @@ def test_new_filters_span_the_patches_of_the_residual():
     _network, group = group_network((31, 47), mask, channels=2, noise=0.0)
     generator = torch.Generator().manual_seed(0)
     y, x = torch.arange(31.0)[:, None], torch.arange(47.0)
-    waves = torch.stack([torch.sin(y / 3 + x / 5), torch.cos(y / 3 + x / 5)]).reshape(2, -1).double()
+    waves = (
+        torch.stack([torch.sin(y / 3 + x / 5), torch.cos(y / 3 + x / 5)]).reshape(2, -1).double()
+    )
     field = waves.T @ torch.randn(2, 6, generator=generator, dtype=torch.float64)
     read = group.read(field)
     group.start_from(group.directions([(read[:, :2], read[:, :2]), (read[:, 2:], read[:, 2:])]))
     weights = group.encoder_weight.detach()
     torch.testing.assert_close(weights @ weights.T, torch.eye(2, dtype=torch.float64))
-    patches = torch.nn.functional.unfold(images(field, (31, 47)), 3, stride=2).permute(1, 0, 2).reshape(9, -1)
+    patches = (
+        torch.nn.functional.unfold(images(field, (31, 47)), 3, stride=2)
+        .permute(1, 0, 2)
+        .reshape(9, -1)
+    )
     kept = weights @ patches
     assert float(kept.norm() / patches.norm()) == pytest.approx(1, abs=1e-10)
 
@@ -215,7 +238,9 @@ def dense(matrix, weights):
     return matrix.gather(weights[None], torch.eye(matrix.shape[1], dtype=weights.dtype))[0]
 
 
-@pytest.mark.parametrize("factors", [None, torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0], dtype=torch.float64)])
+@pytest.mark.parametrize(
+    "factors", [None, torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0], dtype=torch.float64)]
+)
 def test_scatter_is_the_adjoint_of_gather(factors):
     entries = [torch.tensor(e) for e in ([0, 0, 1, 2, 2], [3, 1, 1, 0, 3], [0, 1, 1, 0, 2])]
     matrix = StencilMatrix(*entries, (3, 4), 3, factors)
@@ -224,13 +249,17 @@ def test_scatter_is_the_adjoint_of_gather(factors):
     torch.testing.assert_close(transposed, dense(matrix, weights).T)
 
 
-@pytest.mark.parametrize("factors", [None, torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0], dtype=torch.float64)])
+@pytest.mark.parametrize(
+    "factors", [None, torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0], dtype=torch.float64)]
+)
 def test_weight_gradient_is_the_derivative_of_the_product(factors):
     entries = [torch.tensor(e) for e in ([0, 0, 1, 2, 2], [3, 1, 1, 0, 3], [0, 1, 1, 0, 2])]
     matrix = StencilMatrix(*entries, (3, 4), 3, factors)
     generator = torch.Generator().manual_seed(0)
     cells, pixels = (torch.randn(n, 6, generator=generator, dtype=torch.float64) for n in (3, 4))
-    expected = [(cells * (dense(matrix, unit) @ pixels)).sum() for unit in torch.eye(3, dtype=torch.float64)]
+    expected = [
+        (cells * (dense(matrix, unit) @ pixels)).sum() for unit in torch.eye(3, dtype=torch.float64)
+    ]
     gradient = matrix.weight_gradient(cells[None], pixels)
     torch.testing.assert_close(gradient[0], torch.stack(expected))
 

@@ -27,7 +27,9 @@ def looped_errors(field, data):
     """Time-mean squared error of each pixel."""
     result = np.zeros(field.shape[1:])
     for index in np.ndindex(result.shape):
-        result[index] = sum((a[index] - b[index]) ** 2 for a, b in zip(field, data, strict=True)) / len(field)
+        result[index] = sum(
+            (a[index] - b[index]) ** 2 for a, b in zip(field, data, strict=True)
+        ) / len(field)
     return result
 
 
@@ -64,7 +66,9 @@ def looped_mask(errors, counts, epsilons, storable, dilation):
                 high[i, j] |= bool(around) and sum(around) / len(around) > epsilons[v]
     mask = np.zeros_like(high)
     for i, j in np.argwhere(high):
-        mask[max(0, i - dilation) : i + dilation + 1, max(0, j - dilation) : j + dilation + 1] = True
+        mask[max(0, i - dilation) : i + dilation + 1, max(0, j - dilation) : j + dilation + 1] = (
+            True
+        )
     return mask & storable.any(0), not high.any()
 
 
@@ -94,7 +98,9 @@ def mask_of(errors, counts, epsilons, storable, dilation):
 
 def test_pixel_errors_are_means_over_time():
     field, data = field_pair()
-    np.testing.assert_allclose(errors_of(field, data), looped_errors(field, data).ravel(), rtol=1e-13)
+    np.testing.assert_allclose(
+        errors_of(field, data), looped_errors(field, data).ravel(), rtol=1e-13
+    )
 
 
 def test_pixel_errors_of_a_compressed_set():
@@ -113,7 +119,9 @@ def test_mean_error_is_the_mean_over_counted_pixels():
     errors = looped_errors(field, data)
     weights = counts / counts.sum()
     expected = sum(errors[i] for i in np.ndindex(errors.shape) if counts[i]) / counts.sum()
-    assert float(losses.mean_error(errors_of(field, data), tensor(weights))) == pytest.approx(expected)
+    assert float(losses.mean_error(errors_of(field, data), tensor(weights))) == pytest.approx(
+        expected
+    )
 
 
 def test_mean_error_with_area_weights():
@@ -121,7 +129,9 @@ def test_mean_error_with_area_weights():
     area = np.cos(np.linspace(-1, 1, 11))[:, None] * np.ones((2, 11, 15))
     errors = looped_errors(field, data)
     expected = sum(area[i] * errors[i] for i in np.ndindex(errors.shape)) / area.sum()
-    assert float(losses.mean_error(errors_of(field, data), tensor(area / area.sum()))) == pytest.approx(expected)
+    assert float(
+        losses.mean_error(errors_of(field, data), tensor(area / area.sum()))
+    ) == pytest.approx(expected)
 
 
 def test_max_error_runs_over_counted_pixels_and_variables():
@@ -146,15 +156,25 @@ def test_loss_weighs_mean_and_maximum(omega):
 
 
 def test_global_metric_is_that_of_the_prolonged_field():
-    coarse, fine = np.random.default_rng(0).random((3, 2, 5)), np.random.default_rng(1).random((3, 11, 23))
+    coarse, fine = (
+        np.random.default_rng(0).random((3, 2, 5)),
+        np.random.default_rng(1).random((3, 11, 23)),
+    )
     prolonged = np.stack([looped_prolongation(looped_prolongation(field)) for field in coarse])
     errors = looped_errors(prolonged, fine)
     field = torch.as_tensor(coarse.reshape(3, -1).T.copy())
     shapes = [(1, 2, 5), (1, 5, 11), (1, 11, 23)]
     for a, b in itertools.pairwise(shapes):
-        field = Prolongation(torch.ones(a, dtype=torch.bool), torch.ones(b, dtype=torch.bool), torch.float64)(field)
-    found = pixel_errors(field - torch.as_tensor(fine.reshape(3, -1).T.copy()), torch.ones(3, dtype=torch.float64))
-    weights, counts = torch.full_like(found, 1 / len(found)), torch.ones_like(found, dtype=torch.bool)
+        field = Prolongation(
+            torch.ones(a, dtype=torch.bool), torch.ones(b, dtype=torch.bool), torch.float64
+        )(field)
+    found = pixel_errors(
+        field - torch.as_tensor(fine.reshape(3, -1).T.copy()), torch.ones(3, dtype=torch.float64)
+    )
+    weights, counts = (
+        torch.full_like(found, 1 / len(found)),
+        torch.ones_like(found, dtype=torch.bool),
+    )
     largest, _ = losses.max_error(found, counts)
     metric = losses.combined(losses.mean_error(found, weights), largest, 0.5)
     assert float(metric) == pytest.approx(0.5 * errors.mean() + 0.5 * errors.max(), rel=1e-13)
@@ -165,7 +185,10 @@ def test_global_metric_is_that_of_the_prolonged_field():
 
 @pytest.mark.parametrize("power", [2.0, 8.0, 32.0, 128.0])
 def test_smooth_maximum_is_never_under_the_maximum(power):
-    errors, counts = tensor(np.random.default_rng(0).random(300)), tensor(np.random.default_rng(1).random(300) < 0.7)
+    errors, counts = (
+        tensor(np.random.default_rng(0).random(300)),
+        tensor(np.random.default_rng(1).random(300) < 0.7),
+    )
     largest = float(losses.max_error(errors, counts)[0])
     smooth = float(losses.smooth_max(errors, counts, power)[0])
     assert largest <= smooth <= largest * int(counts.sum()) ** (1 / power)
@@ -174,7 +197,10 @@ def test_smooth_maximum_is_never_under_the_maximum(power):
 def test_smooth_maximum_approaches_the_maximum():
     errors, counts = tensor(np.random.default_rng(0).random(300)), torch.ones(300, dtype=torch.bool)
     largest = float(errors.max())
-    excess = [float(losses.smooth_max(errors, counts, power)[0]) - largest for power in (8.0, 32.0, 128.0, 2000.0)]
+    excess = [
+        float(losses.smooth_max(errors, counts, power)[0]) - largest
+        for power in (8.0, 32.0, 128.0, 2000.0)
+    ]
     assert excess == sorted(excess, reverse=True)
     assert excess[-1] < 1e-3 * largest
 
@@ -182,7 +208,9 @@ def test_smooth_maximum_approaches_the_maximum():
 def test_smooth_maximum_leaves_out_what_is_not_counted():
     errors, counts = tensor(np.random.default_rng(0).random(300)), tensor(np.arange(300) % 2 == 0)
     changed = torch.where(counts, errors, 1e9)
-    for a, b in zip(losses.smooth_max(errors, counts, 8.0), losses.smooth_max(changed, counts, 8.0), strict=True):
+    for a, b in zip(
+        losses.smooth_max(errors, counts, 8.0), losses.smooth_max(changed, counts, 8.0), strict=True
+    ):
         assert torch.equal(a, b)
     assert not losses.smooth_max(changed, counts, 8.0)[1][~counts].any()
 
@@ -194,7 +222,9 @@ def test_gradient_of_the_smooth_maximum(power):
     for pixel in errors.argsort(descending=True)[:5]:
         step = torch.zeros_like(errors)
         step[pixel] = 1e-6
-        above, below = (float(losses.smooth_max(errors + sign * step, counts, power)[0]) for sign in (1, -1))
+        above, below = (
+            float(losses.smooth_max(errors + sign * step, counts, power)[0]) for sign in (1, -1)
+        )
         assert float(gradient[pixel]) == pytest.approx((above - below) / 2e-6, rel=1e-4, abs=1e-9)
 
 
@@ -249,17 +279,25 @@ def test_each_variable_has_its_own_epsilon():
     everywhere = np.ones_like(counts)
     epsilons = np.array([0.5, 2.0])
     for value, expected in ((1.0, True), (0.4, False)):
-        mask, _ = mask_of(np.full_like(errors, value), everywhere, epsilons, np.ones_like(storable), 0)
+        mask, _ = mask_of(
+            np.full_like(errors, value), everywhere, epsilons, np.ones_like(storable), 0
+        )
         assert mask.all() == mask.any() == expected
     _, resolved = mask_of(
-        np.stack([0.4 * np.ones((31, 47)), 1.9 * np.ones((31, 47))]), everywhere, epsilons, storable, 0
+        np.stack([0.4 * np.ones((31, 47)), 1.9 * np.ones((31, 47))]),
+        everywhere,
+        epsilons,
+        storable,
+        0,
     )
     assert resolved
 
 
 def test_error_equal_to_epsilon_is_resolved():
     errors, counts, _, storable = mask_case()
-    mask, resolved = mask_of(np.full_like(errors, 0.25), np.ones_like(counts), np.array([0.25, 0.25]), storable, 1)
+    mask, resolved = mask_of(
+        np.full_like(errors, 0.25), np.ones_like(counts), np.array([0.25, 0.25]), storable, 1
+    )
     assert resolved and not mask.any()
 
 

@@ -40,7 +40,9 @@ def test_accessor_and_class_are_the_same(field: xr.DataArray, model: xmrcae.MrCA
 
 
 @pytest.mark.parametrize("constant", [0.0, 7.5])
-@pytest.mark.parametrize("options", [{}, {"center": False, "scale": None}, {"widening": "parallel"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"center": False, "scale": None}, {"widening": "parallel"}]
+)
 def test_a_constant_field_is_reproduced(constant: float, options: dict[str, Any]) -> None:
     field = make_field() * 0 + np.float32(constant)
     model = field.mrcae.fit(levels=2, tolerance=0.01, **options, **QUICK)
@@ -52,7 +54,9 @@ def test_a_constant_field_is_reproduced(constant: float, options: dict[str, Any]
 def test_several_variables_keep_their_own_land_and_units() -> None:
     ds = make_two_variables().assign_attrs(title="two")
     ds["ssh"].attrs["units"] = "m"
-    model = ds.mrcae.fit(["sst", "ssh"], levels=2, tolerance={"sst": 0.1, "ssh": [20.0, 10.0]}, **QUICK)
+    model = ds.mrcae.fit(
+        ["sst", "ssh"], levels=2, tolerance={"sst": 0.1, "ssh": [20.0, 10.0]}, **QUICK
+    )
     again = model.reconstruct(ds)
     for name in ("sst", "ssh"):
         assert np.array_equal(again[name].isnull(), ds[name].isnull())
@@ -70,11 +74,19 @@ def test_land_of_several_variables_changes_nothing() -> None:
     model = ds.mrcae.fit(["sst", "ssh"], **options)
     other = ds.where(ones, 1e6).mrcae.fit(["sst", "ssh"], **options)
     assert np.array_equal(model.history["train_loss"], other.history["train_loss"])
-    assert np.array_equal(model.reconstruct(ds)["ssh"], other.reconstruct(ds)["ssh"], equal_nan=True)
+    assert np.array_equal(
+        model.reconstruct(ds)["ssh"], other.reconstruct(ds)["ssh"], equal_nan=True
+    )
 
 
-def test_variables_that_do_not_fit_are_passed_over_and_named(caplog: pytest.LogCaptureFixture) -> None:
-    ds = make_field().to_dataset().assign(flag=("time", ["a"] * 20), mask=(("lat", "lon"), np.zeros((21, 30))))
+def test_variables_that_do_not_fit_are_passed_over_and_named(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ds = (
+        make_field()
+        .to_dataset()
+        .assign(flag=("time", ["a"] * 20), mask=(("lat", "lon"), np.zeros((21, 30))))
+    )
     with caplog.at_level(logging.INFO, "xmrcae"):
         model = xmrcae.MrCAE(levels=1, **QUICK).fit(ds)
     assert list(model.reconstruct(ds).data_vars) == ["sst"]
@@ -94,7 +106,9 @@ def test_numpy_equals_dask(field: xr.DataArray, model: xmrcae.MrCAE) -> None:
     for chunks in ({"time": 3}, {"time": 7, "lat": 5, "lon": 11}, {"time": -1}):
         lazy = field.chunk(chunks)
         xr.testing.assert_equal(model.reconstruct(lazy), model.reconstruct(field))
-        xr.testing.assert_equal(model.decode(model.encode(lazy), level=0), model.decode(model.encode(field), level=0))
+        xr.testing.assert_equal(
+            model.decode(model.encode(lazy), level=0), model.decode(model.encode(field), level=0)
+        )
 
 
 def test_everything_is_lazy_on_lazy_input(field: xr.DataArray, no_compute: Callable) -> None:
@@ -106,7 +120,13 @@ def test_everything_is_lazy_on_lazy_input(field: xr.DataArray, no_compute: Calla
         model.decode(codes, level=0)
         again = model.reconstruct(ds, keep_gaps=True)
         ds.mrcae.pyramid(["sst", "ssh"], levels=2)
-        repr(model), model._repr_html_(), repr(codes), model.encoding_sizes, model.refinement_map(level=1)
+        (
+            repr(model),
+            model._repr_html_(),
+            repr(codes),
+            model.encoding_sizes,
+            model.refinement_map(level=1),
+        )
     assert again["sst"].chunks and codes["level_1"]["encoding"].chunks
 
 
@@ -114,7 +134,9 @@ def test_dimension_order_of_codes(field: xr.DataArray, model: xmrcae.MrCAE) -> N
     assert model.encode(field)["level_0"]["encoding"].dims == ("time", "channel", "lat", "lon")
     turned = field.transpose("lon", "lat", "time")
     assert model.encode(turned)["level_0"]["encoding"].dims == ("lon", "lat", "time", "channel")
-    xr.testing.assert_equal(model.reconstruct(turned), model.reconstruct(field).transpose("lon", "lat", "time"))
+    xr.testing.assert_equal(
+        model.reconstruct(turned), model.reconstruct(field).transpose("lon", "lat", "time")
+    )
 
 
 def test_reversed_latitude_gives_reversed_codes(field: xr.DataArray, model: xmrcae.MrCAE) -> None:
@@ -160,14 +182,18 @@ def test_codes_that_do_not_fit_are_refused(field: xr.DataArray, model: xmrcae.Mr
         model.decode(xr.DataTree.from_dict({"level_0": codes["level_0"].to_dataset()}))
     alone = xr.DataTree.from_dict({"level_0": codes["level_0"].to_dataset()})
     xr.testing.assert_equal(model.decode(alone, level=0), model.decode(codes, level=0))
-    moved = codes.map_over_datasets(lambda ds: ds.assign_coords(lat=ds.lat + 1) if "lat" in ds.coords else ds)
+    moved = codes.map_over_datasets(
+        lambda ds: ds.assign_coords(lat=ds.lat + 1) if "lat" in ds.coords else ds
+    )
     with pytest.raises(ValueError, match="'lat'"):
         model.decode(moved)
     with pytest.raises(ValueError, match="level=2"):
         model.decode(codes, level=2)
 
 
-def test_a_missing_pixel_counts_as_its_mean_and_can_be_put_back(field: xr.DataArray, model: xmrcae.MrCAE) -> None:
+def test_a_missing_pixel_counts_as_its_mean_and_can_be_put_back(
+    field: xr.DataArray, model: xmrcae.MrCAE
+) -> None:
     train = field.isel(time=(model.split == "training").values)
     holed = field.copy()
     at = {"time": 2, "lat": 10, "lon": 20}
@@ -203,7 +229,11 @@ def test_nothing_of_the_user_is_changed(field: xr.DataArray) -> None:
     model.reconstruct(field)
     xr.testing.assert_identical(field, before)
     assert {name: dict(c.attrs) for name, c in field.coords.items()} == attrs
-    assert xr.get_options() == options and warnings.filters == filters and torch.get_num_threads() == threads
+    assert (
+        xr.get_options() == options
+        and warnings.filters == filters
+        and torch.get_num_threads() == threads
+    )
     assert np.array_equal(np.random.get_state()[1], states[0])  # noqa: NPY002
     assert torch.equal(torch.get_rng_state(), states[1])
 
@@ -258,12 +288,16 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_model(
     assert model.partial and np.isfinite(model.score(field)["rmse"]).all()
 
 
-def test_what_a_failed_fit_cannot_use_is_no_model(field: xr.DataArray, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_failed_fit_cannot_use_is_no_model(
+    field: xr.DataArray, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(self: Any) -> None:
         raise MemoryError("first")
 
     model = xmrcae.MrCAE(levels=2, **QUICK).fit(field)
-    with pytest.raises(ValueError, match="gaps in time"):  # refused before training: the earlier fit stays
+    with pytest.raises(
+        ValueError, match="gaps in time"
+    ):  # refused before training: the earlier fit stays
         model.fit(field.where(field.time != field.time[0]))
     assert np.isfinite(model.score(field)["rmse"]).all() and not model.partial
     monkeypatch.setattr(Trainer, "run", fail)
@@ -292,7 +326,12 @@ def test_repr_names_what_matters(model: xmrcae.MrCAE) -> None:
 
 
 def test_results_say_how_they_were_made(field: xr.DataArray, model: xmrcae.MrCAE) -> None:
-    for result in (model.reconstruct(field), model.encode(field), model.refinement_map(level=0), model.score(field)):
+    for result in (
+        model.reconstruct(field),
+        model.encode(field),
+        model.refinement_map(level=0),
+        model.score(field),
+    ):
         assert result.attrs["xmrcae_version"] == xmrcae.__version__
         assert '"levels": 2' in result.attrs["xmrcae_options"]
 
@@ -304,7 +343,12 @@ def test_results_say_how_they_were_made(field: xr.DataArray, model: xmrcae.MrCAE
         (lambda da: da.isel(time=slice(2)), "split gives"),
         (lambda da: da.isel(lat=slice(3)), "levels=2 needs at least 4"),
         (lambda da: da * np.nan, "no pixel"),
-        (lambda da: xr.where(da.notnull() & (da.time == da.time[3]), np.inf, da, keep_attrs=True), "infinite"),
+        (
+            lambda da: xr.where(
+                da.notnull() & (da.time == da.time[3]), np.inf, da, keep_attrs=True
+            ),
+            "infinite",
+        ),
         (lambda da: da.where(da.time != da.time[0]), "gaps in time"),
         (lambda da: da.astype(complex), "complex"),
         (lambda da: da.astype(str), "<U"),
@@ -322,7 +366,12 @@ def test_bad_data_are_refused_before_any_training(
 
 
 def test_unfitted_models_say_so(field: xr.DataArray) -> None:
-    for use in (lambda m: m.encode(field), lambda m: m.levels, lambda m: m.score(field), lambda m: m.history):
+    for use in (
+        lambda m: m.encode(field),
+        lambda m: m.levels,
+        lambda m: m.score(field),
+        lambda m: m.history,
+    ):
         with pytest.raises(ValueError, match="not fitted"):
             use(xmrcae.MrCAE())
     with pytest.raises(TypeError, match="unknown option"):

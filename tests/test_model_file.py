@@ -13,7 +13,16 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from helpers import CYLINDER, ERSST, HADGEM, NEMO, make_field, make_two_variables, open_real, with_split
+from helpers import (
+    CYLINDER,
+    ERSST,
+    HADGEM,
+    NEMO,
+    make_field,
+    make_two_variables,
+    open_real,
+    with_split,
+)
 
 import xmrcae
 
@@ -32,7 +41,10 @@ def model(field: xr.DataArray) -> xmrcae.MrCAE:
 
 def details(ds: xr.Dataset) -> list[Any]:
     """What `assert_identical` does not look at: order of the variables, data types, types of attributes."""
-    return [(name, v.dims, v.dtype, v.dtype.str, repr(list(v.attrs.items()))) for name, v in ds.variables.items()]
+    return [
+        (name, v.dims, v.dtype, v.dtype.str, repr(list(v.attrs.items())))
+        for name, v in ds.variables.items()
+    ]
 
 
 def assert_same_labels(a: xmrcae.MrCAE, b: xmrcae.MrCAE) -> None:
@@ -41,7 +53,9 @@ def assert_same_labels(a: xmrcae.MrCAE, b: xmrcae.MrCAE) -> None:
     xr.testing.assert_identical(a.history, b.history)
     assert details(a.split.coords.to_dataset()) == details(b.split.coords.to_dataset())
     assert details(a.history) == details(b.history)
-    assert details(a.fitted.codec.pyramid.grid.coords) == details(b.fitted.codec.pyramid.grid.coords)
+    assert details(a.fitted.codec.pyramid.grid.coords) == details(
+        b.fitted.codec.pyramid.grid.coords
+    )
     assert repr(a.fitted.labels.attrs) == repr(b.fitted.labels.attrs)
 
 
@@ -60,8 +74,12 @@ def assert_reads_back(model: xmrcae.MrCAE, data: xr.DataArray | xr.Dataset, path
     xr.testing.assert_identical(other.reconstruct(data), model.reconstruct(data))
     codes, again = model.encode(data), other.encode(data)
     for level in range(model.levels):
-        xr.testing.assert_identical(again[f"level_{level}"].to_dataset(), codes[f"level_{level}"].to_dataset())
-        xr.testing.assert_identical(other.refinement_map(level=level), model.refinement_map(level=level))
+        xr.testing.assert_identical(
+            again[f"level_{level}"].to_dataset(), codes[f"level_{level}"].to_dataset()
+        )
+        xr.testing.assert_identical(
+            other.refinement_map(level=level), model.refinement_map(level=level)
+        )
     assert_same_labels(other, model)
     xr.testing.assert_identical(other.score(data), model.score(data))
     for ours, theirs in zip(
@@ -69,7 +87,11 @@ def assert_reads_back(model: xmrcae.MrCAE, data: xr.DataArray | xr.Dataset, path
         other.fitted.codec.network.named_parameters(),
         strict=True,
     ):
-        assert ours[0] == theirs[0] and torch.equal(ours[1], theirs[1]) and theirs[1].device.type == "cpu"
+        assert (
+            ours[0] == theirs[0]
+            and torch.equal(ours[1], theirs[1])
+            and theirs[1].device.type == "cpu"
+        )
     assert repr(other) == repr(model)
     assert other.partial == model.partial
 
@@ -91,18 +113,27 @@ def test_urls(model: xmrcae.MrCAE, field: xr.DataArray, name: str) -> None:
         {"center": "month"},
         {"center": False, "scale": "minmax"},
         {"fill": "harmonic", "weights": "area"},
-        {"tolerance": None, "widening": "parallel", "restriction": "injection", "channels": [[2], [1, 2]]},
+        {
+            "tolerance": None,
+            "widening": "parallel",
+            "restriction": "injection",
+            "channels": [[2], [1, 2]],
+        },
         {"split": (slice(0, 12), slice(12, 16), []), "activation": None},
         {"sample": ["time"], "horizontal": ("lat", "lon"), "periodic": False},
     ],
     ids=lambda options: next(iter(options)),
 )
 def test_options(field: xr.DataArray, tmp_path: Path, options: dict) -> None:
-    assert_reads_back(field.mrcae.fit(levels=2, **options, **QUICK), field, str(tmp_path / "model.nc"))
+    assert_reads_back(
+        field.mrcae.fit(levels=2, **options, **QUICK), field, str(tmp_path / "model.nc")
+    )
 
 
 def test_options_come_back(field: xr.DataArray, tmp_path: Path) -> None:
-    model = field.mrcae.fit(levels=2, horizontal=("lat", "lon"), tolerance=[0.5, 0.25], device="cpu", **QUICK)
+    model = field.mrcae.fit(
+        levels=2, horizontal=("lat", "lon"), tolerance=[0.5, 0.25], device="cpu", **QUICK
+    )
     assert read_back(model, tmp_path / "model.nc").options == model.options
 
 
@@ -114,11 +145,15 @@ def test_options_that_are_arrays(field: xr.DataArray, tmp_path: Path) -> None:
 
 def test_two_variables(tmp_path: Path) -> None:
     ds = make_two_variables()
-    assert_reads_back(ds.mrcae.fit(["sst", "ssh"], levels=2, **QUICK), ds, str(tmp_path / "model.nc"))
+    assert_reads_back(
+        ds.mrcae.fit(["sst", "ssh"], levels=2, **QUICK), ds, str(tmp_path / "model.nc")
+    )
 
 
 def test_double_precision_and_attributes(tmp_path: Path) -> None:
-    field = make_field(dtype=np.float64).assign_attrs(valid_range=np.array([-2.0, 40.0], "float32"), flag=np.int16(3))
+    field = make_field(dtype=np.float64).assign_attrs(
+        valid_range=np.array([-2.0, 40.0], "float32"), flag=np.int16(3)
+    )
     model = field.mrcae.fit(levels=2, **QUICK)
     assert_reads_back(model, field, str(tmp_path / "model.nc"))
     attrs = xmrcae.open_model(tmp_path / "model.nc").reconstruct(field).attrs
@@ -142,18 +177,29 @@ def test_samples_in_a_multiindex(field: xr.DataArray, tmp_path: Path) -> None:
 N = 20
 DATES = xr.date_range("2001-01-15", periods=N, freq="17h", use_cftime=False).values
 COORDINATES: dict[str, Any] = {
-    "nanoseconds": {"time": DATES.astype("datetime64[ns]") + np.arange(N).astype("timedelta64[ns]") * 7},
+    "nanoseconds": {
+        "time": DATES.astype("datetime64[ns]") + np.arange(N).astype("timedelta64[ns]") * 7
+    },
     "seconds": {"time": DATES.astype("datetime64[s]")},
     "not a time": {"published": ("time", np.where(np.arange(N) % 2, DATES, np.datetime64("NaT")))},
     "lead time": {"time": np.arange(N).astype("timedelta64[h]").astype("timedelta64[ns]")},
-    "360 days": {"time": xr.date_range("2001-01-01", periods=N, freq="17h", calendar="360_day", use_cftime=True)},
+    "360 days": {
+        "time": xr.date_range(
+            "2001-01-01", periods=N, freq="17h", calendar="360_day", use_cftime=True
+        )
+    },
     "microseconds": {
         "time": [
-            cftime.DatetimeNoLeap(2001, 1, 1, 3, 4, 5, 123457) + timedelta(30, microseconds=i * i) for i in range(N)
+            cftime.DatetimeNoLeap(2001, 1, 1, 3, 4, 5, 123457) + timedelta(30, microseconds=i * i)
+            for i in range(N)
         ]
     },
-    "standard calendar": {"time": xr.date_range("2001-01-01", periods=N, freq="5h", use_cftime=True)},
-    "undecoded": {"time": ("time", np.arange(N, dtype="int32"), {"units": "days since 1900-01-01"})},
+    "standard calendar": {
+        "time": xr.date_range("2001-01-01", periods=N, freq="5h", use_cftime=True)
+    },
+    "undecoded": {
+        "time": ("time", np.arange(N, dtype="int32"), {"units": "days since 1900-01-01"})
+    },
     "text": {"time": np.array([f"run {i}" for i in range(N)])},
     "text of any length": {"time": np.array([f"é{'x' * i}" for i in range(N)], dtype=object)},
     "bytes": {"written": ("time", np.array([b"01/02/03"] * N))},
@@ -162,22 +208,35 @@ COORDINATES: dict[str, Any] = {
         "gap": ("time", np.where(np.arange(N) % 2, np.nan, 1).astype("float32")),
         "half": ("time", np.arange(N).astype("float16")),
     },
-    "scalars": {"depth": np.float32(0.5), "ok": True, "run": "hist", "day": cftime.Datetime360Day(2001, 2, 30)},
+    "scalars": {
+        "depth": np.float32(0.5),
+        "ok": True,
+        "run": "hist",
+        "day": cftime.Datetime360Day(2001, 2, 30),
+    },
     "names": {"a/b": ("time", np.arange(N)), "é ü": 1.5, "split.part": 2, "part": 3},
     "attributes": {
-        "z": ("time", np.arange(N), {"_FillValue": 3, "flag": True, "none": None, "map": {"a": 1}, "coordinates": "x"})
+        "z": (
+            "time",
+            np.arange(N),
+            {"_FillValue": 3, "flag": True, "none": None, "map": {"a": 1}, "coordinates": "x"},
+        )
     },
 }
 
 
 @pytest.mark.parametrize("name", ["model.nc", "model.zarr"])
 @pytest.mark.parametrize("coords", COORDINATES.values(), ids=COORDINATES.keys())
-def test_coordinates_of_the_split(model: xmrcae.MrCAE, tmp_path: Path, coords: dict, name: str) -> None:
+def test_coordinates_of_the_split(
+    model: xmrcae.MrCAE, tmp_path: Path, coords: dict, name: str
+) -> None:
     labelled = with_split(model, **coords)
     assert_same_labels(read_back(labelled, tmp_path / name), labelled)
 
 
-def test_a_coordinate_that_no_file_holds_costs_a_warning_not_the_model(model: xmrcae.MrCAE, tmp_path: Path) -> None:
+def test_a_coordinate_that_no_file_holds_costs_a_warning_not_the_model(
+    model: xmrcae.MrCAE, tmp_path: Path
+) -> None:
     labelled = with_split(model, odd=("time", np.array([{}] * N)))
     with pytest.warns(UserWarning, match="'odd'"):
         labelled.save(tmp_path / "model.nc")
@@ -244,7 +303,9 @@ def test_an_interrupted_model(
     assert_reads_back(model, field, str(tmp_path / "model.nc"))
 
 
-def test_a_model_that_was_read_is_written_again(model: xmrcae.MrCAE, field: xr.DataArray, tmp_path: Path) -> None:
+def test_a_model_that_was_read_is_written_again(
+    model: xmrcae.MrCAE, field: xr.DataArray, tmp_path: Path
+) -> None:
     first = read_back(model, tmp_path / "first.nc")
     second = read_back(first, tmp_path / "second.zarr")
     assert_reads_back(second, field, str(tmp_path / "third.nc"))
@@ -262,9 +323,13 @@ def test_real_files(real_file: Callable[[str], Path], tmp_path: Path, name: str)
         data = ds[["u", "v"]].isel(time=slice(30, 60))
     else:
         rng = np.random.default_rng(0)
-        data = xr.concat([ds.tos.isel(time_counter=0) + rng.normal() for _ in range(10)], "time_counter")
+        data = xr.concat(
+            [ds.tos.isel(time_counter=0) + rng.normal() for _ in range(10)], "time_counter"
+        )
     options = {"sample": "time_counter"} if name == NEMO else {}
-    assert_reads_back(xmrcae.MrCAE(levels=2, **options, **QUICK).fit(data), data, str(tmp_path / "model.nc"))
+    assert_reads_back(
+        xmrcae.MrCAE(levels=2, **options, **QUICK).fit(data), data, str(tmp_path / "model.nc")
+    )
 
 
 @pytest.mark.parametrize("encoder", ["filters", "projection"])

@@ -82,14 +82,18 @@ def test_a_failed_replacement_puts_the_old_file_back(
         patch.setattr(owner, name, fail)
         with pytest.raises(OSError, match="connection lost"):
             with_split(model, run="new").save(f"{folder}/model.zarr", overwrite=True)
-    assert [os.path.basename(found) for found in filesystem.ls(root, detail=False)] == ["model.zarr"]
+    assert [os.path.basename(found) for found in filesystem.ls(root, detail=False)] == [
+        "model.zarr"
+    ]
     xr.testing.assert_identical(xmrcae.open_model(f"{folder}/model.zarr").split, model.split)
     with_split(model, run="new").save(f"{folder}/model.zarr", overwrite=True)
     assert xmrcae.open_model(f"{folder}/model.zarr").split.run == "new"
 
 
 @pytest.mark.parametrize("name", ["results", "results.zarr"])
-def test_overwriting_never_deletes_a_folder_of_other_files(model: xmrcae.MrCAE, tmp_path: Path, name: str) -> None:
+def test_overwriting_never_deletes_a_folder_of_other_files(
+    model: xmrcae.MrCAE, tmp_path: Path, name: str
+) -> None:
     (tmp_path / name).mkdir()
     (tmp_path / name / "thesis.tex").write_text("mine")
     with pytest.raises(ValueError, match="no Zarr store"):
@@ -117,7 +121,9 @@ def test_a_link_stays_a_link(model: xmrcae.MrCAE, tmp_path: Path, name: str) -> 
 
 
 @pytest.mark.parametrize("name", ["model.nc", "model.zarr"])
-def test_a_missing_folder_is_named_and_not_made(model: xmrcae.MrCAE, tmp_path: Path, name: str) -> None:
+def test_a_missing_folder_is_named_and_not_made(
+    model: xmrcae.MrCAE, tmp_path: Path, name: str
+) -> None:
     with pytest.raises(ValueError, match=r"no folder .*nowhere"):
         model.save(tmp_path / "nowhere" / name)
     assert not os.listdir(tmp_path)
@@ -170,7 +176,9 @@ class Code:
 
 def test_no_code_in_a_file_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pickles = pytest.importorskip("numcodecs.pickles")
-    monkeypatch.setattr(pickles, "ALLOW_UNSAFE_PICKLE_DECODE", True, raising=False)  # as numcodecs long did
+    monkeypatch.setattr(
+        pickles, "ALLOW_UNSAFE_PICKLE_DECODE", True, raising=False
+    )  # as numcodecs long did
     store = tmp_path / "model.zarr"
     (store / "x").mkdir(parents=True)
     (store / ".zgroup").write_text('{"zarr_format": 2}')
@@ -184,7 +192,9 @@ def test_no_code_in_a_file_is_executed(tmp_path: Path, monkeypatch: pytest.Monke
     assert not Code.ran
 
 
-def test_a_newer_format_is_refused(model: xmrcae.MrCAE, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_newer_format_is_refused(
+    model: xmrcae.MrCAE, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(model_file, "FORMAT_VERSION", 99)
         model.save(tmp_path / "model.nc")

@@ -23,7 +23,9 @@ def model(field):
 
 
 @pytest.mark.parametrize("name", CODES_OWN)
-@pytest.mark.parametrize("dims", [(), ("time",), ("lat", "lon")], ids=["scalar", "of snapshots", "of pixels"])
+@pytest.mark.parametrize(
+    "dims", [(), ("time",), ("lat", "lon")], ids=["scalar", "of snapshots", "of pixels"]
+)
 def test_names_that_codes_use_are_refused_before_training(field, name, dims):
     given = field.assign_coords({name: (dims, np.ones([field.sizes[dim] for dim in dims]))})
     with pytest.raises(ValueError, match=rf"{name!r}, which codes use.*rename.*'{name}_of_data'"):
@@ -59,7 +61,10 @@ def test_a_variable_with_a_slash_is_fitted_and_its_pyramid_refused(field):
     model = given.mrcae.fit(**OPTIONS)
     assert model.decode(model.encode(given)).name == "Grid/sst"
     several = make_two_variables(shape=(15, 20)).rename(sst="Grid/sst")
-    for pyramid in (given.mrcae.pyramid, lambda **options: several.mrcae.pyramid(["Grid/sst", "ssh"], **options)):
+    for pyramid in (
+        given.mrcae.pyramid,
+        lambda **options: several.mrcae.pyramid(["Grid/sst", "ssh"], **options),
+    ):
         with pytest.raises(ValueError, match=r"'Grid/sst', with \"/\".*'Grid_sst'"):
             pyramid(levels=2)
 
@@ -68,7 +73,9 @@ def test_a_variable_with_a_slash_is_fitted_and_its_pyramid_refused(field):
     "values",
     [
         np.array([["north", "a"], ["b", "south"]]),
-        np.array([["2001-01-01", "2002-02-02"], ["2003-03-03", "2004-04-04"]], dtype="datetime64[ns]"),
+        np.array(
+            [["2001-01-01", "2002-02-02"], ["2003-03-03", "2004-04-04"]], dtype="datetime64[ns]"
+        ),
         np.array([[1, 2], [3, 4]], dtype="timedelta64[ns]"),
         np.array([[True, False], [False, True]]),
         np.array([[b"x", b"yz"], [b"", b"w"]]),

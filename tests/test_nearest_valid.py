@@ -17,7 +17,9 @@ def grid(lat, lon, *, names=("lat", "lon"), values=None, **attrs):
         names[0]: (names[0], lat, {"standard_name": "latitude", "units": "degrees_north"}),
         names[1]: (names[1], lon, {"standard_name": "longitude", "units": "degrees_east"}),
     }
-    values = np.arange(lat.size * lon.size).reshape(lat.size, lon.size) if values is None else values
+    values = (
+        np.arange(lat.size * lon.size).reshape(lat.size, lon.size) if values is None else values
+    )
     return xr.DataArray(values, coords, names, "mask", attrs)
 
 
@@ -39,12 +41,16 @@ def test_the_real_mask_half_a_cell_off(real_file):
     with pytest.raises(ValueError, match="valid is True at 190 pixels where the data are missing"):
         ds.sst.mrcae.fit(valid=valid)
     tree = ds.sst.mrcae.pyramid(levels=2, valid=valid)
-    np.testing.assert_array_equal(tree["level_1"]["sst"].notnull().all("time"), (valid == 1) & holds_data)
+    np.testing.assert_array_equal(
+        tree["level_1"]["sst"].notnull().all("time"), (valid == 1) & holds_data
+    )
 
 
 def test_a_dataset_with_bounds_has_one_grid(real_file):
     mask, ds = open_real(real_file, LAND_SEA_MASK)["mask"], open_real(real_file, CLIMATOLOGY)
-    xr.testing.assert_identical(xmrcae.nearest_valid(mask, ds), xmrcae.nearest_valid(mask, ds["sst"]))
+    xr.testing.assert_identical(
+        xmrcae.nearest_valid(mask, ds), xmrcae.nearest_valid(mask, ds["sst"])
+    )
 
 
 def test_the_fields_own_grid_changes_nothing(real_file):
@@ -84,7 +90,10 @@ def test_of_two_equally_near_the_southern_and_the_western(dtype, turned):
     step = 360 / n
     lon = (step * (np.arange(n) + 0.5)).astype(dtype)[flip]
     lat = (step * (np.arange(13) - 6)).astype(dtype)[flip]
-    field = grid((lat[:-1].astype(float) + step / 2 * (-1 if turned else 1)).astype(dtype), step * np.arange(n))
+    field = grid(
+        (lat[:-1].astype(float) + step / 2 * (-1 if turned else 1)).astype(dtype),
+        step * np.arange(n),
+    )
     valid = xmrcae.nearest_valid(grid(lat, lon), field)
     rows, columns = np.divmod(valid.values, n)
     np.testing.assert_allclose(lat[rows[:, 0]], field.lat - step / 2, atol=1e-4)
@@ -109,7 +118,11 @@ def test_it_is_lazy_and_keeps_name_type_and_attributes(no_compute):
     mask = field[0].notnull().assign_attrs(long_name="wet").rename("wet").chunk()
     with no_compute():
         valid = xmrcae.nearest_valid(mask, field.to_dataset())
-    assert valid.chunks and (valid.name, valid.dtype, valid.attrs["long_name"]) == ("wet", bool, "wet")
+    assert valid.chunks and (valid.name, valid.dtype, valid.attrs["long_name"]) == (
+        "wet",
+        bool,
+        "wet",
+    )
     assert valid.attrs["interpolation"] == "nearest neighbour" and "interpolation" not in mask.attrs
     assert set(valid.coords) == {"lat", "lon"}
     xr.testing.assert_equal(valid, mask.drop_vars("time"))
@@ -118,9 +131,17 @@ def test_it_is_lazy_and_keeps_name_type_and_attributes(no_compute):
 @pytest.mark.parametrize(
     ("lat", "lon", "message"),
     [
-        ([0, 1], [9, 10, 11, 12], r"along 'lon', 1 of its 4 pixels, the first at 12, lie farther than one cell \(1\)"),
+        (
+            [0, 1],
+            [9, 10, 11, 12],
+            r"along 'lon', 1 of its 4 pixels, the first at 12, lie farther than one cell \(1\)",
+        ),
         ([0, 1], [358, 359, 0, 1], r"along 'lon', 1 of its 4 pixels, the first at 358,"),
-        ([-3, -1, 0], [0, 1], r"along 'lat', 1 of its 3 pixels, the first at -3, lie farther than one cell \(2\)"),
+        (
+            [-3, -1, 0],
+            [0, 1],
+            r"along 'lat', 1 of its 3 pixels, the first at -3, lie farther than one cell \(2\)",
+        ),
         ([0, 1], [180, 181], r"along 'lon', 2 of its 2 pixels"),
     ],
 )
@@ -134,11 +155,15 @@ def test_what_is_no_mask_on_a_grid_is_refused(real_file):
     field = make_field(n_times=3)
     with pytest.raises(TypeError, match="valid is a str: give a DataArray"):
         xmrcae.nearest_valid("maskC", field)
-    with pytest.raises(ValueError, match=r"valid has dimensions \('time', 'lat', 'lon'\): select one"):
+    with pytest.raises(
+        ValueError, match=r"valid has dimensions \('time', 'lat', 'lon'\): select one"
+    ):
         xmrcae.nearest_valid(field.notnull(), field)
     with pytest.raises(ValueError, match="valid has one value along 'lon'"):
         xmrcae.nearest_valid(grid([0, 60, -60], [3, 3]), field)
-    message = r"no finite 1-D coordinates of one kind and unit \(valid: lat; field: none\).*curvilinear"
+    message = (
+        r"no finite 1-D coordinates of one kind and unit \(valid: lat; field: none\).*curvilinear"
+    )
     with pytest.raises(ValueError, match=message):
         xmrcae.nearest_valid(grid([0, 1], [0, 1]), open_real(real_file, NEMO).tos)
     with pytest.raises(ValueError, match=r"one kind and unit \(valid: none; field: lat\)"):

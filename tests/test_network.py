@@ -42,7 +42,10 @@ def images(field, shape):
 
 def bare_network(shapes, *, restriction="injection"):
     """A network of deepenings without noise."""
-    has_data, kwargs = [everywhere(s) for s in shapes], {"restriction": restriction, "dtype": torch.float64}
+    has_data, kwargs = (
+        [everywhere(s) for s in shapes],
+        {"restriction": restriction, "dtype": torch.float64},
+    )
     network = Network(has_data, everywhere(shapes[-1]), widening="residual", **kwargs)
     for _ in shapes:
         network.deepen(noise=0.0, generator=torch.Generator())
@@ -51,13 +54,20 @@ def bare_network(shapes, *, restriction="injection"):
 
 def prolongations(shapes):
     """Bilinear prolongation between all of these sizes, with data everywhere."""
-    return [Prolongation(everywhere(a), everywhere(b), torch.float64) for a, b in itertools.pairwise(shapes)]
+    return [
+        Prolongation(everywhere(a), everywhere(b), torch.float64)
+        for a, b in itertools.pairwise(shapes)
+    ]
 
 
 def group_network(shape, mask, *, channels=1, noise=0.3):
     """A network of one level with one group."""
     network = Network(
-        [everywhere(shape)], everywhere(shape), widening="residual", restriction="injection", dtype=torch.float64
+        [everywhere(shape)],
+        everywhere(shape),
+        widening="residual",
+        restriction="injection",
+        dtype=torch.float64,
     )
     generator = torch.Generator().manual_seed(0)
     network.deepen(noise=0.1, generator=generator)
@@ -92,22 +102,36 @@ def stored_numbers(matrix):
 )
 @pytest.mark.parametrize("land", [False, True])
 def test_gradients_are_those_of_finite_differences(kwargs, land):
-    network = random_network(*with_land(levels=2), **kwargs) if land else full_network((7, 11), levels=2, **kwargs)
+    network = (
+        random_network(*with_land(levels=2), **kwargs)
+        if land
+        else full_network((7, 11), levels=2, **kwargs)
+    )
     pixels, one = random_samples(network)
     parameters = list(network.parameters())
     generator = torch.Generator().manual_seed(5)
-    targets = [torch.randn(has.numel(), 3, generator=generator, dtype=torch.float64) for has in network.has_data]
+    targets = [
+        torch.randn(has.numel(), 3, generator=generator, dtype=torch.float64)
+        for has in network.has_data
+    ]
 
     def value():
         outputs = network(pixels, one).outputs
         return sum(
-            float((0.5 * field**2 + target * field).sum()) for field, target in zip(outputs, targets, strict=True)
+            float((0.5 * field**2 + target * field).sum())
+            for field, target in zip(outputs, targets, strict=True)
         )
 
     result = network(pixels, one)
-    gradients = {k: field + target for k, (field, target) in enumerate(zip(result.outputs, targets, strict=True))}
+    gradients = {
+        k: field + target
+        for k, (field, target) in enumerate(zip(result.outputs, targets, strict=True))
+    }
     network.backward(result, one, gradients)
-    point, gradient = parameters_to_vector(parameters).detach(), parameters_to_vector([p.grad for p in parameters])
+    point, gradient = (
+        parameters_to_vector(parameters).detach(),
+        parameters_to_vector([p.grad for p in parameters]),
+    )
     for _ in range(5):
         direction = torch.randn(point.shape, generator=generator, dtype=torch.float64)
         values = []
@@ -122,7 +146,9 @@ def test_gradients_of_a_coarser_level_leave_the_finer_ones_alone():
     network = full_network((7, 11), levels=2)
     pixels, one = random_samples(network)
     result = network(pixels, one)
-    network.backward(result, one, {0: torch.ones_like(result.outputs[0]), 1: torch.zeros_like(result.outputs[1])})
+    network.backward(
+        result, one, {0: torch.ones_like(result.outputs[0]), 1: torch.zeros_like(result.outputs[1])}
+    )
     for name, parameter in network.levels[1].named_parameters():
         reached = name.startswith("deepening.encoder")  # what the coarser level reads
         assert bool(parameter.grad.any()) is reached, name
@@ -145,7 +171,9 @@ def test_gradients_accumulate():
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
 def test_prolonged_bilinear_field_is_exact_away_from_the_border(steps):
-    shapes = [((n + 1) * 2**s - 1, (m + 1) * 2**s - 1) for s in range(steps + 1) for n, m in [(5, 7)]]
+    shapes = [
+        ((n + 1) * 2**s - 1, (m + 1) * 2**s - 1) for s in range(steps + 1) for n, m in [(5, 7)]
+    ]
     y, x = (torch.arange(n, dtype=torch.float64) + 1 for n in shapes[-1])
     fine = 2 + 3 * y[:, None] - x + 0.5 * y[:, None] * x
     coarse = fine[2**steps - 1 :: 2**steps, 2**steps - 1 :: 2**steps]
@@ -221,7 +249,11 @@ def test_untrained_encoder_hands_down_the_coarser_levels_data(restriction, globe
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_decoded_codes_are_the_outputs_to_the_bit(land, widening, dtype):
     kwargs = {"widening": widening, "dtype": dtype}
-    network = random_network(*with_land(), **kwargs) if land else full_network((7, 11), levels=3, **kwargs)
+    network = (
+        random_network(*with_land(), **kwargs)
+        if land
+        else full_network((7, 11), levels=3, **kwargs)
+    )
     pixels, one = random_samples(network)
     result = network(pixels, one)
     for level in range(3):
@@ -244,7 +276,9 @@ def test_codes_are_counted_by_active_cells():
     result = network(pixels, one)
     for k, level in enumerate(network.levels):
         bottleneck = int(network.storable[0].sum()) if k == 0 else 0
-        expected = bottleneck + sum(group.channels * int(group.mask.sum()) for group in level.groups)
+        expected = bottleneck + sum(
+            group.channels * int(group.mask.sum()) for group in level.groups
+        )
         assert result.flat_codes(k).shape == (expected, 3)
 
 
@@ -264,11 +298,16 @@ def test_coarser_samples_give_the_coarser_levels():
 @pytest.mark.parametrize("channels", [1, 2, 5])
 def test_a_group_has_19_parameters_a_filter_and_one(channels):
     before = full_network((7, 11), levels=1, channels=()).n_parameters
-    assert full_network((7, 11), levels=1, channels=(channels,)).n_parameters - before == 19 * channels + 1
+    assert (
+        full_network((7, 11), levels=1, channels=(channels,)).n_parameters - before
+        == 19 * channels + 1
+    )
 
 
 def test_a_deepening_has_20_parameters():
-    assert [full_network((7, 11), levels=levels, channels=()).n_parameters for levels in (1, 2, 3)] == [20, 40, 60]
+    assert [
+        full_network((7, 11), levels=levels, channels=()).n_parameters for levels in (1, 2, 3)
+    ] == [20, 40, 60]
 
 
 def test_the_papers_table_of_parameters():
@@ -285,7 +324,9 @@ def test_stored_cells_are_those_whose_footprint_holds_a_valid_pixel():
     shapes = [(3, 5), *SHAPES]
     counts = torch.zeros(1, *SHAPES[-1], dtype=torch.bool)
     counts[0, 3, 5] = counts[0, 20:23, 30:32] = counts[0, -1, -1] = True
-    network = Network([everywhere(s) for s in SHAPES], counts, widening="residual", restriction="injection")
+    network = Network(
+        [everywhere(s) for s in SHAPES], counts, widening="residual", restriction="injection"
+    )
     for level in range(3):
         cells = torch.eye(shapes[level][0] * shapes[level][1], dtype=torch.float64)
         for prolong in prolongations(shapes[level:]):
@@ -372,7 +413,11 @@ def test_start_values_depend_on_the_generator_alone():
 def test_noise_is_uniform_within_its_bounds():
     network = bare_network([(7, 11)])
     group = network.widen(
-        0, torch.ones(3, 5, dtype=torch.bool), 200, noise=0.01, generator=torch.Generator().manual_seed(0)
+        0,
+        torch.ones(3, 5, dtype=torch.bool),
+        200,
+        noise=0.01,
+        generator=torch.Generator().manual_seed(0),
     )
     noise = group.encoder_weight.detach()
     assert 0.0098 < float(noise.abs().max()) <= 0.01

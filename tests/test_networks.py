@@ -32,7 +32,8 @@ def model(field: xr.DataArray) -> xmrcae.MrCAE:
 
 @pytest.fixture(scope="module")
 def compared(field: xr.DataArray, model: xmrcae.MrCAE) -> xr.Dataset:
-    # `model` comes first: a process's first fit imports parts of torch, and RED-Net gets no less time than MrCAE.
+    # `model` comes first: a process's first fit imports parts of torch, and RED-Net gets no less
+    # time than MrCAE.
     return networks.compare(field, RECIPE, (3, 2, 1), seconds=0.1, relu_epochs=2)
 
 
@@ -50,14 +51,22 @@ def test_every_network_has_finite_points_at_every_level(compared: xr.Dataset) ->
     assert np.allclose(half, compared["validation_loss"], rtol=1e-5)
 
 
-def test_mrcaes_sizes_are_those_of_the_model(field: xr.DataArray, model: xmrcae.MrCAE, compared: xr.Dataset) -> None:
+def test_mrcaes_sizes_are_those_of_the_model(
+    field: xr.DataArray, model: xmrcae.MrCAE, compared: xr.Dataset
+) -> None:
     points = points_of(compared, "MrCAE")
     assert points["n_parameters"][-1] == model.n_parameters
-    finite = [int(np.isfinite(node["encoding"][0]).sum()) for node in model.encode(field).children.values()]
+    finite = [
+        int(np.isfinite(node["encoding"][0]).sum())
+        for node in model.encode(field).children.values()
+    ]
     last_of_level = points.groupby("level").last()["encoding_size"]
     assert list(last_of_level) == list(np.cumsum(finite)) == list(model.encoding_sizes)
     for row in networks.stages(model, "MrCAE"):
-        assert row["n_parameters"] == points["n_parameters"].values[row["epochs"] == points["epochs"].values].item()
+        assert (
+            row["n_parameters"]
+            == points["n_parameters"].values[row["epochs"] == points["epochs"].values].item()
+        )
 
 
 def test_without_masks_every_cell_is_coded(compared: xr.Dataset) -> None:
@@ -109,7 +118,15 @@ def test_the_command_writes_its_file_once(tmp_path: Path, monkeypatch: Any, caps
     recipe = RECIPE | {"channels": [[1]], "levels": 4, "tolerance": 0.05, "max_epochs": 2}
     monkeypatch.setattr(xmrcae, "recipes", {"sst": recipe})
     output = tmp_path / "out.nc"
-    call = ["ersst", "--data", str(tmp_path / "data.nc"), "--output", str(output), "--seconds", "0.1"]
+    call = [
+        "ersst",
+        "--data",
+        str(tmp_path / "data.nc"),
+        "--output",
+        str(output),
+        "--seconds",
+        "0.1",
+    ]
     networks.main([*call, "--relu-epochs", "2"])
     with xr.open_dataset(output) as ds:
         assert ds.attrs["values_per_snapshot"] == int(small["sst"][0].notnull().sum())
@@ -152,14 +169,18 @@ def test_fields_of_files_are_scaled_as_a_whole(tmp_path: Path) -> None:
 
 def test_the_docs_have_the_table_of_the_saved_figures() -> None:
     page = (SCRIPT.parents[1] / "docs" / "should-i-use-this.md").read_text()
-    saved = {case: xr.load_dataset(SCRIPT.with_name(f"networks_{case}.nc")) for case in networks.CASES}
+    saved = {
+        case: xr.load_dataset(SCRIPT.with_name(f"networks_{case}.nc")) for case in networks.CASES
+    }
     assert networks.markdown(saved) in page
 
 
 @pytest.mark.parametrize("case", ["two_modes", "drifting_mode"])
 def test_on_the_examples_the_saved_mrcae_is_under_the_papers_rednets(case: str) -> None:
     ds = xr.load_dataset(SCRIPT.with_name(f"networks_{case}.nc"))
-    last = {name: ds.isel(point=np.flatnonzero(ds["network"] == name)[-1]) for name in networks.STYLES}
+    last = {
+        name: ds.isel(point=np.flatnonzero(ds["network"] == name)[-1]) for name in networks.STYLES
+    }
     for rednet in ("RED-Net, ReLU", "RED-Net, linear"):
         for size in ("validation_loss", "n_parameters", "encoding_size"):
             assert float(last["MrCAE"][size]) <= float(last[rednet][size])

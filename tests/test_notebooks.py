@@ -31,7 +31,9 @@ def texts(path: Path) -> Iterator[str]:
     yield from (cell.source for cell in nbformat.read(path, 4).cells)
     for output in outputs(path):
         yield output.get("text", "")
-        yield from (str(data) for kind, data in output.get("data", {}).items() if kind != "image/png")
+        yield from (
+            str(data) for kind, data in output.get("data", {}).items() if kind != "image/png"
+        )
 
 
 def test_every_experiment_of_the_paper_and_every_task_has_one() -> None:
@@ -39,7 +41,9 @@ def test_every_experiment_of_the_paper_and_every_task_has_one() -> None:
 
 
 def test_the_readme_names_each() -> None:
-    named = re.findall(r"^(?:\| )?`(\w+)\.ipynb`", (FOLDER / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    named = re.findall(
+        r"^(?:\| )?`(\w+)\.ipynb`", (FOLDER / "README.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
     assert sorted(named) == [path.stem for path in NOTEBOOKS]
 
 
@@ -56,7 +60,11 @@ def test_was_run_from_top_to_bottom(path: Path) -> None:
     cells = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     assert any("image/png" in output.get("data", {}) for output in outputs(path))
-    assert not [output for output in outputs(path) if output.output_type == "error" or output.get("name") == "stderr"]
+    assert not [
+        output
+        for output in outputs(path)
+        if output.output_type == "error" or output.get("name") == "stderr"
+    ]
 
 
 @each_notebook
@@ -67,7 +75,9 @@ def test_tells_nothing_of_the_machine(path: Path) -> None:
 
 
 def write(path: Path, source: str) -> Path:
-    cell = nbformat.v4.new_code_cell(source, metadata={"execution": {"iopub.execute_input": "2020-01-01"}})
+    cell = nbformat.v4.new_code_cell(
+        source, metadata={"execution": {"iopub.execute_input": "2020-01-01"}}
+    )
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
     return path
 
@@ -106,14 +116,18 @@ def test_the_table_of_stages_ends_at_the_models_size(monkeypatch: pytest.MonkeyP
     import panels
 
     field = xmrcae.datasets.drifting_mode(n_times=20, size=31)
-    model = field.mrcae.fit(levels=2, channels=[[1, 1], [2, 2]], tolerance=[10, 1e-3], max_epochs=3, progress=False)
+    model = field.mrcae.fit(
+        levels=2, channels=[[1, 1], [2, 2]], tolerance=[10, 1e-3], max_epochs=3, progress=False
+    )
     table = panels.stages(model, {"loss": ".4 .3 | .2 .1"})
     assert list(table.index) == [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2)]
     assert list(table["authors' loss"]) == [".4", ".3", ".2", ".1", "–"]
     assert list(table["parameters"]) == [20, "–", 40, 79, 118]
     assert table["parameters"].iloc[-1] == model.n_parameters
     assert table["encoding size"].iloc[[0, -1]].tolist() == model.encoding_sizes.values.tolist()
-    assert table["global loss"].iloc[-1] == f"{float(model.history['validation_global_loss'][-1]):.5f}"
+    assert (
+        table["global loss"].iloc[-1] == f"{float(model.history['validation_global_loss'][-1]):.5f}"
+    )
     assert table["epochs"].replace("–", 0).sum() == model.history.sizes["epoch"]
 
 
@@ -135,7 +149,8 @@ def scores_of(step: np.ndarray, n_times: int) -> xr.DataArray:
     return xr.DataArray(np.array(state), coords, ("time", "mode"))
 
 
-#: A turn of 12 months that dies away in ten, and a decay, not symmetric: G and its transpose differ.
+#: A turn of 12 months that dies away in ten, and a decay, not symmetric: G and its transpose
+#: differ.
 STEP = np.array([[0.8, -0.5, 0.3], [0.5, 0.8, 0.0], [0.0, 0.0, 0.7]])
 
 
@@ -167,7 +182,9 @@ def test_forecasts_know_training_and_starting_months_only(forecast: Any) -> None
     xr.testing.assert_equal(forecast.foretold(unknown, train, target, lead=lead, modes=2), expected)
     known = scores.copy()
     known[37] += 1
-    assert not np.allclose(forecast.foretold(known, train, target, lead=lead, modes=2)[0], expected[0])
+    assert not np.allclose(
+        forecast.foretold(known, train, target, lead=lead, modes=2)[0], expected[0]
+    )
 
 
 def test_a_forecast_that_would_start_before_the_record_is_an_error(forecast: Any) -> None:
@@ -177,7 +194,9 @@ def test_a_forecast_that_would_start_before_the_record_is_an_error(forecast: Any
 
 def test_errors_weigh_pixels_by_area_and_leave_none_out(forecast: Any) -> None:
     truth = xr.DataArray(
-        np.zeros((3, 2, 2)), {"time": np.arange(3), "lat": [0.0, 60.0], "lon": [0.0, 1.0]}, ("time", "lat", "lon")
+        np.zeros((3, 2, 2)),
+        {"time": np.arange(3), "lat": [0.0, 60.0], "lon": [0.0, 1.0]},
+        ("time", "lat", "lon"),
     )
     truth[:, 0, 0] = np.nan
     error = truth + np.array([[3.0], [6.0]])
@@ -201,5 +220,9 @@ def test_the_notebook_reports_three_methods_at_three_leads() -> None:
         size = {number for name, _ in methods for number in re.findall(r"LIM on (\d+) EOFs", name)}
         assert len(size) == 1  # the same for both
         names = {re.sub(r"\d+ ", "", name): float(rmse) for name, rmse in methods}
-        assert set(names) == {"LIM on EOFs of the codes, decoded", "persistence", "LIM on EOFs of the field"}
+        assert set(names) == {
+            "LIM on EOFs of the codes, decoded",
+            "persistence",
+            "LIM on EOFs of the field",
+        }
         assert list(names.values()) == sorted(names.values()) and min(names.values()) > 0.05

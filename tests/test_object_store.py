@@ -57,7 +57,9 @@ def test_an_archive_on_the_store_is_fitted_and_encoded(
     store: dict[str, Any], no_compute: Callable[[], Any], field: xr.DataArray, model: xmrcae.MrCAE
 ) -> None:
     url = f"{BUCKET}/archive.zarr"
-    field.to_dataset(name="sst").chunk(time=12).to_zarr(url, storage_options=store, consolidated=False)
+    field.to_dataset(name="sst").chunk(time=12).to_zarr(
+        url, storage_options=store, consolidated=False
+    )
     archive = xr.open_zarr(url, storage_options=store, consolidated=False)["sst"]
     assert archive.chunks is not None
     assert_same_fit(model, archive.mrcae.fit(**OPTIONS))
@@ -66,14 +68,20 @@ def test_an_archive_on_the_store_is_fitted_and_encoded(
     assert codes["level_0"]["encoding"].chunks is not None
     expected = model.encode(field)
     for level in range(2):
-        xr.testing.assert_equal(codes[f"level_{level}"].to_dataset(), expected[f"level_{level}"].to_dataset())
+        xr.testing.assert_equal(
+            codes[f"level_{level}"].to_dataset(), expected[f"level_{level}"].to_dataset()
+        )
     xr.testing.assert_equal(again, model.reconstruct(field))
 
 
-def test_codes_on_the_store_come_back(store: dict[str, Any], field: xr.DataArray, model: xmrcae.MrCAE) -> None:
+def test_codes_on_the_store_come_back(
+    store: dict[str, Any], field: xr.DataArray, model: xmrcae.MrCAE
+) -> None:
     url, expected = f"{BUCKET}/codes.zarr", model.encode(field)
     model.encode(field.chunk(time=12)).to_zarr(url, storage_options=store, consolidated=False)
-    stored = xr.open_datatree(url, engine="zarr", storage_options=store, consolidated=False, chunks={})
+    stored = xr.open_datatree(
+        url, engine="zarr", storage_options=store, consolidated=False, chunks={}
+    )
     for level in range(2):
         found, other = (codes[f"level_{level}"]["encoding"] for codes in (stored, expected))
         assert found.chunks is not None
@@ -83,7 +91,9 @@ def test_codes_on_the_store_come_back(store: dict[str, Any], field: xr.DataArray
 
 @pytest.mark.usefixtures("store")
 @pytest.mark.parametrize("suffix", [".nc", ".zarr"])
-def test_models_on_the_store_come_back(field: xr.DataArray, model: xmrcae.MrCAE, suffix: str) -> None:
+def test_models_on_the_store_come_back(
+    field: xr.DataArray, model: xmrcae.MrCAE, suffix: str
+) -> None:
     url = f"{BUCKET}/models/model{suffix}"
     model.save(url)
     again = xmrcae.open_model(url)
@@ -100,7 +110,9 @@ def test_models_on_the_store_come_back(field: xr.DataArray, model: xmrcae.MrCAE,
 
 
 @pytest.mark.usefixtures("store")
-def test_a_checkpoint_on_the_store_is_gone_on_from(field: xr.DataArray, model: xmrcae.MrCAE) -> None:
+def test_a_checkpoint_on_the_store_is_gone_on_from(
+    field: xr.DataArray, model: xmrcae.MrCAE
+) -> None:
     folder = f"{BUCKET}/checkpoint"
     assert_same_fit(model, field.mrcae.fit(checkpoint=folder, **OPTIONS))
     assert s3fs.S3FileSystem().exists(f"{folder}/checkpoint.pt")

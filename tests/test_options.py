@@ -73,10 +73,13 @@ def test_unknown_option_lists_those_that_exist():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "right"), [("tolerence", "tolerance"), ("epochs", "max_epochs"), ("level", "levels"), ("gap", "gaps")]
+    ("wrong", "right"),
+    [("tolerence", "tolerance"), ("epochs", "max_epochs"), ("level", "levels"), ("gap", "gaps")],
 )
 def test_a_misspelt_option_names_the_nearest(wrong, right):
-    with pytest.raises(TypeError, match=rf"unknown option {wrong}; did you mean {right} for {wrong}\?"):
+    with pytest.raises(
+        TypeError, match=rf"unknown option {wrong}; did you mean {right} for {wrong}\?"
+    ):
         make_field().mrcae.fit(**{wrong: 1})
 
 
@@ -148,13 +151,23 @@ def test_defaults_are_those_of_the_table():
         1,
         0.5,
     )
-    assert (options.center, options.scale, options.fill, options.split) == (True, "std", 0, (0.7, 0.2, 0.1))
+    assert (options.center, options.scale, options.fill, options.split) == (
+        True,
+        "std",
+        0,
+        (0.7, 0.2, 0.1),
+    )
     assert options.channels_of(3) == [[1, 1, 1, 1]] * 3
 
 
 @pytest.mark.parametrize(
     ("channels", "expected"),
-    [([1, 2], [[1, 2], [1, 2]]), ([[3]], [[3], [3]]), ([[1], []], [[1], []]), (((1,), (2, 2)), [[1], [2, 2]])],
+    [
+        ([1, 2], [[1, 2], [1, 2]]),
+        ([[3]], [[3], [3]]),
+        ([[1], []], [[1], []]),
+        (((1,), (2, 2)), [[1], [2, 2]]),
+    ],
 )
 def test_one_list_of_channels_serves_all_levels(channels, expected):
     assert make_options({"channels": channels}).channels_of(2) == expected
@@ -228,7 +241,9 @@ SPLITS = {
 
 
 def values_of(split):
-    return [part if isinstance(part, slice | float) else np.asarray(part).tolist() for part in split]
+    return [
+        part if isinstance(part, slice | float) else np.asarray(part).tolist() for part in split
+    ]
 
 
 @pytest.mark.parametrize("split", SPLITS.values(), ids=SPLITS)
@@ -249,7 +264,10 @@ def test_dates_of_a_split_are_text_in_json():
 def test_long_indexers_are_told_apart_in_json():
     first, other = np.arange(700), np.r_[np.arange(699), 800]
     texts = [make_options({"split": (each, [900], [])}).to_json() for each in (first, other)]
-    assert texts[0] != texts[1] and texts[0] == make_options({"split": ([*range(700)], [900], [])}).to_json()
+    assert (
+        texts[0] != texts[1]
+        and texts[0] == make_options({"split": ([*range(700)], [900], [])}).to_json()
+    )
     assert len(texts[0]) < 1200
     assert "split" not in options_of_json(json.loads(texts[0]))
 
@@ -263,7 +281,9 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
-@pytest.mark.parametrize("name", ["tolerance", "omega", "anchor", "energy", "memory", "land_value", "learning_rate"])
+@pytest.mark.parametrize(
+    "name", ["tolerance", "omega", "anchor", "energy", "memory", "land_value", "learning_rate"]
+)
 def test_a_number_is_taken_by_value(kind, name):
     found = make_options({name: kind(0.5 if name != "memory" else 2.0**30)})
     expected = make_options({name: 0.5 if name != "memory" else 2.0**30})
@@ -271,8 +291,12 @@ def test_a_number_is_taken_by_value(kind, name):
     assert type(getattr(found, name)) is float
 
 
-@pytest.mark.parametrize("kind", [np.int16, np.array, xr.DataArray, lambda value: xr.DataArray(value).chunk()])
-@pytest.mark.parametrize("name", ["levels", "encoding_size", "dilation", "seed", "sketch", "max_epochs"])
+@pytest.mark.parametrize(
+    "kind", [np.int16, np.array, xr.DataArray, lambda value: xr.DataArray(value).chunk()]
+)
+@pytest.mark.parametrize(
+    "name", ["levels", "encoding_size", "dilation", "seed", "sketch", "max_epochs"]
+)
 def test_a_whole_number_is_taken_by_value(kind, name):
     found = make_options({name: kind(3)})
     assert found == make_options({name: 3}) and type(getattr(found, name)) is int
@@ -288,7 +312,10 @@ def test_choices_are_taken_by_value(kind, name, value):
     if name == "weights":  # arrays are weights
         kind = np.str_
     found = make_options({name: kind(value)})
-    assert found == make_options({name: value}) and found.to_json() == make_options({name: value}).to_json()
+    assert (
+        found == make_options({name: value})
+        and found.to_json() == make_options({name: value}).to_json()
+    )
 
 
 @pytest.mark.parametrize("kind", [np.array, xr.DataArray, pd.Series])
@@ -310,13 +337,20 @@ def test_a_lazy_number_is_computed_once():
     calls = []
     lazy = dask.delayed(lambda: calls.append(1) or np.array(0.5), pure=False)()
     tolerance = xr.DataArray(da.from_delayed(lazy, (), float))
-    model = xmrcae.MrCAE(tolerance=tolerance, levels=1, max_epochs=1, progress=False).fit(make_field())
+    model = xmrcae.MrCAE(tolerance=tolerance, levels=1, max_epochs=1, progress=False).fit(
+        make_field()
+    )
     assert model.options.tolerance == 0.5 and len(calls) == 1
 
 
 def test_what_was_used_is_what_is_shown_saved_and_opened(tmp_path):
     field = make_field()
-    options = {"levels": 1, "max_epochs": 1, "progress": False, "split": (slice(0, 12), np.arange(12, 15), [16])}
+    options = {
+        "levels": 1,
+        "max_epochs": 1,
+        "progress": False,
+        "split": (slice(0, 12), np.arange(12, 15), [16]),
+    }
     model = field.mrcae.fit(tolerance=xr.DataArray(0.25), **options)
     assert json.loads(model.reconstruct(field).attrs["xmrcae_options"])["tolerance"] == 0.25
     assert "0.25" in repr(xmrcae.MrCAE(tolerance=xr.DataArray(0.25)))
@@ -334,15 +368,25 @@ def test_a_checkpoint_of_another_value_is_refused(tmp_path):
     for change in ({"tolerance": xr.DataArray(0.25)}, {"split": (split[0], split[2], split[1])}):
         (name,) = change
         with pytest.raises(ValueError, match=rf"another fit \({name}="):
-            make_field().mrcae.fit(**{"tolerance": xr.DataArray(0.5), "split": split} | options | change)
+            make_field().mrcae.fit(
+                **{"tolerance": xr.DataArray(0.5), "split": split} | options | change
+            )
 
 
 def test_the_package_can_be_imported_without_docstrings():
-    subprocess.run([sys.executable, "-OO", "-c", "import xmrcae; xmrcae.MrCAE(levels=2)"], check=True)
+    subprocess.run(
+        [sys.executable, "-OO", "-c", "import xmrcae; xmrcae.MrCAE(levels=2)"], check=True
+    )
 
 
 def test_numbers_that_are_wrong_are_refused_in_arrays_too():
-    for bad in (np.array(-1.0), xr.DataArray(np.nan), xr.DataArray([[1.0]]), np.array(True), np.array(1j)):
+    for bad in (
+        np.array(-1.0),
+        xr.DataArray(np.nan),
+        xr.DataArray([[1.0]]),
+        np.array(True),
+        np.array(1j),
+    ):
         with pytest.raises((ValueError, TypeError), match=r"^tolerance"):
             make_options({"tolerance": bad})
     for bad in (np.array(1), xr.DataArray(0)):
@@ -357,7 +401,9 @@ def test_names_of_dimensions_of_a_dataset_are_taken_by_value():
 
 
 def test_no_option_makes_invalid_json():
-    options = make_options({"tolerance": {"sst": np.float32(1)}, "land_value": -999.9, "sample": ("time", "member")})
+    options = make_options(
+        {"tolerance": {"sst": np.float32(1)}, "land_value": -999.9, "sample": ("time", "member")}
+    )
     assert json.loads(options.to_json(), parse_constant=pytest.fail)["tolerance"] == {"sst": 1.0}
 
 

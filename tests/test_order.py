@@ -92,10 +92,14 @@ def test_keep_gaps_changes_values_alone(model, field, lazy):
     given = given.assign_coords(time=times)
     given = given.chunk(time=5) if lazy else given
     whole, gappy = model.reconstruct(given), model.reconstruct(given, keep_gaps=True)
-    xr.testing.assert_identical(gappy.isnull(), (whole.isnull() | given.isnull()).assign_attrs(gappy.isnull().attrs))
+    xr.testing.assert_identical(
+        gappy.isnull(), (whole.isnull() | given.isnull()).assign_attrs(gappy.isnull().attrs)
+    )
     assert gappy.attrs == whole.attrs and gappy.name == whole.name
     assert gappy.dtype == whole.dtype
-    np.testing.assert_array_equal(gappy.values[~gappy.isnull().values], whole.values[~gappy.isnull().values])
+    np.testing.assert_array_equal(
+        gappy.values[~gappy.isnull().values], whole.values[~gappy.isnull().values]
+    )
 
 
 def test_keep_gaps_of_several_variables():
@@ -103,6 +107,8 @@ def test_keep_gaps_of_several_variables():
     model = ds.mrcae.fit(["sst", "ssh"], **OPTIONS)
     given = ds.assign(sst=ds.sst.where(ds.time.dt.month != 3)).transpose("lon", "time", "lat")
     found = model.reconstruct(given, keep_gaps=True)
-    assert found.sst.dims == ("lon", "time", "lat") and found.attrs == model.reconstruct(given).attrs
+    assert (
+        found.sst.dims == ("lon", "time", "lat") and found.attrs == model.reconstruct(given).attrs
+    )
     for name in ("sst", "ssh"):
         np.testing.assert_array_equal(found[name].isnull(), given[name].isnull())

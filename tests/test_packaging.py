@@ -19,14 +19,19 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-CONDA_NAMES = {"build": "python-build", "torch": "pytorch"}  # where the name differs by more than case and - or _
+CONDA_NAMES = {
+    "build": "python-build",
+    "torch": "pytorch",
+}  # where the name differs by more than case and - or _
 
 
 @cache
 def requirements(extra: str | None = None) -> dict[str, SpecifierSet]:
     """Give what the package, or one of its extras and the extras that it names, requires: name -> bounds."""
     found: dict[str, SpecifierSet] = {}
-    for line in PROJECT["dependencies"] if extra is None else PROJECT["optional-dependencies"][extra]:
+    for line in (
+        PROJECT["dependencies"] if extra is None else PROJECT["optional-dependencies"][extra]
+    ):
         requirement = Requirement(line)
         if requirement.name == PROJECT["name"]:
             for inner in sorted(requirement.extras):
@@ -57,7 +62,9 @@ def pins(file: str = "constraints.txt") -> dict[str, str]:
 
 
 def test_environment_has_the_bounds_of_pyproject():
-    expected = lower_bounds(requirements() | requirements("plot") | requirements("complete") | requirements("test"))
+    expected = lower_bounds(
+        requirements() | requirements("plot") | requirements("complete") | requirements("test")
+    )
     del expected["triton"]  # for Linux alone; conda's pytorch for CUDA brings its own
     expected = {CONDA_NAMES.get(name, name): bound for name, bound in expected.items()}
     expected["python"] = lower_bound(SpecifierSet(PROJECT["requires-python"]))
@@ -81,13 +88,17 @@ def test_pins_are_whole_versions(file):
 
 def test_minimum_versions_are_the_lower_bounds():
     expected = lower_bounds(requirements() | requirements("complete"))
-    expected["torch"] = Version(pins()["torch"])  # older ones are not to be had for the CPU alone: minimum.txt says so
+    expected["torch"] = Version(
+        pins()["torch"]
+    )  # older ones are not to be had for the CPU alone: minimum.txt says so
     found = pins("minimum.txt")
     assert {name: Version(found[name]) for name in expected} == expected
 
 
 def test_import_is_light():
-    code = "import sys, xmrcae; print(*{'torch', 'matplotlib', 'cartopy'}.intersection(sys.modules))"
+    code = (
+        "import sys, xmrcae; print(*{'torch', 'matplotlib', 'cartopy'}.intersection(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
@@ -109,7 +120,18 @@ def imports(path: Path) -> set[str]:
 @pytest.mark.parametrize(
     ("room", "forbidden"),
     [
-        ("core", ["xarray", "cf_xarray", "pandas", "xmrcae.grid", "xmrcae.io", "xmrcae.model", "xmrcae.accessor"]),
+        (
+            "core",
+            [
+                "xarray",
+                "cf_xarray",
+                "pandas",
+                "xmrcae.grid",
+                "xmrcae.io",
+                "xmrcae.model",
+                "xmrcae.accessor",
+            ],
+        ),
         ("grid", ["torch", "xmrcae.core", "xmrcae.io", "xmrcae.model", "xmrcae.accessor"]),
     ],
 )
@@ -128,17 +150,22 @@ def test_room_imports_only_what_it_may(room, forbidden):
 @pytest.mark.parametrize("name", ["ci", "release", "upstream"])
 def test_workflows_run_what_is_there(name):
     workflow = yaml.safe_load((REPOSITORY / ".github" / "workflows" / f"{name}.yml").read_text())
-    assert workflow.keys() == {"name", True, "permissions", "jobs"} | ({"concurrency"} if name == "ci" else set())
+    assert workflow.keys() == {"name", True, "permissions", "jobs"} | (
+        {"concurrency"} if name == "ci" else set()
+    )
     steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
     assert all(
-        step.keys() <= {"name", "uses", "with", "run", "env"} and ("run" in step) ^ ("uses" in step) for step in steps
+        step.keys() <= {"name", "uses", "with", "run", "env"} and ("run" in step) ^ ("uses" in step)
+        for step in steps
     )
     targets = re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
     commands = [
         *"\n".join(step.get("run", "") for step in steps).splitlines(),
         (REPOSITORY / ".ci" / "run").read_text(),
     ]
-    used = {target for line in commands for target in re.findall(r"make (?:--\S+ )?([a-z-]+)", line)}
+    used = {
+        target for line in commands for target in re.findall(r"make (?:--\S+ )?([a-z-]+)", line)
+    }
     assert used <= set(targets)
 
 
@@ -152,7 +179,9 @@ def released() -> list[str]:
 def test_changelog_has_every_tag_in_order():
     versions = [Version(version) for version in released()]
     assert versions == sorted(set(versions), reverse=True)
-    git = subprocess.run(["git", "tag", "--list", "v*"], cwd=REPOSITORY, capture_output=True, text=True)
+    git = subprocess.run(
+        ["git", "tag", "--list", "v*"], cwd=REPOSITORY, capture_output=True, text=True
+    )
     assert {tag.removeprefix("v") for tag in git.stdout.split()} <= set(released())
 
 
@@ -161,7 +190,9 @@ def test_citation_names_the_newest_release():
     assert str(citation["version"]) == released()[0]
     assert citation["title"] == PROJECT["name"]
     assert citation["license"] == PROJECT["license"]
-    assert [author["name"] for author in citation["authors"]] == [author["name"] for author in PROJECT["authors"]]
+    assert [author["name"] for author in citation["authors"]] == [
+        author["name"] for author in PROJECT["authors"]
+    ]
     assert [reference["url"] for reference in citation["references"]] == [PROJECT["urls"]["Paper"]]
 
 
@@ -169,7 +200,14 @@ def test_citation_names_the_newest_release():
 
 
 def git(folder: Path, *arguments: str) -> None:
-    name = ["-c", "user.name=name", "-c", "user.email=name@example.org", "-c", "commit.gpgsign=false"]
+    name = [
+        "-c",
+        "user.name=name",
+        "-c",
+        "user.email=name@example.org",
+        "-c",
+        "commit.gpgsign=false",
+    ]
     subprocess.run(["git", *name, *arguments], cwd=folder, check=True, capture_output=True)
 
 

@@ -75,7 +75,9 @@ def from_the_date_line(field):
     return field.assign_coords({lon.name: lon.copy(data=(lon.values + half) % (2 * half) - half)})
 
 
-@pytest.mark.parametrize("change", [turned, rolled, lambda f: rolled(turned(f)), from_the_date_line])
+@pytest.mark.parametrize(
+    "change", [turned, rolled, lambda f: rolled(turned(f)), from_the_date_line]
+)
 def test_a_fitted_model_knows_each_pixel_again(model, field, change):
     expected = model.reconstruct(field)
     given = change(field)
@@ -83,7 +85,9 @@ def test_a_fitted_model_knows_each_pixel_again(model, field, change):
     placed = change(field.copy(data=expected.values))
     np.testing.assert_array_equal(found.values, placed.values)
     for name in field.coords:
-        xr.testing.assert_identical(found[name].reset_coords(drop=True), given[name].reset_coords(drop=True))
+        xr.testing.assert_identical(
+            found[name].reset_coords(drop=True), given[name].reset_coords(drop=True)
+        )
     np.testing.assert_array_equal(model.score(given).rmse, model.score(field).rmse)
 
 
@@ -139,7 +143,9 @@ def test_data_known_by_another_coordinate_are_refused():
     field = along(make_field(shape=(20, 36)))
     model = field.mrcae.fit(**OPTIONS)
     numbered = field.drop_vars("lat").assign_coords(y=np.arange(20))
-    with pytest.raises(ValueError, match=r"along 'y' the data have the coordinate 'y'.*known by 'lat'"):
+    with pytest.raises(
+        ValueError, match=r"along 'y' the data have the coordinate 'y'.*known by 'lat'"
+    ):
         model.encode(numbered)
 
 
@@ -155,7 +161,9 @@ def test_1d_and_2d_coordinates_of_one_grid_agree():
 def test_units_of_a_plane_are_compared():
     field = make_field(shape=(20, 36)).rename(lat="y", lon="x")
     metres = {"units": "m", "axis": "Y"}
-    field = field.assign_coords(y=("y", np.arange(20.0), metres), x=("x", np.arange(36.0), metres | {"axis": "X"}))
+    field = field.assign_coords(
+        y=("y", np.arange(20.0), metres), x=("x", np.arange(36.0), metres | {"axis": "X"})
+    )
     model = field.mrcae.fit(**OPTIONS)
     other = field.assign_coords(y=("y", np.arange(20.0), metres | {"units": "km"}))
     with pytest.raises(ValueError, match=r"'y' is in 'km', that of the fitted grid in 'm'"):
@@ -166,7 +174,9 @@ def test_units_of_a_plane_are_compared():
 
 def test_radians_weigh_as_degrees_do():
     field = make_field(shape=(20, 36))
-    np.testing.assert_allclose(grid_of(in_radians(field)).area_weights(), grid_of(field).area_weights(), rtol=1e-14)
+    np.testing.assert_allclose(
+        grid_of(in_radians(field)).area_weights(), grid_of(field).area_weights(), rtol=1e-14
+    )
 
 
 def test_area_weights_refuse_a_latitude_that_is_no_angle():
@@ -184,7 +194,9 @@ def test_latitudes_missing_on_land_cost_nothing(hole):
     holes = field.assign_coords(TLAT=lat)
     model, whole = (each.mrcae.fit(weights="area", **OPTIONS) for each in (holes, field))
     np.testing.assert_array_equal(model.history.train_loss, whole.history.train_loss)
-    np.testing.assert_array_equal(model.score(holes, weights="area").rmse, whole.score(field, weights="area").rmse)
+    np.testing.assert_array_equal(
+        model.score(holes, weights="area").rmse, whole.score(field, weights="area").rmse
+    )
 
 
 def test_latitudes_missing_on_valid_pixels_are_counted():
@@ -192,7 +204,9 @@ def test_latitudes_missing_on_valid_pixels_are_counted():
     lat = field.TLAT.values.copy()
     at = np.argwhere(field.isel(time=0).notnull().values)[:3]
     lat[tuple(at.T)] = np.nan
-    with pytest.raises(ValueError, match=r"weights=\"area\" needs the latitude.*that of 3 is missing"):
+    with pytest.raises(
+        ValueError, match=r"weights=\"area\" needs the latitude.*that of 3 is missing"
+    ):
         field.assign_coords(TLAT=field.TLAT.copy(data=lat)).mrcae.fit(weights="area", **OPTIONS)
 
 
@@ -214,7 +228,9 @@ def test_a_fill_value_is_a_missing_place_and_hides_no_difference(real_file, fill
 def test_a_difference_is_judged_by_the_spacing_around_it():
     """Rows that are close near the wall, as in a channel: half a step there is less than a step's rounding far off."""
     y = np.concatenate([np.linspace(0, 1e-3, 10), np.linspace(0.1, 100, 10)])
-    field = make_field(shape=(20, 36)).rename(lat="y", lon="x").assign_coords(y=y, x=np.arange(36.0))
+    field = (
+        make_field(shape=(20, 36)).rename(lat="y", lon="x").assign_coords(y=y, x=np.arange(36.0))
+    )
     moved = y.copy()
     moved[4] += (y[5] - y[4]) / 2
     grid = grid_of(field)
@@ -227,7 +243,9 @@ def test_a_difference_is_judged_by_the_spacing_around_it():
 
 def test_rows_and_columns_given_the_wrong_way_round_are_refused(real_file):
     field = open_real(real_file, ERSST).sst.isel(time=slice(0, 12))
-    with pytest.raises(ValueError, match=r"'lon' lies along a longitude: give horizontal=\('lat', 'lon'\)"):
+    with pytest.raises(
+        ValueError, match=r"'lon' lies along a longitude: give horizontal=\('lat', 'lon'\)"
+    ):
         field.mrcae.fit(horizontal=("lon", "lat"), **OPTIONS)
 
 
@@ -253,7 +271,9 @@ def test_rows_of_any_order_are_known_by_a_coordinate_beside_them():
     field = along(make_field(shape=(20, 36)))
     model = field.mrcae.fit(**OPTIONS)
     given = field.isel(y=SHUFFLED)
-    np.testing.assert_array_equal(model.reconstruct(given), model.reconstruct(field).isel(y=SHUFFLED))
+    np.testing.assert_array_equal(
+        model.reconstruct(given), model.reconstruct(field).isel(y=SHUFFLED)
+    )
     valid = field.notnull().any("time")
     masked = field.fillna(0).mrcae.fit(valid=valid.isel(y=SHUFFLED), **OPTIONS)
     np.testing.assert_array_equal(masked.reconstruct(field)[0].notnull(), valid)
@@ -261,7 +281,9 @@ def test_rows_of_any_order_are_known_by_a_coordinate_beside_them():
         given.mrcae.fit(**OPTIONS)
 
 
-@pytest.mark.parametrize("lat", [[np.nan, *range(19)], [0, 0, *range(2, 20)]], ids=["missing", "twice"])
+@pytest.mark.parametrize(
+    "lat", [[np.nan, *range(19)], [0, 0, *range(2, 20)]], ids=["missing", "twice"]
+)
 def test_a_latitude_beside_the_rows_that_is_no_grids_is_refused(lat):
     field = along(make_field(shape=(20, 36)))
     model = field.mrcae.fit(**OPTIONS)
@@ -287,7 +309,9 @@ def test_coordinates_repeated_at_each_time_are_those_of_the_grid():
     model, whole = (each.mrcae.fit(weights="area", **OPTIONS) for each in (field, flat))
     np.testing.assert_array_equal(model.history.train_loss, whole.history.train_loss)
     assert model.fitted.codec.pyramid.grid.periodic
-    np.testing.assert_array_equal(model.reconstruct(turned(field)), turned(model.reconstruct(field)))
+    np.testing.assert_array_equal(
+        model.reconstruct(turned(field)), turned(model.reconstruct(field))
+    )
     with pytest.raises(ValueError, match="another grid"):
         model.reconstruct(moved(field, "TLAT", field.TLAT / 2))
     drift = field.TLAT + np.arange(20)[:, None, None]
@@ -309,7 +333,9 @@ def test_latitudes_come_before_numbers_of_rows(beside):
             model.reconstruct(moved(given, name, given[name] / 2))
 
 
-@pytest.mark.parametrize("angle", [np.linspace(0, 1, 20), np.linspace(0, 2 * np.pi, 20)], ids=["section", "loop"])
+@pytest.mark.parametrize(
+    "angle", [np.linspace(0, 1, 20), np.linspace(0, 2 * np.pi, 20)], ids=["section", "loop"]
+)
 def test_both_coordinates_along_a_track_are_compared(angle):
     lat = ("x", 40 + 5 * np.sin(angle), {"units": "degrees_north"})
     lon = ("x", -30 + 5 * np.cos(angle), {"units": "degrees_east"})
@@ -317,7 +343,9 @@ def test_both_coordinates_along_a_track_are_compared(angle):
     field = field.assign_coords(depth=np.arange(16.0), lat=lat, lon=lon)
     model = field.mrcae.fit(horizontal=("depth", "x"), **OPTIONS)
     backwards = field.isel(x=slice(None, None, -1))
-    np.testing.assert_array_equal(model.reconstruct(backwards), model.reconstruct(field).isel(x=slice(None, None, -1)))
+    np.testing.assert_array_equal(
+        model.reconstruct(backwards), model.reconstruct(field).isel(x=slice(None, None, -1))
+    )
     for name in ("lat", "lon"):
         with pytest.raises(ValueError, match=f"another grid.*{name!r}"):
             model.reconstruct(moved(field, name, -field[name]))
@@ -330,7 +358,9 @@ def test_codes_whose_columns_cannot_be_told_apart_are_refused(shape):
     model = field.mrcae.fit(**OPTIONS)
     codes = model.encode(field)
     changed = {
-        name: node.to_dataset().assign_coords(lon=lambda ds: (ds.lon + 180) % 360 - 180).sortby("lon")
+        name: node.to_dataset()
+        .assign_coords(lon=lambda ds: (ds.lon + 180) % 360 - 180)
+        .sortby("lon")
         for name, node in codes.children.items()
     }
     with pytest.raises(ValueError, match="do not fit the model"):
@@ -362,7 +392,10 @@ def test_a_mask_in_degrees_is_not_near_to_other_coordinates(names):
 def test_longitudes_rounded_at_360_are_the_same(real_file):
     field = open_real(real_file, NEMO).tos
     grid = grid_of(field)
-    for given in (field.assign_coords(nav_lon=field.nav_lon % 360), field.isel(y=slice(None, None, -1))):
+    for given in (
+        field.assign_coords(nav_lon=field.nav_lon % 360),
+        field.isel(y=slice(None, None, -1)),
+    ):
         np.testing.assert_array_equal(given.isel(grid.indexers(given)), field)
 
 

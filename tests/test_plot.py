@@ -46,17 +46,22 @@ def assert_shows(ax: Any, expected: xr.DataArray) -> None:
     assert ax.get_ylim()[0] < ax.get_ylim()[1] and ax.get_xlim()[0] < ax.get_xlim()[1]
 
 
-def test_refinement_shows_the_number_of_filters_on_every_level(model: xmrcae.MrCAE, field: xr.DataArray) -> None:
+def test_refinement_shows_the_number_of_filters_on_every_level(
+    model: xmrcae.MrCAE, field: xr.DataArray
+) -> None:
     fig = model.plot.refinement()
     shares = model.score(field)["active_share"].values
     assert 0 < shares[1] < 1
-    assert [ax.get_title() for ax in panels(fig)] == [f"level {k}: {shares[k]:.0%} active" for k in range(2)]
+    assert [ax.get_title() for ax in panels(fig)] == [
+        f"level {k}: {shares[k]:.0%} active" for k in range(2)
+    ]
     for level, ax in enumerate(panels(fig)):
         count = model.refinement_count(level=level)
         storable = model.fitted.codec.network.storable[level].any(0).numpy()
         stored = model.fitted.orient(xr.DataArray(storable, dims=("lat", "lon")))
         expected = count.where(stored).isel(
-            lat=(count["inside"] | stored).any("lon").values, lon=(count["inside"] | stored).any("lat").values
+            lat=(count["inside"] | stored).any("lon").values,
+            lon=(count["inside"] | stored).any("lat").values,
         )
         assert_shows(ax, expected)
         assert not stored.all() and (colours_of_missing(ax) == to_rgba(LAND)).all()
@@ -65,14 +70,19 @@ def test_refinement_shows_the_number_of_filters_on_every_level(model: xmrcae.MrC
     assert list(bar.get_xticks()) == [0, 1, 2, 3]
     colours = {tuple(mesh_of(panels(fig)[0]).to_rgba(n)) for n in (0, 1, 2, 3)}
     assert len(colours) == 4 and to_rgba(LAND) not in colours
-    assert np.array_equal(mesh_of(panels(fig)[0]).to_rgba(2.9), mesh_of(panels(fig)[1]).to_rgba(3.1))
+    assert np.array_equal(
+        mesh_of(panels(fig)[0]).to_rgba(2.9), mesh_of(panels(fig)[1]).to_rgba(3.1)
+    )
 
 
 def test_refinement_of_a_level_adds_its_groups(model: xmrcae.MrCAE) -> None:
     fig = model.plot.refinement(level=1)
     masks = model.refinement_map(level=1)
     assert len(panels(fig)) == 2 + 2
-    assert [ax.get_title().split(":")[0] for ax in panels(fig)[2:]] == ["level 1, group 1", "level 1, group 2"]
+    assert [ax.get_title().split(":")[0] for ax in panels(fig)[2:]] == [
+        "level 1, group 1",
+        "level 1, group 2",
+    ]
     for ax, mask in zip(panels(fig)[2:], masks, strict=True):
         assert float(drawn(ax).sum()) == int(mask.sum()) > 0
     assert [label.get_text() for label in bars(fig)[1].get_xticklabels()] == ["idle", "active"]
@@ -87,7 +97,9 @@ def test_a_level_without_groups_says_so(field: xr.DataArray) -> None:
     assert drawn(panels(fig)[0]).max() == 0
 
 
-def test_reconstruction_shows_levels_data_and_error(model: xmrcae.MrCAE, field: xr.DataArray) -> None:
+def test_reconstruction_shows_levels_data_and_error(
+    model: xmrcae.MrCAE, field: xr.DataArray
+) -> None:
     snapshot = field.isel(time=3)
     fig = model.plot.reconstruction(snapshot, projection=None)
     codes, again = model.encode(snapshot), model.reconstruct(snapshot)
@@ -97,22 +109,35 @@ def test_reconstruction_shows_levels_data_and_error(model: xmrcae.MrCAE, field: 
         assert_shows(ax, expected)
         assert expected.isnull().any() and (colours_of_missing(ax) == to_rgba(LAND)).all()
     titles = [ax.get_title() for ax in panels(fig)]
-    assert titles[:3] == ["level 0 (15 × 20)", "level 1 (31 × 40)", f"data, {str(snapshot.time.values)[:10]}"]
+    assert titles[:3] == [
+        "level 0 (15 × 20)",
+        "level 1 (31 × 40)",
+        f"data, {str(snapshot.time.values)[:10]}",
+    ]
     assert titles[3].startswith("error of level 1, rms") and titles[3].endswith(" degC")
-    assert [bar.get_xlabel() for bar in bars(fig)] == ["a made-up temperature [degC]", "reconstruction − data [degC]"]
+    assert [bar.get_xlabel() for bar in bars(fig)] == [
+        "a made-up temperature [degC]",
+        "reconstruction − data [degC]",
+    ]
     limits = {mesh_of(ax).get_clim() for ax in panels(fig)[:3]}
     assert limits == {(float(snapshot.min()), float(snapshot.max()))}
     low, high = mesh_of(panels(fig)[3]).get_clim()
     off = abs(again - snapshot)
-    assert -low == high and 0.005 < float((off > high).sum() / off.count()) < 0.015  # the rest is in the bar's ends
+    assert (
+        -low == high and 0.005 < float((off > high).sum() / off.count()) < 0.015
+    )  # the rest is in the bar's ends
     labels = {ax.get_xlabel() for ax in panels(fig)} | {ax.get_ylabel() for ax in panels(fig)}
     assert labels == {"longitude [degrees_east]", "latitude [degrees_north]"}
 
 
-def test_order_and_longitude_of_the_snapshot_change_nothing(model: xmrcae.MrCAE, field: xr.DataArray) -> None:
+def test_order_and_longitude_of_the_snapshot_change_nothing(
+    model: xmrcae.MrCAE, field: xr.DataArray
+) -> None:
     snapshot = field.isel(time=[3])
     other = snapshot.assign_coords(lon=(snapshot.lon + 180) % 360 - 180).sortby("lon").sortby("lat")
-    other = other.assign_coords(lon=other.lon.assign_attrs(snapshot.lon.attrs)).transpose("lon", "time", "lat")
+    other = other.assign_coords(lon=other.lon.assign_attrs(snapshot.lon.attrs)).transpose(
+        "lon", "time", "lat"
+    )
     first, second = (panels(model.plot.reconstruction(each)) for each in (snapshot, other))
     for a, b in zip(first, second, strict=True):
         xr.testing.assert_allclose(drawn(a), drawn(b))
@@ -123,7 +148,9 @@ def test_missing_pixels_and_land_values_are_grey(model: xmrcae.MrCAE, field: xr.
     land = snapshot.isnull().sortby("lat").values
     row, column = (int(i[0]) for i in np.nonzero(~land))
     snapshot[field.sizes["lat"] - 1 - row, column] = np.nan
-    fig = model.plot.reconstruction(snapshot.where(snapshot.notnull() | ~field.isel(time=3).isnull(), 99.0))
+    fig = model.plot.reconstruction(
+        snapshot.where(snapshot.notnull() | ~field.isel(time=3).isnull(), 99.0)
+    )
     _, again, data, error = (drawn(ax).isnull().values for ax in panels(fig))
     assert np.array_equal(again, land)
     assert data[row, column] and error[row, column]
@@ -175,9 +202,9 @@ def test_titles_tell_the_place_of_a_snapshot(value: Any, text: str) -> None:
 
 
 def test_titles_of_stacked_samples_tell_each_place(field: xr.DataArray) -> None:
-    stacked = xr.concat([field[:2]] * 2, xr.DataArray(["a", "b"], dims="member", name="member")).stack(
-        s=["member", "time"]
-    )
+    stacked = xr.concat(
+        [field[:2]] * 2, xr.DataArray(["a", "b"], dims="member", name="member")
+    ).stack(s=["member", "time"])
     assert when(stacked.isel(s=3), ["s"]) == ", b, " + str(field["time"].values[1])[:10]
 
 
@@ -187,7 +214,9 @@ def test_a_power_of_ten_does_not_lie_on_the_label(field: xr.DataArray) -> None:
     fig.canvas.draw()
     for bar in bars(fig):
         offset, name = bar.xaxis.get_offset_text(), bar.xaxis.label
-        assert not offset.get_text() or not offset.get_window_extent().overlaps(name.get_window_extent())
+        assert not offset.get_text() or not offset.get_window_extent().overlaps(
+            name.get_window_extent()
+        )
     assert offset.get_text()
 
 
@@ -196,10 +225,16 @@ def test_variables_of_a_dataset_are_chosen_by_name() -> None:
     ds["ssh"].attrs = {"units": "m", "standard_name": "sea_surface_height"}
     model = ds.mrcae.fit(["sst", "ssh"], channels=[[1]], tolerance=None, **QUICK)
     snapshot = ds.isel(time=0)
-    first, second = model.plot.reconstruction(snapshot), model.plot.reconstruction(snapshot, variable="ssh")
+    first, second = (
+        model.plot.reconstruction(snapshot),
+        model.plot.reconstruction(snapshot, variable="ssh"),
+    )
     assert_shows(panels(first)[2], snapshot["sst"])
     assert_shows(panels(second)[2], snapshot["ssh"])
-    assert [bar.get_xlabel() for bar in bars(second)] == ["sea_surface_height [m]", "reconstruction − data [m]"]
+    assert [bar.get_xlabel() for bar in bars(second)] == [
+        "sea_surface_height [m]",
+        "reconstruction − data [m]",
+    ]
     with pytest.raises(ValueError, match=r"variable='u'.*sst, ssh"):
         model.plot.reconstruction(snapshot, variable="u")
 
@@ -208,15 +243,25 @@ def test_longitudes_across_greenwich_do_not_tear_the_map() -> None:
     field = make_field(globe=False, shape=(21, 40))
     field = field.assign_coords(lon=("lon", (field.lon.values + 340) % 360, field.lon.attrs))
     model = field.mrcae.fit(channels=[[1]], tolerance=None, **QUICK)
-    for ax in [*panels(model.plot.refinement()), *panels(model.plot.reconstruction(field.isel(time=0)))]:
+    for ax in [
+        *panels(model.plot.refinement()),
+        *panels(model.plot.reconstruction(field.isel(time=0))),
+    ]:
         assert 30 < np.diff(ax.get_xlim())[0] < 50
     np.testing.assert_allclose(drawn(ax)["x"], np.arange(340, 380), atol=1e-4)
 
 
 def curvilinear(*, folds: bool) -> xr.DataArray:
     """A field without 1-D coordinates whose first row is the northernmost."""
-    field = make_field(globe=False, shape=(21, 40)).isel(lat=slice(None, None, -1)).rename(lat="j", lon="i")
-    lat, lon = field["j"].values[:, None] + 0.1 * np.arange(40), field["i"].values + 0.1 * np.arange(21)[:, None]
+    field = (
+        make_field(globe=False, shape=(21, 40))
+        .isel(lat=slice(None, None, -1))
+        .rename(lat="j", lon="i")
+    )
+    lat, lon = (
+        field["j"].values[:, None] + 0.1 * np.arange(40),
+        field["i"].values + 0.1 * np.arange(21)[:, None],
+    )
     lon = (lon + 340) % 360 if folds else lon
     coords = {
         "nav_lat": (("j", "i"), lat, {"standard_name": "latitude", "units": "degrees_north"}),
@@ -227,7 +272,9 @@ def curvilinear(*, folds: bool) -> xr.DataArray:
 
 @pytest.mark.parametrize("folds", [False, True])
 def test_curvilinear_grids_are_drawn_north_up(folds: bool) -> None:
-    field = curvilinear(folds=folds).where(lambda field: field.nav_lat < 30, 15)  # quiet in the north
+    field = curvilinear(folds=folds).where(
+        lambda field: field.nav_lat < 30, 15
+    )  # quiet in the north
     model = field.mrcae.fit(channels=[[1]], tolerance=0.2, **QUICK)
     on = {"projection": None}
     count = model.refinement_count(level=1)
@@ -239,7 +286,11 @@ def test_curvilinear_grids_are_drawn_north_up(folds: bool) -> None:
         panels(model.plot.reconstruction(snapshot, **on))[2]: snapshot,
         panels(xmrcae.plot.pyramid(field.mrcae.pyramid(levels=2).isel(time=0), **on))[1]: snapshot,
     }
-    labels = {"longitude [degrees_east]", "latitude [degrees_north]"} if not folds else {"i (position)", "j (position)"}
+    labels = (
+        {"longitude [degrees_east]", "latitude [degrees_north]"}
+        if not folds
+        else {"i (position)", "j (position)"}
+    )
     for ax, values in expected.items():
         ax.figure.canvas.draw()
         assert {ax.get_xlabel(), ax.get_ylabel()} == labels
@@ -257,7 +308,10 @@ def test_curvilinear_grids_are_drawn_north_up(folds: bool) -> None:
 def test_a_given_figure_is_drawn_into(model: xmrcae.MrCAE, field: xr.DataArray) -> None:
     outer = Figure(figsize=(9, 9), layout="constrained")
     upper, lower = outer.subfigures(2)
-    assert model.plot.refinement(fig=upper) is upper and model.plot.reconstruction(field[0], fig=lower) is lower
+    assert (
+        model.plot.refinement(fig=upper) is upper
+        and model.plot.reconstruction(field[0], fig=lower) is lower
+    )
     assert len(panels(outer)) == 6
     ax = Figure().add_subplot()
     assert model.plot.history(ax=ax) is ax.figure
@@ -265,10 +319,14 @@ def test_a_given_figure_is_drawn_into(model: xmrcae.MrCAE, field: xr.DataArray) 
     assert model.plot.history() is plt.gcf()  # a new one is pyplot's, so that notebooks show it
 
 
-def test_panels_share_their_axes_and_show_every_cell(model: xmrcae.MrCAE, field: xr.DataArray) -> None:
+def test_panels_share_their_axes_and_show_every_cell(
+    model: xmrcae.MrCAE, field: xr.DataArray
+) -> None:
     on = {"projection": None}
     for fig in (model.plot.refinement(level=1, **on), model.plot.reconstruction(field[0], **on)):
-        corners = np.concatenate([mesh_of(ax).get_coordinates().reshape(-1, 2) for ax in panels(fig)])
+        corners = np.concatenate(
+            [mesh_of(ax).get_coordinates().reshape(-1, 2) for ax in panels(fig)]
+        )
         for ax in panels(fig):
             for limits, values in zip((ax.get_xlim(), ax.get_ylim()), corners.T, strict=True):
                 np.testing.assert_allclose(limits, (values.min(), values.max()))
@@ -288,14 +346,20 @@ def test_history_shows_losses_and_stages(model: xmrcae.MrCAE) -> None:
     history = model.history
     fig = model.plot.history()
     (ax,) = fig.axes
-    assert ax.get_yscale() == "log" and ax.get_xlabel() == "epoch" and "[scaled units squared]" in ax.get_ylabel()
+    assert (
+        ax.get_yscale() == "log"
+        and ax.get_xlabel() == "epoch"
+        and "[scaled units squared]" in ax.get_ylabel()
+    )
     lines = {line.get_label(): line for line in ax.lines}
     for label, name in (("train", "train_loss"), ("validation, own", "validation_loss")):
         (line,) = (line for key, line in lines.items() if key.startswith(label))
         np.testing.assert_array_equal(line.get_ydata(), history[name])
     points = lines["validation, finest level (3.4)"]
     assert points.get_linestyle() == "None"
-    np.testing.assert_array_equal(points.get_ydata(), history["validation_global_loss"].dropna("epoch"))
+    np.testing.assert_array_equal(
+        points.get_ydata(), history["validation_global_loss"].dropna("epoch")
+    )
     names = ["level 0 deepen", "group 1", "group 2", "level 1 deepen", "group 1", "group 2"]
     labels = sorted(ax.texts, key=lambda text: text.xy[0])
     assert [label.get_text() for label in labels] == names
@@ -303,25 +367,37 @@ def test_history_shows_losses_and_stages(model: xmrcae.MrCAE) -> None:
     begins = history["epoch"].values[np.flatnonzero(np.diff(stages, prepend=-1))] - 0.5
     np.testing.assert_array_equal([label.xy[0] for label in labels], begins)
     vertical = [
-        line.get_xdata()[0] for line in ax.lines if len(line.get_xdata()) == 2 and np.ptp(line.get_xdata()) == 0
+        line.get_xdata()[0]
+        for line in ax.lines
+        if len(line.get_xdata()) == 2 and np.ptp(line.get_xdata()) == 0
     ]
     assert sorted(vertical) == list(begins)
     (band,) = ax.patches
-    assert (band.get_x(), band.get_x() + band.get_width()) == (begins[3], history.sizes["epoch"] + 0.5)
+    assert (band.get_x(), band.get_x() + band.get_width()) == (
+        begins[3],
+        history.sizes["epoch"] + 0.5,
+    )
 
 
-def with_history(model: xmrcae.MrCAE, lengths: list[tuple[int, int, int]], monkeypatch: pytest.MonkeyPatch) -> None:
+def with_history(
+    model: xmrcae.MrCAE, lengths: list[tuple[int, int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Give a model a history of stages (level, group, epochs)."""
-    level, group = (np.concatenate([np.full(stage[2], stage[i]) for stage in lengths]) for i in (0, 1))
+    level, group = (
+        np.concatenate([np.full(stage[2], stage[i]) for stage in lengths]) for i in (0, 1)
+    )
     n = len(level)
     losses = {name: ("epoch", np.geomspace(1, 1e-3, n)) for name in model.history.data_vars}
     history = xr.Dataset(
-        losses | {"level": ("epoch", level), "group": ("epoch", group)}, {"epoch": np.arange(1, n + 1)}
+        losses | {"level": ("epoch", level), "group": ("epoch", group)},
+        {"epoch": np.arange(1, n + 1)},
     )
     monkeypatch.setattr(type(model), "history", history.assign_attrs(units="scaled units squared"))
 
 
-def test_labels_of_stages_never_overlap(model: xmrcae.MrCAE, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_labels_of_stages_never_overlap(
+    model: xmrcae.MrCAE, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lengths = [(k, j, n) for k in range(4) for j, n in enumerate((500, 1, 1, 400, 1))]
     with_history(model, [*lengths, (4, 0, 1), (5, 0, 400)], monkeypatch)
     fig = model.plot.history()
@@ -355,7 +431,12 @@ def test_an_unfitted_model_says_so() -> None:
     ],
 )
 def test_real_files_are_drawn(
-    real_file: Callable[[str], Path], name: str, variable: str, when: str, label: str, has_land: bool
+    real_file: Callable[[str], Path],
+    name: str,
+    variable: str,
+    when: str,
+    label: str,
+    has_land: bool,
 ) -> None:
     da = open_real(real_file, name)[variable][:20]
     model = da.mrcae.fit(channels=[[1]], tolerance=None, **QUICK | {"max_epochs": 2})

@@ -38,14 +38,18 @@ def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setitem(cartopy.config, name, tmp_path)
 
 
-def snapshot(*, shape: tuple[int, int] = (16, 24), first: float = 0.0, globe: bool = True) -> xr.DataArray:
+def snapshot(
+    *, shape: tuple[int, int] = (16, 24), first: float = 0.0, globe: bool = True
+) -> xr.DataArray:
     """A field at one time, no two cells alike; its longitudes begin at `first`."""
     field = make_field(n_times=1, shape=shape, globe=globe)
     ramp = np.random.default_rng(0).permutation(field[0].size).reshape(field[0].shape)
     field = field.copy(data=np.where(field.isnull(), np.nan, ramp[None]).astype(np.float32))
     lon = (field["lon"].values + first + 180) % 360 - 180
     lat = field["lat"].values if globe else np.linspace(40, 60, shape[0])
-    return field.assign_coords(lon=("lon", lon, field["lon"].attrs), lat=("lat", lat, field["lat"].attrs))
+    return field.assign_coords(
+        lon=("lon", lon, field["lon"].attrs), lat=("lat", lat, field["lat"].attrs)
+    )
 
 
 def tripolar(real_file: Callable[[str], Path]) -> xr.DataArray:
@@ -65,7 +69,9 @@ def coasts(ax: Any) -> list[Any]:
     return [artist for artist in ax.get_children() if artist.get_gid() == "coast"]
 
 
-def wrong_pixels(fig: Figure, field: xr.DataArray, latitude: str, longitude: str) -> tuple[float, int]:
+def wrong_pixels(
+    fig: Figure, field: xr.DataArray, latitude: str, longitude: str
+) -> tuple[float, int]:
     """Share of the field's cells whose centre has not the cell's colour on the last panel, and how many are on it."""
     ax = panels(fig)[-1]
     meridians = [artist for artist in ax.get_children() if isinstance(artist, Gridliner)]
@@ -82,7 +88,9 @@ def wrong_pixels(fig: Figure, field: xr.DataArray, latitude: str, longitude: str
     seen[seen] = np.all([ax.patch.contains_points(centres + step) for step in around], axis=0)
     columns, rows = ax.transData.transform(at[seen]).astype(int).T
     expected = mesh_of(ax).cmap(mesh_of(ax).norm(np.ma.masked_invalid(stacked.values[seen])))
-    return float((np.abs(pixels[rows, columns] / 255 - expected) > 0.02).any(1).mean()), int(seen.sum())
+    return float((np.abs(pixels[rows, columns] / 255 - expected) > 0.02).any(1).mean()), int(
+        seen.sum()
+    )
 
 
 @pytest.mark.parametrize(
@@ -97,7 +105,9 @@ def wrong_pixels(fig: Figure, field: xr.DataArray, latitude: str, longitude: str
         (0.0, True, False, ccrs.NorthPolarStereo()),
     ],
 )
-def test_every_cell_is_drawn_where_it_lies(first: float, globe: bool, turned: bool, projection: Any) -> None:
+def test_every_cell_is_drawn_where_it_lies(
+    first: float, globe: bool, turned: bool, projection: Any
+) -> None:
     field = snapshot(first=first, globe=globe)
     if turned:
         field = field.isel(lat=slice(None, None, -1)).transpose("time", "lon", "lat")
@@ -106,7 +116,9 @@ def test_every_cell_is_drawn_where_it_lies(first: float, globe: bool, turned: bo
 
 
 @pytest.mark.parametrize("projection", ["auto", ccrs.Mollweide(-160), ccrs.NorthPolarStereo()])
-def test_a_tripolar_grid_is_drawn_where_it_lies(real_file: Callable[[str], Path], projection: Any) -> None:
+def test_a_tripolar_grid_is_drawn_where_it_lies(
+    real_file: Callable[[str], Path], projection: Any
+) -> None:
     field = tripolar(real_file)
     if isinstance(projection, ccrs.NorthPolarStereo):
         field = field.isel(y=slice(16, None))
@@ -119,7 +131,9 @@ def test_cells_beside_land_without_coordinates_are_drawn() -> None:
     land = field[0].isnull().drop_vars("time")
     curved = {
         f"nav_{name}": values.where(~land).assign_attrs(field[name].attrs).variable
-        for name, values in zip(("lat", "lon"), xr.broadcast(field["lat"], field["lon"]), strict=True)
+        for name, values in zip(
+            ("lat", "lon"), xr.broadcast(field["lat"], field["lon"]), strict=True
+        )
     }
     field = field.drop_vars(["lat", "lon"]).assign_coords(curved).rename(lat="j", lon="i")
     assert 10 < land.sum() < 300
@@ -139,7 +153,10 @@ def test_the_map_is_about_the_middle_of_the_data() -> None:
 
 
 def test_levels_that_begin_on_either_side_of_the_date_line_lie_on_each_other() -> None:
-    coarse, fine = (drawn(ax)["x"].values for ax in panels(draw(snapshot(shape=(16, 23), first=179.0, globe=False))))
+    coarse, fine = (
+        drawn(ax)["x"].values
+        for ax in panels(draw(snapshot(shape=(16, 23), first=179.0, globe=False)))
+    )
     np.testing.assert_allclose(coarse, fine[1::2])
     assert fine[0] == 179 and fine[1] == 180
 
@@ -160,7 +177,10 @@ def test_coasts_are_the_outline_of_the_valid_pixels() -> None:
 
 def test_natural_earth_is_downloaded_only_when_asked_for() -> None:
     draw(snapshot()).canvas.draw()
-    with pytest.warns(cartopy.io.DownloadWarning), pytest.raises(OSError, match="reached for the network"):
+    with (
+        pytest.warns(cartopy.io.DownloadWarning),
+        pytest.raises(OSError, match="reached for the network"),
+    ):
         draw(snapshot(), coastlines="natural_earth").canvas.draw()
 
 
@@ -209,18 +229,28 @@ def test_coordinates_of_a_projection_are_drawn_by_transform() -> None:
 
 @pytest.mark.parametrize("reach", [4e6, 7.63e6])
 def test_corners_that_miss_the_seam_of_a_map_by_a_rounding_are_on_it(reach: float) -> None:
-    source, y, x = ccrs.NorthPolarStereo(), np.linspace(reach, -reach / 2, 20), np.linspace(-reach, reach, 30)
+    source, y, x = (
+        ccrs.NorthPolarStereo(),
+        np.linspace(reach, -reach / 2, 20),
+        np.linspace(-reach, reach, 30),
+    )
     assert 0 < abs(x[14] + x[15]) < 1e-8
     field = snapshot(shape=(20, 30)).fillna(0).drop_vars(["lat", "lon"]).rename(lat="y", lon="x")
     field = field.assign_coords(y=y, x=x)
-    lon, lat, _ = np.moveaxis(ccrs.PlateCarree().transform_points(source, *np.meshgrid(x, y)), -1, 0)
+    lon, lat, _ = np.moveaxis(
+        ccrs.PlateCarree().transform_points(source, *np.meshgrid(x, y)), -1, 0
+    )
     fig = draw(field, transform=source, projection=ccrs.PlateCarree())
-    wrong, n = wrong_pixels(fig, field.assign_coords(lat=(("y", "x"), lat), lon=(("y", "x"), lon)), "lat", "lon")
+    wrong, n = wrong_pixels(
+        fig, field.assign_coords(lat=(("y", "x"), lat), lon=(("y", "x"), lon)), "lat", "lon"
+    )
     assert wrong < 0.01 and n > 0.9 * field.size
 
 
 def test_subplot_kws_are_handed_on() -> None:
-    ax, *_ = panels(draw(snapshot(), subplot_kws={"projection": ccrs.Robinson(), "facecolor": "pink"}))
+    ax, *_ = panels(
+        draw(snapshot(), subplot_kws={"projection": ccrs.Robinson(), "facecolor": "pink"})
+    )
     assert isinstance(ax.projection, ccrs.Robinson) and ax.get_facecolor() == to_rgba("pink")
     ax, *_ = panels(draw(snapshot(), projection=None, subplot_kws={"facecolor": "pink"}))
     assert not isinstance(ax, GeoAxes) and ax.get_facecolor() == to_rgba("pink")
@@ -228,7 +258,9 @@ def test_subplot_kws_are_handed_on() -> None:
 
 @pytest.mark.parametrize("projection", ["auto", None, ccrs.Robinson()])
 @pytest.mark.parametrize(("first", "globe"), [(0.0, True), (165.0, False)])
-def test_labels_do_not_overlap(first: float, globe: bool, projection: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_labels_do_not_overlap(
+    first: float, globe: bool, projection: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     field = snapshot(first=first, globe=globe) / 1e6
     fig = xmrcae.plot.pyramid(field.mrcae.pyramid(levels=2).isel(time=0), projection=projection)
     boxes, write = [], Text.draw
@@ -242,9 +274,13 @@ def test_labels_do_not_overlap(first: float, globe: bool, projection: Any, monke
     fig.canvas.draw()
     degrees = [name for name, _ in boxes if "°" in name]
     assert (len(degrees) > 4) == (projection is not None)
-    if globe and isinstance(projection, ccrs.Robinson):  # at whose lower edge meridians run together
+    if globe and isinstance(
+        projection, ccrs.Robinson
+    ):  # at whose lower edge meridians run together
         assert not [name for name in degrees if name[-1] in "EW"]
-    assert len(boxes) > 8 and all(fig.bbox.contains(*corner) for _, box in boxes for corner in (box.min, box.max))
+    assert len(boxes) > 8 and all(
+        fig.bbox.contains(*corner) for _, box in boxes for corner in (box.min, box.max)
+    )
     assert [(a, b) for (a, one), (b, other) in combinations(boxes, 2) if one.overlaps(other)] == []
 
 

@@ -41,7 +41,10 @@ def test_filters_are_the_weights_of_the_network(model: xmrcae.MrCAE) -> None:
     assert all(ax.get_ylim()[0] < ax.get_ylim()[1] for ax in panels(fig))  # the first row below
     assert [ax.get_title() for ax in panels(fig)[:2]] == ["group 2\nfilter 1", "group 2\nfilter 2"]
     assert panels(fig)[6].get_ylabel() == "decoder\nssh"
-    assert [bar.get_xlabel() for bar in bars(fig)] == ["weight of the encoder [1]", "weight of the decoder [1]"]
+    assert [bar.get_xlabel() for bar in bars(fig)] == [
+        "weight of the encoder [1]",
+        "weight of the decoder [1]",
+    ]
     limits = [ax.images[0].get_clim() for ax in panels(fig)]
     assert limits[0] == limits[3] and -limits[0][0] == limits[0][1] == np.abs(shown[:4]).max()
 
@@ -51,7 +54,9 @@ def test_all_filters_of_a_level_begin_with_its_deepening(model: xmrcae.MrCAE) ->
     deepening = model.fitted.codec.network.levels[0].deepening
     shown = images(fig)
     assert len(shown) == 2 * 2 * 4 and panels(fig)[0].get_title() == "deepening"
-    np.testing.assert_array_equal(shown[4], deepening.encoder_weight.detach().numpy().reshape(2, 3, 3)[1])
+    np.testing.assert_array_equal(
+        shown[4], deepening.encoder_weight.detach().numpy().reshape(2, 3, 3)[1]
+    )
     with pytest.raises(ValueError, match=r"group=3: level 0 has the groups 0, 1, 2"):
         model.plot.filters(level=0, group=3)
     with pytest.raises(ValueError, match="level=2"):
@@ -77,20 +82,32 @@ def test_errors_are_drawn_against_size(model: xmrcae.MrCAE, ds: xr.Dataset) -> N
     np.testing.assert_array_equal(line.get_ydata(), score["rmse"].sel(variable="ssh"))
     assert ax.get_xscale() == ax.get_yscale() == "log"
     valid = int(ds.isel(time=0).notnull().sum().to_array().sum())
-    assert values.get_xdata()[0] == valid and f"{valid:,}" in ax.get_legend().get_texts()[1].get_text()
+    assert (
+        values.get_xdata()[0] == valid and f"{valid:,}" in ax.get_legend().get_texts()[1].get_text()
+    )
     assert [text.get_text() for text in ax.texts] == ["level 0", "level 1"]
 
     own = Figure().add_subplot()
-    two = xmrcae.plot.errors([score, score.assign(encoding_size=score["encoding_size"] * 2)], labels=["a", "b"], ax=own)
-    assert two is own.figure and [text.get_text() for text in own.get_legend().get_texts()] == ["a", "b"]
-    assert (
-        own.lines[0].get_color() != own.lines[1].get_color() and own.lines[0].get_marker() != own.lines[1].get_marker()
+    two = xmrcae.plot.errors(
+        [score, score.assign(encoding_size=score["encoding_size"] * 2)], labels=["a", "b"], ax=own
     )
-    np.testing.assert_array_equal(own.lines[0].get_ydata(), score["rmse_global"].sel(variable="sst"))
+    assert two is own.figure and [text.get_text() for text in own.get_legend().get_texts()] == [
+        "a",
+        "b",
+    ]
+    assert (
+        own.lines[0].get_color() != own.lines[1].get_color()
+        and own.lines[0].get_marker() != own.lines[1].get_marker()
+    )
+    np.testing.assert_array_equal(
+        own.lines[0].get_ydata(), score["rmse_global"].sel(variable="sst")
+    )
 
 
 def test_errors_of_a_variable_have_its_name_and_units(model: xmrcae.MrCAE, ds: xr.Dataset) -> None:
-    assert list(model.score(ds)["units"]) == [ds[name].attrs.get("units", "") for name in ("sst", "ssh")]
+    assert list(model.score(ds)["units"]) == [
+        ds[name].attrs.get("units", "") for name in ("sst", "ssh")
+    ]
     (ax,) = model.plot.errors(ds, variable="sst").axes
     assert ax.get_ylabel() == "root-mean-square error against the finest data of sst [degC]"
     alone = ds["sst"].mrcae.fit(levels=2, max_epochs=1, progress=False)
@@ -98,7 +115,9 @@ def test_errors_of_a_variable_have_its_name_and_units(model: xmrcae.MrCAE, ds: x
     assert ax.get_ylabel() == "root-mean-square error against the finest data [degC]"
 
 
-def test_errors_refuse_before_they_read(model: xmrcae.MrCAE, ds: xr.Dataset, no_compute: Callable) -> None:
+def test_errors_refuse_before_they_read(
+    model: xmrcae.MrCAE, ds: xr.Dataset, no_compute: Callable
+) -> None:
     lazy = ds.chunk(time=5)
     for kwargs in ({"metric": "mse"}, {"variable": "u"}):
         with no_compute(), pytest.raises(ValueError, match=r"mse|'u'"):
@@ -106,8 +125,15 @@ def test_errors_refuse_before_they_read(model: xmrcae.MrCAE, ds: xr.Dataset, no_
 
 
 def test_axes_of_errors_always_have_numbers() -> None:
-    for sizes, errors in (([200, 290], [0.21, 0.29]), ([200, 5000], [0.011, 0.4]), ([10, 10**6], [1e-5, 1.0])):
-        table = {"rmse_global": ("level", errors, {"units": "m"}), "encoding_size": ("level", sizes)}
+    for sizes, errors in (
+        ([200, 290], [0.21, 0.29]),
+        ([200, 5000], [0.011, 0.4]),
+        ([10, 10**6], [1e-5, 1.0]),
+    ):
+        table = {
+            "rmse_global": ("level", errors, {"units": "m"}),
+            "encoding_size": ("level", sizes),
+        }
         score = xr.Dataset(table | {"ratio": ("level", 250 / np.array(sizes))}, {"level": [0, 1]})
         fig = xmrcae.plot.errors(score)
         fig.canvas.draw()
@@ -117,7 +143,9 @@ def test_axes_of_errors_always_have_numbers() -> None:
         ):
             ticks = [*zip(axis.get_majorticklocs(), axis.get_majorticklabels(), strict=True)]
             ticks += [*zip(axis.get_minorticklocs(), axis.get_minorticklabels(), strict=True)]
-            assert 2 <= len([text for at, text in ticks if low <= at <= high and text.get_text()]) <= 9
+            assert (
+                2 <= len([text for at, text in ticks if low <= at <= high and text.get_text()]) <= 9
+            )
 
 
 def test_what_is_no_score_is_an_error(model: xmrcae.MrCAE, ds: xr.Dataset) -> None:
@@ -130,7 +158,11 @@ def test_what_is_no_score_is_an_error(model: xmrcae.MrCAE, ds: xr.Dataset) -> No
         (score, {"metric": "mse"}, "metric='mse'"),
         (score, {"variable": "u"}, "variable='u': the score has sst, ssh"),
         (single, {"variable": "sst"}, "single field"),
-        ([single, single.assign(rmse_global=single.rmse_global.assign_attrs(units="K"))], {}, "units differ"),
+        (
+            [single, single.assign(rmse_global=single.rmse_global.assign_attrs(units="K"))],
+            {},
+            "units differ",
+        ),
     ):
         with pytest.raises(ValueError, match=match):
             xmrcae.plot.errors(given, **kwargs)
@@ -155,10 +187,16 @@ def test_pyramid_shows_every_level(ds: xr.Dataset) -> None:
 
 
 def test_pyramids_without_coordinates_lie_by_position() -> None:
-    field = make_field(n_times=1, shape=(9, 14)).drop_vars(["lat", "lon", "time"]).rename(lat="j", lon="i")
+    field = (
+        make_field(n_times=1, shape=(9, 14))
+        .drop_vars(["lat", "lon", "time"])
+        .rename(lat="j", lon="i")
+    )
     fig = xmrcae.plot.pyramid(field.mrcae.pyramid(levels=2))
     coarse, fine = (drawn(ax) for ax in panels(fig))
-    assert list(fine["x"].values) == list(range(14)) and set(coarse["x"].values) < set(fine["x"].values)
+    assert list(fine["x"].values) == list(range(14)) and set(coarse["x"].values) < set(
+        fine["x"].values
+    )
     assert panels(fig)[0].get_ylabel() == "j (position)"
 
 
@@ -177,6 +215,8 @@ def test_a_lone_cell_is_as_large_as_the_data() -> None:
     field = make_field(globe=False, shape=(7, 30), land=False)
     model = field.mrcae.fit(**QUICK | {"channels": [[1]]})
     for projection in ("auto", None):
-        coarsest = mesh_of(panels(model.plot.refinement(projection=projection))[0]).get_coordinates()
+        coarsest = mesh_of(
+            panels(model.plot.refinement(projection=projection))[0]
+        ).get_coordinates()
         assert coarsest.shape[0] == 2
         np.testing.assert_allclose(np.ptp(coarsest[..., 1]), 140)

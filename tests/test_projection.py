@@ -21,7 +21,9 @@ def projecting_network(
     generator = torch.Generator().manual_seed(seed)
     shapes = [(15, 23), (31, 47)]
     valid = [torch.as_tensor(make_land(shape)).expand(variables, *shape) for shape in shapes]
-    weights = [has * torch.rand(has.shape, generator=generator, dtype=torch.float64) for has in valid]
+    weights = [
+        has * torch.rand(has.shape, generator=generator, dtype=torch.float64) for has in valid
+    ]
     network = ProjectedNetwork(
         valid, valid[-1], widening="residual", restriction="full_weighting", dtype=torch.float64,
         projection=[weight / weight.sum() for weight in weights], anchor=anchor,
@@ -36,7 +38,9 @@ def projecting_network(
     return network, pixels
 
 
-def squares(network: ProjectedNetwork, codes: torch.Tensor, inputs: list[torch.Tensor]) -> torch.Tensor:
+def squares(
+    network: ProjectedNetwork, codes: torch.Tensor, inputs: list[torch.Tensor]
+) -> torch.Tensor:
     """The sum that the codes are to make least, for each sample."""
     result = network.expand(codes, ONE, inputs)
     total = torch.zeros(3, dtype=torch.float64)
@@ -82,7 +86,9 @@ def test_gradients_include_what_the_codes_do(anchor, variables):
     one = torch.tensor([1.0, 0.0, 2.0], dtype=torch.float64)
     generator = torch.Generator().manual_seed(2)
     sensitivity = {
-        level: torch.randn(network.has_data[level].numel(), 3, generator=generator, dtype=torch.float64)
+        level: torch.randn(
+            network.has_data[level].numel(), 3, generator=generator, dtype=torch.float64
+        )
         * (network.projection[level].reshape(-1, 1) > 0)
         for level in range(2)
     }
@@ -93,7 +99,9 @@ def test_gradients_include_what_the_codes_do(anchor, variables):
 
     value()
     network.zero_grad(set_to_none=True)
-    network.backward(network(pixels, one), one, {level: given.clone() for level, given in sensitivity.items()})
+    network.backward(
+        network(pixels, one), one, {level: given.clone() for level, given in sensitivity.items()}
+    )
     for parameter in network.parameters():
         direction = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
         expected, step = float((parameter.grad * direction).sum()), 1e-5
@@ -104,7 +112,9 @@ def test_gradients_include_what_the_codes_do(anchor, variables):
                 parameter.copy_(start + sign * step * direction)
                 ends.append(value())
             parameter.copy_(start)
-        assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(expected, rel=2e-3, abs=1e-4 * abs(value()))
+        assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(
+            expected, rel=2e-3, abs=1e-4 * abs(value())
+        )
 
 
 def test_a_projecting_network_has_decoders_only():
@@ -138,20 +148,26 @@ def test_orthogonal_atoms_are_chosen_by_their_share_of_the_targets():
     atoms, _ = np.linalg.qr(rng.standard_normal((60, 40)))
     strength = rng.permutation(40) + 1.0
     targets = atoms @ (strength[:, None] * np.linalg.qr(rng.standard_normal((40, 40)))[0])
-    chosen = choose_cells(sp.csr_array(atoms * rng.uniform(0.1, 10, 40)), targets, [(20, 1), (15, 1)], 5 + 12)
+    chosen = choose_cells(
+        sp.csr_array(atoms * rng.uniform(0.1, 10, 40)), targets, [(20, 1), (15, 1)], 5 + 12
+    )
     kept = np.concatenate(chosen)
     assert kept.sum() == 12
     assert set(np.flatnonzero(kept)) == set(np.argsort(strength[5:])[-12:])
 
 
 def test_a_cell_of_two_filters_costs_two_numbers():
-    atoms = np.eye(9)  # a bottleneck of one, a group of two cells and two filters, a group of four cells and one
+    atoms = np.eye(
+        9
+    )  # a bottleneck of one, a group of two cells and two filters, a group of four cells and one
     strength = np.array([0.0, 3.0, 1.0, 3.0, 0.5, 2.9, 0.1, 0.1, 0.1])
     chosen = choose_cells(sp.csr_array(atoms), np.diag(strength), [(2, 2), (4, 1)], 1 + 3)
     np.testing.assert_array_equal(chosen[0], [True, False])
     np.testing.assert_array_equal(chosen[1], [True, False, False, False])
 
-    strength[[1, 3]] = 2.5  # of the first cell: more than the single filter's 2.9 together, less each
+    strength[[1, 3]] = (
+        2.5  # of the first cell: more than the single filter's 2.9 together, less each
+    )
     chosen = choose_cells(sp.csr_array(atoms), np.diag(strength), [(2, 2), (4, 1)], 1 + 2)
     np.testing.assert_array_equal(chosen[0], [False, False])
     np.testing.assert_array_equal(chosen[1], [True, False, False, False])
@@ -161,7 +177,12 @@ def test_a_cell_of_two_filters_costs_two_numbers():
 def test_the_encoding_has_the_size_asked_for(channels):
     field = make_field(24, (23, 31), globe=False)
     model = field.mrcae.fit(
-        encoder="projection", encoding_size=150, levels=2, channels=channels, max_epochs=3, progress=False
+        encoder="projection",
+        encoding_size=150,
+        levels=2,
+        channels=channels,
+        max_epochs=3,
+        progress=False,
     )
     assert 148 <= model.encoding_sizes[-1] <= 150
     codes = model.encode(field)
@@ -173,7 +194,12 @@ def test_the_encoding_has_the_size_asked_for(channels):
 def test_levels_may_have_no_groups(channels):
     field = make_field(24, (23, 31), globe=False)
     model = field.mrcae.fit(
-        encoder="projection", encoding_size=100, levels=2, channels=channels, max_epochs=2, progress=False
+        encoder="projection",
+        encoding_size=100,
+        levels=2,
+        channels=channels,
+        max_epochs=2,
+        progress=False,
     )
     assert model.encoding_sizes[-1] <= 100
     assert np.isfinite(model.score(field)["rmse"][-1])
@@ -235,7 +261,9 @@ def test_land_changes_no_bit_and_orientation_neither(model_and_field):
     covered = field.where(valid, 1e3)
     expected = model.reconstruct(field)
     xr.testing.assert_identical(model.reconstruct(covered), expected)
-    xr.testing.assert_identical(model.reconstruct(field.isel(lat=slice(None, None, -1)))[:, ::-1], expected)
+    xr.testing.assert_identical(
+        model.reconstruct(field.isel(lat=slice(None, None, -1)))[:, ::-1], expected
+    )
 
 
 @pytest.mark.parametrize("suffix", ["nc", "zarr"])
@@ -255,7 +283,9 @@ def test_coarse_levels_stay_near_their_data(model_and_field):
 
 def test_two_variables_and_seasons():
     data = make_two_variables(n_times=36, shape=(23, 31), globe=False)
-    model = data.mrcae.fit(["sst", "ssh"], encoder="projection", levels=2, center="month", max_epochs=5, progress=False)
+    model = data.mrcae.fit(
+        ["sst", "ssh"], encoder="projection", levels=2, center="month", max_epochs=5, progress=False
+    )
     again = model.reconstruct(data)
     for name in data:
         error = float(np.sqrt(((again[name] - data[name]) ** 2).mean()))
@@ -264,7 +294,13 @@ def test_two_variables_and_seasons():
 
 def test_a_fit_goes_on_from_a_checkpoint(tmp_path):
     field = make_field(24, (23, 31), globe=False)
-    options = {"encoder": "projection", "encoding_size": 120, "levels": 2, "max_epochs": 12, "progress": False}
+    options = {
+        "encoder": "projection",
+        "encoding_size": 120,
+        "levels": 2,
+        "max_epochs": 12,
+        "progress": False,
+    }
     expected = xmrcae.MrCAE(**options).fit(field)
 
     class Stop(KeyboardInterrupt):
@@ -287,7 +323,9 @@ def test_a_fit_goes_on_from_a_checkpoint(tmp_path):
         with pytest.raises(Stop):
             xmrcae.MrCAE(checkpoint=tmp_path / "state", **options).fit(field)
     model = xmrcae.MrCAE(checkpoint=tmp_path / "state", **options).fit(field)
-    xr.testing.assert_identical(model.history.drop_vars("seconds"), expected.history.drop_vars("seconds"))
+    xr.testing.assert_identical(
+        model.history.drop_vars("seconds"), expected.history.drop_vars("seconds")
+    )
     np.testing.assert_array_equal(model.reconstruct(field), expected.reconstruct(field))
 
 
@@ -308,11 +346,19 @@ def test_projection_takes_no_activation():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "variable", "options"), [(ERSST, "sst", {}), (AVISO, "adt", {"gaps": "mask"})])
+@pytest.mark.parametrize(
+    ("name", "variable", "options"), [(ERSST, "sst", {}), (AVISO, "adt", {"gaps": "mask"})]
+)
 def test_real_fields_held_out(real_file, name, variable, options):
     field = open_real(real_file, name)[variable]
     model = field.mrcae.fit(
-        encoder="projection", encoding_size=1000, omega=1.0, anchor=0.0, max_epochs=5, progress=False, **options
+        encoder="projection",
+        encoding_size=1000,
+        omega=1.0,
+        anchor=0.0,
+        max_epochs=5,
+        progress=False,
+        **options,
     )
     test = field.isel(time=(model.split == "test").values)
     describable = field.notnull().all("time")

@@ -68,7 +68,9 @@ def n_tasks(tree):
 def test_padded_size_is_the_least_that_holds_the_data(levels, periodic):
     for size in range(2**levels, 200):
         least = next(
-            n for q in range(1, 300) if (n := 2**levels * q - 1) >= size and (n - size) // 2 >= (3 if periodic else 0)
+            n
+            for q in range(1, 300)
+            if (n := 2**levels * q - 1) >= size and (n - size) // 2 >= (3 if periodic else 0)
         )
         assert Axis.of(size, levels, periodic).padded == least
 
@@ -113,10 +115,20 @@ def test_padding_repeats_the_edge_or_wraps(globe, mode):
 
 @pytest.mark.parametrize(
     ("sizes", "levels"),
-    [((89, 180), 4), ((128, 344), 4), ((64, 64), 4), ((37, 49), 3), ((16, 104), 2), ((9, 9), 1), ((3, 50), 1)],
+    [
+        ((89, 180), 4),
+        ((128, 344), 4),
+        ((64, 64), 4),
+        ((37, 49), 3),
+        ((16, 104), 2),
+        ((9, 9), 1),
+        ((3, 50), 1),
+    ],
 )
 def test_default_levels_leave_four_bottleneck_cells(sizes, levels):
-    pyramid = Pyramid.of(grid_of(make_field(2, sizes, globe=False)), levels=None, restriction="injection")
+    pyramid = Pyramid.of(
+        grid_of(make_field(2, sizes, globe=False)), levels=None, restriction="injection"
+    )
     assert pyramid.levels == levels
 
 
@@ -129,7 +141,9 @@ def test_default_levels_are_the_most_with_four_bottleneck_cells():
 
 
 def test_too_small_a_grid_is_an_error_that_says_what_fits():
-    with pytest.raises(ValueError, match=r"levels=5 needs at least 32 points; dimension 'lat' has 21: .*levels=4"):
+    with pytest.raises(
+        ValueError, match=r"levels=5 needs at least 32 points; dimension 'lat' has 21: .*levels=4"
+    ):
         make_field(n_times=2).mrcae.pyramid(levels=5)
 
 
@@ -211,7 +225,8 @@ def test_curvilinear_coordinates_come_along(real_file):
     field = open_real(real_file, NEMO).tos
     coarse = field.mrcae.pyramid(levels=2)["level_0"].tos
     rows, columns = (
-        axis.positions(0)[axis.inside(0)] for axis in (pyramid_of(field, levels=2).y, pyramid_of(field, levels=2).x)
+        axis.positions(0)[axis.inside(0)]
+        for axis in (pyramid_of(field, levels=2).y, pyramid_of(field, levels=2).x)
     )
     xr.testing.assert_equal(coarse.nav_lat, field.isel(y=rows, x=columns).nav_lat)
 
@@ -245,7 +260,9 @@ def test_descending_latitude_gives_the_flipped_pyramid(real_file):
     field = open_real(real_file, ERSST).sst.isel(time=slice(0, 3))
     flip = {"lat": slice(None, None, -1)}
     for node, other in zip(
-        levels_of(field.mrcae.pyramid(levels=3)), levels_of(field.isel(flip).mrcae.pyramid(levels=3)), strict=True
+        levels_of(field.mrcae.pyramid(levels=3)),
+        levels_of(field.isel(flip).mrcae.pyramid(levels=3)),
+        strict=True,
     ):
         xr.testing.assert_identical(other.sst, node.sst.isel(flip))
 
@@ -262,13 +279,17 @@ def test_transposed_data_give_the_transposed_pyramid():
         xr.testing.assert_identical(other.sst, node.sst.transpose(*order))
 
 
-@pytest.mark.parametrize("chunks", [{"time": 3, "lat": 7, "lon": 11}, {"time": (1, 5, 2, 3), "lat": -1, "lon": 30}])
+@pytest.mark.parametrize(
+    "chunks", [{"time": 3, "lat": 7, "lon": 11}, {"time": (1, 5, 2, 3), "lat": -1, "lon": 30}]
+)
 @pytest.mark.parametrize("restriction", ["full_weighting", "injection"])
 def test_dask_equals_numpy_to_the_bit(chunks, restriction):
     field = make_field(n_times=11)
     lazy = field.chunk(chunks).mrcae.pyramid(levels=3, restriction=restriction)
     for node, other in zip(
-        levels_of(field.mrcae.pyramid(levels=3, restriction=restriction)), levels_of(lazy), strict=True
+        levels_of(field.mrcae.pyramid(levels=3, restriction=restriction)),
+        levels_of(lazy),
+        strict=True,
     ):
         xr.testing.assert_identical(other.compute().sst, node.sst)
 
@@ -277,7 +298,9 @@ def test_variables_of_a_dataset_are_each_their_own():
     ds = make_two_variables(n_times=3)
     tree = ds.mrcae.pyramid(["sst", "ssh"], levels=2)
     for name in ds.data_vars:
-        for node, other in zip(levels_of(tree), levels_of(ds[name].mrcae.pyramid(levels=2)), strict=True):
+        for node, other in zip(
+            levels_of(tree), levels_of(ds[name].mrcae.pyramid(levels=2)), strict=True
+        ):
             np.testing.assert_array_equal(node[name], other[name])
 
 
@@ -301,7 +324,9 @@ def test_nothing_computes_and_everything_stays_lazy(real_file, no_compute):
 
 def test_graph_grows_linearly_with_chunks():
     field = make_field(n_times=64, shape=(40, 40))
-    small, middle, large = (n_tasks(field.chunk(time=64 // n).mrcae.pyramid(levels=3)) for n in (4, 8, 16))
+    small, middle, large = (
+        n_tasks(field.chunk(time=64 // n).mrcae.pyramid(levels=3)) for n in (4, 8, 16)
+    )
     assert large - middle <= 2.2 * (middle - small)
     assert large <= 16 * 3 * 8
 
@@ -327,7 +352,9 @@ def test_encoding_coordinates_continue_by_the_last_spacing(level):
     coords = pyramid.encoding_coordinates(level)
     for dim, axis in (("lat", pyramid.y), ("lon", pyramid.x)):
         values, spacing = field[dim].values, float(field[dim][1] - field[dim][0])
-        np.testing.assert_allclose(coords[dim], values[0] + spacing * axis.positions(level - 1), atol=1e-10)
+        np.testing.assert_allclose(
+            coords[dim], values[0] + spacing * axis.positions(level - 1), atol=1e-10
+        )
         assert coords[dim].attrs == field[dim].attrs
 
 

@@ -6,7 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
-from helpers import AVISO, CMAP, CYLINDER, ERSST, HADGEM, ICE, LAND_SEA_MASK, MITGCM, NEMO, open_real
+from helpers import (
+    AVISO,
+    CMAP,
+    CYLINDER,
+    ERSST,
+    HADGEM,
+    ICE,
+    LAND_SEA_MASK,
+    MITGCM,
+    NEMO,
+    open_real,
+)
 
 import xmrcae
 
@@ -26,7 +37,9 @@ def fitted(sst: xr.DataArray) -> xmrcae.MrCAE:
 
 def assert_same_model(one: xmrcae.MrCAE, other: xmrcae.MrCAE) -> None:
     """The same losses, maps and weights, to the bit."""
-    xr.testing.assert_identical(one.history.drop_vars("seconds"), other.history.drop_vars("seconds"))
+    xr.testing.assert_identical(
+        one.history.drop_vars("seconds"), other.history.drop_vars("seconds")
+    )
     for level in range(one.levels):
         a, b = one.refinement_map(level=level), other.refinement_map(level=level)
         assert np.array_equal(a.sortby("lat").values, b.sortby("lat").transpose(*a.dims).values)
@@ -47,7 +60,9 @@ def test_values_under_land_change_nothing(sst: xr.DataArray, fitted: xmrcae.MrCA
     noise = np.random.default_rng(0).normal(300, 1000, sst.shape).astype("float32")
     other = sst.where(valid, sst.copy(data=noise)).mrcae.fit(valid=valid, **ERSST_OPTIONS)
     assert_same_model(fitted, other)
-    assert np.array_equal(fitted.reconstruct(sst).values, other.reconstruct(sst).values, equal_nan=True)
+    assert np.array_equal(
+        fitted.reconstruct(sst).values, other.reconstruct(sst).values, equal_nan=True
+    )
 
 
 @pytest.mark.parametrize(
@@ -68,10 +83,14 @@ def test_order_orientation_and_chunks_change_no_bit(
     again = other.reconstruct(changed)
     assert again.dims == changed.dims
     assert np.array_equal(again["lat"], changed["lat"])
-    xr.testing.assert_equal(again.transpose(*sst.dims).sortby("lat"), fitted.reconstruct(sst).sortby("lat"))
+    xr.testing.assert_equal(
+        again.transpose(*sst.dims).sortby("lat"), fitted.reconstruct(sst).sortby("lat")
+    )
 
 
-def test_encode_accepts_longitudes_of_the_other_convention(sst: xr.DataArray, fitted: xmrcae.MrCAE) -> None:
+def test_encode_accepts_longitudes_of_the_other_convention(
+    sst: xr.DataArray, fitted: xmrcae.MrCAE
+) -> None:
     rolled = sst.assign_coords(lon=(sst.lon + 180) % 360 - 180).sortby("lon")
     again = fitted.reconstruct(rolled)
     assert np.array_equal(again["lon"], rolled["lon"])
@@ -84,7 +103,9 @@ def test_error_at_the_seam_of_longitude(sst: xr.DataArray, fitted: xmrcae.MrCAE)
     assert float(error.isel(lon=[0, -1]).max() / error.mean()) <= 1.5
 
 
-def test_coarse_coordinates_are_subsets_of_the_fine(sst: xr.DataArray, fitted: xmrcae.MrCAE) -> None:
+def test_coarse_coordinates_are_subsets_of_the_fine(
+    sst: xr.DataArray, fitted: xmrcae.MrCAE
+) -> None:
     tree, codes = sst.mrcae.pyramid(levels=4), fitted.encode(sst)
     for level in range(3):
         decoded = fitted.decode(codes, level=level)
@@ -93,7 +114,9 @@ def test_coarse_coordinates_are_subsets_of_the_fine(sst: xr.DataArray, fitted: x
             assert np.array_equal(decoded[dim], tree[f"level_{level}"][dim])
 
 
-def test_nothing_is_computed_when_built(sst: xr.DataArray, fitted: xmrcae.MrCAE, no_compute: Callable) -> None:
+def test_nothing_is_computed_when_built(
+    sst: xr.DataArray, fitted: xmrcae.MrCAE, no_compute: Callable
+) -> None:
     lazy = sst.chunk(time=20)
     with no_compute():
         codes = fitted.encode(lazy)
@@ -103,7 +126,14 @@ def test_nothing_is_computed_when_built(sst: xr.DataArray, fitted: xmrcae.MrCAE,
         tree = lazy.mrcae.pyramid(levels=4)
         repr(fitted), fitted._repr_html_(), fitted.refinement_count(level=3)
     assert all(
-        obj.chunks for obj in (decoded, again, stacked, tree["level_0"]["sst"], unstacked["level_0"]["encoding"])
+        obj.chunks
+        for obj in (
+            decoded,
+            again,
+            stacked,
+            tree["level_0"]["sst"],
+            unstacked["level_0"]["encoding"],
+        )
     )
     xr.testing.assert_identical(again.compute(), fitted.reconstruct(sst))
 
@@ -121,16 +151,22 @@ def test_encoding_size_counts_finite_codes(sst: xr.DataArray, fitted: xmrcae.MrC
     codes = fitted.encode(sst.isel(time=[0]))
     counts = [int(codes[f"level_{k}"]["encoding"].notnull().sum()) for k in range(4)]
     assert np.array_equal(np.cumsum(counts), fitted.encoding_sizes)
-    assert np.array_equal(fitted.score(sst.isel(time=[0, 1]))["encoding_size"], fitted.encoding_sizes)
+    assert np.array_equal(
+        fitted.score(sst.isel(time=[0, 1]))["encoding_size"], fitted.encoding_sizes
+    )
 
 
-def test_score_is_what_decode_against_the_pyramid_gives(sst: xr.DataArray, fitted: xmrcae.MrCAE) -> None:
+def test_score_is_what_decode_against_the_pyramid_gives(
+    sst: xr.DataArray, fitted: xmrcae.MrCAE
+) -> None:
     test = sst.isel(time=(fitted.split == "test").values)
     score, tree, codes = fitted.score(test), test.mrcae.pyramid(levels=4), fitted.encode(test)
     for level in range(4):
         error = (fitted.decode(codes, level=level) - tree[f"level_{level}"]["sst"]) ** 2
         assert np.isclose(score["rmse"][level], float(error.mean()) ** 0.5, rtol=1e-4)
-        assert np.isclose(score["worst_pixel_rmse"][level], float(error.mean("time").max()) ** 0.5, rtol=1e-4)
+        assert np.isclose(
+            score["worst_pixel_rmse"][level], float(error.mean("time").max()) ** 0.5, rtol=1e-4
+        )
     assert np.isclose(score["rmse_global"][3], score["rmse"][3])
     weighted = fitted.score(test, weights="area")["rmse"]
     area = np.cos(np.deg2rad(test.lat))
@@ -160,10 +196,15 @@ def test_coarse_levels_stay_good_by_default(real_file: Callable[[str], Path], na
         da, options = open_real(real_file, AVISO).adt, {"gaps": "mask", "max_epochs": 50}
     else:
         recipe = xmrcae.recipes[name]
-        da, options = getattr(xmrcae.datasets, name)(), {key: recipe[key] for key in ("levels", "tolerance")}
+        da, options = (
+            getattr(xmrcae.datasets, name)(),
+            {key: recipe[key] for key in ("levels", "tolerance")},
+        )
     model = da.mrcae.fit(progress=False, **options)
     history = model.history.to_dataframe()
-    own = np.sqrt(history.groupby("level")["train_mse"].last()) * float(model.fitted.codec.standards[0].scale[0])
+    own = np.sqrt(history.groupby("level")["train_mse"].last()) * float(
+        model.fitted.codec.standards[0].scale[0]
+    )
     train = da.isel({da.dims[0]: (model.split == "training").values})
     assert (model.score(train)["rmse"].values <= 1.2 * own.values).all()
     stages = history.groupby(["level", "group"])
@@ -188,7 +229,9 @@ def test_monthly_centring_with_dates(real_file: Callable[[str], Path]) -> None:
     da = open_real(real_file, ERSST).sst
     model = da.mrcae.fit(center="month", levels=2, **QUICK)
     january = da.isel(time=slice(0, None, 12))
-    xr.testing.assert_equal(model.reconstruct(january), model.reconstruct(da).isel(time=slice(0, None, 12)))
+    xr.testing.assert_equal(
+        model.reconstruct(january), model.reconstruct(da).isel(time=slice(0, None, 12))
+    )
     with pytest.raises(ValueError, match="dates"):
         da.assign_coords(time=np.arange(128)).mrcae.fit(center="month", sample="time", **QUICK)
 
@@ -216,7 +259,9 @@ def test_two_variables_without_a_time_coordinate(real_file: Callable[[str], Path
 def test_two_dimensional_coordinates(real_file: Callable[[str], Path]) -> None:
     tos = open_real(real_file, NEMO).tos
     rng = np.random.default_rng(0)
-    times = xr.concat([tos.isel(time_counter=0) + rng.normal(0, 1, ()) for _ in range(12)], "time_counter")
+    times = xr.concat(
+        [tos.isel(time_counter=0) + rng.normal(0, 1, ()) for _ in range(12)], "time_counter"
+    )
     da = times + xr.DataArray(rng.normal(0, 0.1, times.shape).astype("float32"), dims=times.dims)
     model = da.mrcae.fit(sample="time_counter", **QUICK)
     again = model.reconstruct(da)
@@ -226,7 +271,9 @@ def test_two_dimensional_coordinates(real_file: Callable[[str], Path]) -> None:
     assert np.isin(coarse["nav_lon"].values, da["nav_lon"].values).all()
 
 
-def test_gaps_in_time_are_refused_with_a_count_and_the_ways_out(real_file: Callable[[str], Path]) -> None:
+def test_gaps_in_time_are_refused_with_a_count_and_the_ways_out(
+    real_file: Callable[[str], Path],
+) -> None:
     da = open_real(real_file, AVISO).adt
     with pytest.raises(ValueError, match="9 pixels") as error:
         da.mrcae.fit(**QUICK)

@@ -17,7 +17,9 @@ AUTHORS = {
 def test_every_level_ends_no_higher_than_the_authors(name: str) -> None:
     field = getattr(xmrcae.datasets, name)()
     model = field.mrcae.fit(progress=False, **xmrcae.recipes[name])
-    last = model.history.isel(epoch=np.flatnonzero(np.diff(model.history["level"], append=model.levels)))
+    last = model.history.isel(
+        epoch=np.flatnonzero(np.diff(model.history["level"], append=model.levels))
+    )
     parameters = model.score(field[:1])["n_parameters"]
     for level, (loss, most) in enumerate(AUTHORS[name]):
         assert round(float(last["validation_loss"][level]), 4) <= loss

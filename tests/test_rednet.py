@@ -12,14 +12,20 @@ from rednet import CHANNELS, REDNet, train
 import xmrcae
 
 
-def make_network(*, channels: tuple[int, ...] = (3, 2), activation: str | None = None, seed: int = 0) -> REDNet:
+def make_network(
+    *, channels: tuple[int, ...] = (3, 2), activation: str | None = None, seed: int = 0
+) -> REDNet:
     generator = torch.Generator().manual_seed(seed)
     return REDNet(channels, activation=activation, generator=generator, dtype=torch.float64)
 
 
-def make_fields(n: int = 4, shape: tuple[int, int] = (31, 31), seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+def make_fields(
+    n: int = 4, shape: tuple[int, int] = (31, 31), seed: int = 1
+) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(n, 1, *shape, generator=generator, dtype=torch.float64), torch.ones(n, dtype=torch.float64)
+    return torch.randn(n, 1, *shape, generator=generator, dtype=torch.float64), torch.ones(
+        n, dtype=torch.float64
+    )
 
 
 def small_set(**options: Any) -> Prepared:
@@ -58,7 +64,12 @@ def test_every_point_can_be_reached_and_is_used() -> None:
 
 @pytest.mark.parametrize(
     ("name", "size"),
-    [("two_modes", 303), ("drifting_mode", 669), ("channel_flow", 1622), ("isotropic_turbulence", 1184)],
+    [
+        ("two_modes", 303),
+        ("drifting_mode", 669),
+        ("channel_flow", 1622),
+        ("isotropic_turbulence", 1184),
+    ],
 )
 def test_the_papers_sizes(name: str, size: int) -> None:
     assert make_network(channels=CHANNELS[name]).n_parameters == size
@@ -82,7 +93,9 @@ def test_the_encoding_is_all_that_decoding_takes(activation: str | None) -> None
     assert torch.equal(network.decode(again, one), network(fields, one))
     # The features of every depth change what comes back: none of them could be left out.
     for k in range(len(features)):
-        without = [torch.zeros_like(feature) if i == k else feature for i, feature in enumerate(features)]
+        without = [
+            torch.zeros_like(feature) if i == k else feature for i, feature in enumerate(features)
+        ]
         assert not torch.allclose(network.decode(without, one), network(fields, one))
 
 
@@ -101,7 +114,9 @@ def test_training_on_a_compressed_set_is_training_on_its_snapshots() -> None:
     for data in (compressed, plain):
         _, history = train((2, 1), data.training[-1], data.validation[-1], max_epochs=3)
         last.append(history[-1])
-    assert compressed.training[-1].constant[1:].sum() == 0 and (plain.training[-1].constant == 1).all()
+    assert (
+        compressed.training[-1].constant[1:].sum() == 0 and (plain.training[-1].constant == 1).all()
+    )
     for loss in ("train_loss", "validation_loss"):
         assert np.isclose(last[0][loss], last[1][loss], rtol=2e-3)
 
@@ -110,7 +125,12 @@ def test_training_on_a_compressed_set_is_training_on_its_snapshots() -> None:
 def test_training_lowers_the_loss_and_keeps_the_best(activation: str | None) -> None:
     data = small_set(activation=activation)
     network, history = train(
-        (3, 2), data.training[-1], data.validation[-1], activation=activation, max_epochs=40, omega=1.0
+        (3, 2),
+        data.training[-1],
+        data.validation[-1],
+        activation=activation,
+        max_epochs=40,
+        omega=1.0,
     )
     assert [row["epoch"] for row in history] == list(range(5, 45, 5))
     losses = [row["validation_loss"] for row in history]
@@ -124,7 +144,10 @@ def test_training_lowers_the_loss_and_keeps_the_best(activation: str | None) -> 
 def test_a_seed_gives_the_same_bits_and_leaves_torch_alone() -> None:
     data = small_set()
     state = torch.get_rng_state()
-    runs = [train((2,), data.training[0], data.validation[0], max_epochs=8, seed=seed) for seed in (3, 3, 4)]
+    runs = [
+        train((2,), data.training[0], data.validation[0], max_epochs=8, seed=seed)
+        for seed in (3, 3, 4)
+    ]
     vectors = [torch.nn.utils.parameters_to_vector(network.parameters()) for network, _ in runs]
     assert torch.equal(vectors[0], vectors[1])
     assert not torch.equal(vectors[0], vectors[2])
@@ -144,7 +167,9 @@ def test_only_valid_pixels_count() -> None:
     field[:, 4:9, 10:20] = np.nan
     data = prepare_with(field, levels=1, center=False, scale=None, activation="relu")
     counts, validation = data.training[0].counts, data.validation[0]
-    network, history = train((1,), data.training[0], validation, activation="relu", max_epochs=1, omega=1.0)
+    network, history = train(
+        (1,), data.training[0], validation, activation="relu", max_epochs=1, omega=1.0
+    )
     fields = torch.as_tensor(np.ascontiguousarray(validation.samples))
     with torch.no_grad():
         errors = (network(fields, torch.ones(len(fields))) - fields).square().mean(0).numpy()

@@ -34,7 +34,12 @@ def test_the_accessor_says_what_it_sees(no_compute: Callable) -> None:
     field = make_field(shape=(31, 40))
     with no_compute():
         for shown in both(field.chunk(time=7).mrcae):
-            for what in ("DataArray sst", "lat: 31, lon: 40, periodic", "time: 20", "float32, lazy, 3 chunks"):
+            for what in (
+                "DataArray sst",
+                "lat: 31, lon: 40, periodic",
+                "time: 20",
+                "float32, lazy, 3 chunks",
+            ):
                 assert what in shown
     assert "not lazy" in repr(field.mrcae) and "periodic" not in repr(make_field(globe=False).mrcae)
 

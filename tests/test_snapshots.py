@@ -38,7 +38,9 @@ def test_split_gives_every_snapshot_one_part(n, sizes, split):
 
 
 def test_random_split_depends_on_the_seed_alone():
-    first, again, other = (split_samples(snapshots(50), (0.7, 0.2, 0.1), seed=seed)["training"] for seed in (3, 3, 4))
+    first, again, other = (
+        split_samples(snapshots(50), (0.7, 0.2, 0.1), seed=seed)["training"] for seed in (3, 3, 4)
+    )
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
 
@@ -70,7 +72,11 @@ def test_split_by_indexers(split):
 
 @pytest.mark.parametrize("empty", [[], slice(0, 0), np.zeros(10, dtype=bool), ()])
 def test_test_part_may_be_empty(empty):
-    assert sizes_of(split_samples(snapshots(10), (slice(0, 7), slice(7, 10), empty), seed=0)) == [7, 3, 0]
+    assert sizes_of(split_samples(snapshots(10), (slice(0, 7), slice(7, 10), empty), seed=0)) == [
+        7,
+        3,
+        0,
+    ]
 
 
 def test_snapshots_in_no_part_are_left_out():
@@ -116,17 +122,23 @@ def test_centre_is_the_time_mean_of_training_snapshots():
 def test_monthly_centre_is_the_climatology_of_training_snapshots(use_cftime):
     field = make_field(n_times=60, dtype=np.float64)
     calendar = "360_day" if use_cftime else "standard"
-    field["time"] = xr.date_range("2001-01-15", periods=60, freq="MS", calendar=calendar, use_cftime=use_cftime)
+    field["time"] = xr.date_range(
+        "2001-01-15", periods=60, freq="MS", calendar=calendar, use_cftime=use_cftime
+    )
     found = prepare_with(field, levels=2, center="month")
     climatology = training_of(field, found).groupby("time.month").mean()
     assert climatology.sizes["month"] == 12
-    np.testing.assert_allclose(found.standard.centre[:, 0][:, VALUES], climatology.values[:, VALUES])
+    np.testing.assert_allclose(
+        found.standard.centre[:, 0][:, VALUES], climatology.values[:, VALUES]
+    )
 
 
 def test_month_without_training_snapshot_departs_from_the_time_mean():
     field = make_field(n_times=24, dtype=np.float64)
     may = field.time.dt.month.values == 5
-    found = prepare_with(field, levels=2, center="month", split=(np.flatnonzero(~may)[:15], np.flatnonzero(may), []))
+    found = prepare_with(
+        field, levels=2, center="month", split=(np.flatnonzero(~may)[:15], np.flatnonzero(may), [])
+    )
     np.testing.assert_allclose(
         found.standard.centre[4, 0][VALUES], training_of(field, found).mean("time").values[VALUES]
     )
@@ -136,7 +148,9 @@ def test_month_without_training_snapshot_departs_from_the_time_mean():
 def test_monthly_centre_needs_dates(time):
     field = make_field().drop_vars("time")
     with pytest.raises(ValueError, match='center="month" needs'):
-        prepare_with(field if time is None else field.assign_coords(time=time), levels=2, center="month")
+        prepare_with(
+            field if time is None else field.assign_coords(time=time), levels=2, center="month"
+        )
 
 
 def test_scale_is_the_rms_about_the_centre():
@@ -163,7 +177,9 @@ def test_no_centre_and_no_scale_leave_the_data_as_they_are():
     np.testing.assert_array_equal(scaled[:, 0], field.fillna(0))
 
 
-@pytest.mark.parametrize("options", [{}, {"center": "month"}, {"center": False, "scale": "minmax"}, {"scale": None}])
+@pytest.mark.parametrize(
+    "options", [{}, {"center": "month"}, {"center": False, "scale": "minmax"}, {"scale": None}]
+)
 def test_undo_undoes_apply(options):
     field = make_field(dtype=np.float64)
     standard = prepare_with(field, levels=2, **options).standard
@@ -182,7 +198,9 @@ def test_missing_values_become_the_training_mean():
     field = make_field(dtype=np.float64)
     standard = prepare_with(field, levels=2).standard
     holes = field.where(field.lon > 60).values[:, None]
-    scaled = standard.apply(standard.stand_in(holes, np.zeros(20, dtype=int)), np.zeros(20, dtype=int))
+    scaled = standard.apply(
+        standard.stand_in(holes, np.zeros(20, dtype=int)), np.zeros(20, dtype=int)
+    )
     np.testing.assert_allclose(scaled[:, :, :, :6], 0, atol=1e-14)
 
 

@@ -11,11 +11,21 @@ from helpers import make_field, make_two_variables
 
 import xmrcae
 
-OPTIONS: dict[str, Any] = {"levels": 2, "channels": [[1]], "tolerance": None, "max_epochs": 10, "progress": False}
+OPTIONS: dict[str, Any] = {
+    "levels": 2,
+    "channels": [[1]],
+    "tolerance": None,
+    "max_epochs": 10,
+    "progress": False,
+}
 
 
 def weights_of(model: xmrcae.MrCAE) -> torch.Tensor:
-    return torch.nn.utils.parameters_to_vector(model.fitted.codec.network.parameters()).detach().clone()
+    return (
+        torch.nn.utils.parameters_to_vector(model.fitted.codec.network.parameters())
+        .detach()
+        .clone()
+    )
 
 
 def groups_of(model: xmrcae.MrCAE) -> list[int]:
@@ -46,9 +56,15 @@ def test_more_groups() -> None:
     model = xmrcae.MrCAE(**OPTIONS).fit(field)
     more = xmrcae.MrCAE(**OPTIONS | {"channels": [[1, 2], [1, 1, 1]]}).fit(field, start=model)
     assert groups_of(more) == [2, 3]
-    stages = list(dict.fromkeys(zip(more.history["level"].values, more.history["group"].values, strict=True)))
+    stages = list(
+        dict.fromkeys(zip(more.history["level"].values, more.history["group"].values, strict=True))
+    )
     assert stages == [(0, 2), (1, 1), (1, 2), (1, 3)]
-    assert more.refinement_map(level=1).isel(group=0).equals(model.refinement_map(level=1).isel(group=0))
+    assert (
+        more.refinement_map(level=1)
+        .isel(group=0)
+        .equals(model.refinement_map(level=1).isel(group=0))
+    )
     assert float(more.score(field)["rmse"][-1]) < 0.9 * float(model.score(field)["rmse"][-1])
 
 
@@ -65,7 +81,8 @@ def test_a_saved_model_is_gone_on_from(tmp_path: Any) -> None:
     model.save(tmp_path / "model.nc")
     options = OPTIONS | {"channels": [[1, 1]]}
     one, other = (
-        xmrcae.MrCAE(**options).fit(field, start=m) for m in (model, xmrcae.open_model(tmp_path / "model.nc"))
+        xmrcae.MrCAE(**options).fit(field, start=m)
+        for m in (model, xmrcae.open_model(tmp_path / "model.nc"))
     )
     assert torch.equal(weights_of(one), weights_of(other))
 
@@ -74,7 +91,10 @@ def test_going_on_goes_on_after_a_kill(tmp_path: Any) -> None:
     field = make_field()
     model = xmrcae.MrCAE(**OPTIONS).fit(field)
     more = xmrcae.MrCAE(**OPTIONS, checkpoint=tmp_path).fit(field, start=model)
-    assert xmrcae.MrCAE(**OPTIONS, checkpoint=tmp_path).fit(field, start=model).fitted.id == more.fitted.id
+    assert (
+        xmrcae.MrCAE(**OPTIONS, checkpoint=tmp_path).fit(field, start=model).fitted.id
+        == more.fitted.id
+    )
     with pytest.raises(ValueError, match="another model to start from"):
         xmrcae.MrCAE(**OPTIONS, checkpoint=tmp_path).fit(field)
 
@@ -123,7 +143,9 @@ def test_what_was_not_trained_anew_has_a_dash_and_every_level_its_name() -> None
     model = xmrcae.MrCAE(**OPTIONS).fit(field[:, ::2, ::2])
     finer = model.refine(field)
     assert "nan" not in repr(finer) and repr(finer).splitlines()[3].split()[-2:-1] == ["-"]
-    more = xmrcae.MrCAE(**OPTIONS | {"channels": [[1, 2], [1, 1]]}).fit(field[:, ::2, ::2], start=model)
+    more = xmrcae.MrCAE(**OPTIONS | {"channels": [[1, 2], [1, 1]]}).fit(
+        field[:, ::2, ::2], start=model
+    )
     texts = [text.get_text() for text in more.plot.history().axes[0].texts]
     plt.close()
     assert {"level 0 group 2", "level 1 group 1"} <= set(texts)
@@ -132,9 +154,19 @@ def test_what_was_not_trained_anew_has_a_dash_and_every_level_its_name() -> None
 def test_options_of_one_value_a_level_repeat_the_last() -> None:
     fine = make_field(shape=(42, 60))
     coarse = fine.isel(lat=slice(1, None, 2), lon=slice(1, None, 2))
-    options = {"levels": 2, "channels": [[1], [2]], "tolerance": [0.4, 0.2], "max_epochs": 2, "progress": False}
+    options = {
+        "levels": 2,
+        "channels": [[1], [2]],
+        "tolerance": [0.4, 0.2],
+        "max_epochs": 2,
+        "progress": False,
+    }
     refined = coarse.mrcae.fit(**options).refine(fine)
-    assert refined.options.channels == [[1], [2], [2]] and refined.options.tolerance == [0.4, 0.2, 0.2]
+    assert refined.options.channels == [[1], [2], [2]] and refined.options.tolerance == [
+        0.4,
+        0.2,
+        0.2,
+    ]
     chosen = coarse.mrcae.fit(**options).refine(fine, tolerance=0.1)
     assert chosen.options.tolerance == 0.1
 

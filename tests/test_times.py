@@ -64,7 +64,9 @@ def test_valid_time_comes_before_the_start_of_a_forecast(model, field, name):
 def test_members_share_a_time_axis(model, field):
     ensemble = xr.concat([field, field + 1], "member").transpose("time", "member", ...)
     expected = [model.reconstruct(field), model.reconstruct(field + 1)]
-    np.testing.assert_array_equal(model.reconstruct(ensemble).transpose("member", ...), np.stack(expected))
+    np.testing.assert_array_equal(
+        model.reconstruct(ensemble).transpose("member", ...), np.stack(expected)
+    )
     fitted = ensemble.mrcae.fit(center="month", sample=["member", "time"], **OPTIONS)
     assert np.isfinite(fitted.score(ensemble).rmse).all()
 
@@ -76,7 +78,10 @@ def test_a_snapshot_with_a_scalar_time_has_its_month(model, field):
 
 def test_no_time_is_an_error_that_names_the_coordinate(model, field):
     for given in (field.drop_vars("time"), field.rename(time="init")):
-        with pytest.raises(ValueError, match=r'center="month" needs the time of each snapshot: no coordinate \'time\''):
+        with pytest.raises(
+            ValueError,
+            match=r'center="month" needs the time of each snapshot: no coordinate \'time\'',
+        ):
             model.encode(given)
 
 
@@ -90,13 +95,17 @@ def test_no_time_is_an_error_that_names_the_coordinate(model, field):
 )
 def test_months_are_those_of_the_calendar(time):
     expected = [date.month - 1 for date in time]
-    np.testing.assert_array_equal(months(xr.Dataset(coords={"time": time}), ["time"], [30]), expected)
+    np.testing.assert_array_equal(
+        months(xr.Dataset(coords={"time": time}), ["time"], [30]), expected
+    )
 
 
 @pytest.mark.parametrize("lazy", [False, True])
 @pytest.mark.parametrize("calendar", ["standard", "noleap"])
 def test_missing_times_are_counted_where_a_month_is_needed(model, field, lazy, calendar):
-    times = xr.date_range("2001-01-15", periods=36, freq="MS", calendar=calendar, use_cftime=calendar == "noleap")
+    times = xr.date_range(
+        "2001-01-15", periods=36, freq="MS", calendar=calendar, use_cftime=calendar == "noleap"
+    )
     times = np.array(times, dtype=object) if calendar == "noleap" else times.values.copy()
     times[[3, 20]] = None if calendar == "noleap" else np.datetime64("NaT")
     given = field.assign_coords(time=("time", times))
@@ -107,7 +116,9 @@ def test_missing_times_are_counted_where_a_month_is_needed(model, field, lazy, c
     with pytest.raises(ValueError, match=message):
         model.reconstruct(given)
     plain = field.mrcae.fit(**OPTIONS)
-    np.testing.assert_array_equal(plain.reconstruct(given, keep_gaps=True), plain.reconstruct(field, keep_gaps=True))
+    np.testing.assert_array_equal(
+        plain.reconstruct(given, keep_gaps=True), plain.reconstruct(field, keep_gaps=True)
+    )
 
 
 # Starts of forecasts
@@ -266,7 +277,10 @@ def test_codes_of_a_climatology_are_decoded_once_they_have_dates(model, field):
 
 def spans(times, labels):
     """First and last time of each part."""
-    return [(times[labels == part].min(), times[labels == part].max()) for part in ("training", "validation", "test")]
+    return [
+        (times[labels == part].min(), times[labels == part].max())
+        for part in ("training", "validation", "test")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -298,14 +312,18 @@ def test_blocks_never_cut_a_time_between_members(field, sample):
 def test_blocks_of_a_hindcast_are_blocks_of_valid_times(field):
     given = hindcast(field, ("lead", "init"))
     labels = given.mrcae.fit(split="blocks", sample=["init", "lead"], **OPTIONS).split
-    (_, first), (begin, last), (end, _) = spans(given.time.transpose("init", "lead").values, labels.values)
+    (_, first), (begin, last), (end, _) = spans(
+        given.time.transpose("init", "lead").values, labels.values
+    )
     assert first < begin <= last < end
 
 
 def test_blocks_need_every_time():
     times = pd.date_range("2000-01-01", periods=20, freq="MS").values.copy()
     times[4] = np.datetime64("NaT")
-    with pytest.raises(ValueError, match=r'split="blocks" needs the time of each snapshot: 1 of 20'):
+    with pytest.raises(
+        ValueError, match=r'split="blocks" needs the time of each snapshot: 1 of 20'
+    ):
         split_samples(xr.DataArray(np.arange(20), {"time": times}, ("time",)), "blocks", seed=0)
 
 
@@ -346,7 +364,9 @@ def test_dates_take_all_members(field):
 
 
 @pytest.mark.parametrize(
-    "indexer", [slice("2000-02-30", None), ["1999-01-01"], ["no date"]], ids=["no such day", "not there", "text"]
+    "indexer",
+    [slice("2000-02-30", None), ["1999-01-01"], ["no date"]],
+    ids=["no such day", "not there", "text"],
 )
 def test_dates_that_do_not_fit_are_named(indexer):
     time = pd.date_range("2000-01-01", periods=26, freq="MS")
@@ -356,5 +376,9 @@ def test_dates_that_do_not_fit_are_named(indexer):
 
 
 def test_dates_without_a_dated_dimension_are_refused():
-    with pytest.raises(ValueError, match="dates need one sample dimension with dates; there are none"):
-        split_samples(xr.DataArray(np.arange(26), dims="time"), (slice("2000", None), slice(0, 1), []), seed=0)
+    with pytest.raises(
+        ValueError, match="dates need one sample dimension with dates; there are none"
+    ):
+        split_samples(
+            xr.DataArray(np.arange(26), dims="time"), (slice("2000", None), slice(0, 1), []), seed=0
+        )

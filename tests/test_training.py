@@ -42,7 +42,10 @@ def stages(trainer: Trainer) -> list[list[dict[str, float]]]:
     """The rows of the history, stage by stage."""
     result: list[list[dict[str, float]]] = []
     for row in trainer.history:
-        if not result or (row["level"], row["group"]) != (result[-1][-1]["level"], result[-1][-1]["group"]):
+        if not result or (row["level"], row["group"]) != (
+            result[-1][-1]["level"],
+            result[-1][-1]["group"],
+        ):
             result.append([])
         result[-1].append(row)
     return result
@@ -116,14 +119,23 @@ def test_the_last_row_of_a_stage_belongs_to_the_kept_weights() -> None:
         data = trainer.data[name]
         output = trainer.network(data[1].pixels, data[1].constant).outputs[1]
         errors = pixel_errors(output - data[1].pixels, data[1].constant)
-        assert np.isclose(last[f"{part}_mse"], float(losses.mean_error(errors, data[1].weights)), rtol=1e-5)
+        assert np.isclose(
+            last[f"{part}_mse"], float(losses.mean_error(errors, data[1].weights)), rtol=1e-5
+        )
         largest, _ = losses.max_error(errors, data[1].counts)
         assert np.isclose(last[f"{part}_max"], float(largest), rtol=1e-5)
     assert np.isclose(last["train_global_loss"], last["train_loss"], rtol=1e-5)
 
 
 def test_the_best_weights_on_validation_are_kept_by_value() -> None:
-    trainer = trainer_of(make_field(), tolerance=None, channels=[[1]], solver="adam", learning_rate=0.05, max_epochs=60)
+    trainer = trainer_of(
+        make_field(),
+        tolerance=None,
+        channels=[[1]],
+        solver="adam",
+        learning_rate=0.05,
+        max_epochs=60,
+    )
     trainer.run()
     for rows in stages(trainer):
         start = rows[0]["train_loss"]
@@ -132,18 +144,30 @@ def test_the_best_weights_on_validation_are_kept_by_value() -> None:
 
 
 def test_history_has_global_metrics_every_tenth_epoch_and_at_the_end_of_a_stage() -> None:
-    model = make_field().mrcae.fit(levels=2, max_epochs=25, tolerance=None, progress=False, min_decrease=0.0)
+    model = make_field().mrcae.fit(
+        levels=2, max_epochs=25, tolerance=None, progress=False, min_decrease=0.0
+    )
     history = model.history
     assert history["epoch"].values[0] == 1
     for column in ("train_global_mse", "validation_global_max", "train_global_loss"):
         stage = (history["level"] == 0) & (history["group"] == 0)
         known = np.flatnonzero(
-            history[column].values[stage.values].astype(float) == history[column].values[stage.values]
+            history[column].values[stage.values].astype(float)
+            == history[column].values[stage.values]
         )
         assert list(known + 1) == [10, 20, 25]
-    for column in ("train_mse", "train_max", "train_loss", "validation_mse", "validation_max", "validation_loss"):
+    for column in (
+        "train_mse",
+        "train_max",
+        "train_loss",
+        "validation_mse",
+        "validation_max",
+        "validation_loss",
+    ):
         assert history[column].notnull().all()
-    assert np.allclose(history["train_loss"], 0.5 * (history["train_mse"] + history["train_max"]), rtol=1e-5)
+    assert np.allclose(
+        history["train_loss"], 0.5 * (history["train_mse"] + history["train_max"]), rtol=1e-5
+    )
     assert (history["seconds"].diff("epoch") >= 0).all()
 
 
@@ -188,7 +212,9 @@ def test_epochs_are_limited() -> None:
 def test_weights_of_the_mean_matter_to_the_mean_only() -> None:
     field = make_field()
     area = np.cos(np.deg2rad(field.lat))
-    plain, weighted = (trainer_of(field, weights=weights) for weights in (None, (area + 0 * field[0]).fillna(0)))
+    plain, weighted = (
+        trainer_of(field, weights=weights) for weights in (None, (area + 0 * field[0]).fillna(0))
+    )
     for level in range(2):
         a, b = (trainer.data["training"][level] for trainer in (plain, weighted))
         assert torch.equal(a.pixels, b.pixels) and torch.equal(a.counts, b.counts)
@@ -213,7 +239,9 @@ def test_history_is_what_score_measures(widening: str) -> None:
     scale = float(model.fitted.standard.scale[0])
     for part, name in (("training", "train"), ("validation", "validation"), ("test", "test")):
         score = model.score(field.isel(time=(model.split == part).values))
-        assert np.isclose(float(model.history[f"{name}_mse"][-1]) ** 0.5 * scale, score["rmse"][-1], rtol=1e-4)
+        assert np.isclose(
+            float(model.history[f"{name}_mse"][-1]) ** 0.5 * scale, score["rmse"][-1], rtol=1e-4
+        )
         worst = float(model.history[f"{name}_max"][-1]) ** 0.5 * scale
         assert np.isclose(worst, score["worst_pixel_rmse"][-1], rtol=1e-4)
 
@@ -222,16 +250,24 @@ def test_relu_trains_on_the_snapshots_themselves() -> None:
     field = make_field()
     prepared = prepare_with(field, levels=2, activation="relu")
     assert len(prepared.training[0].samples) == 14 and (prepared.training[0].constant == 1).all()
-    model = field.mrcae.fit(levels=2, activation="relu", tolerance=None, max_epochs=20, progress=False)
+    model = field.mrcae.fit(
+        levels=2, activation="relu", tolerance=None, max_epochs=20, progress=False
+    )
     train = field.isel(time=(model.split == "training").values)
     scale = float(model.fitted.standard.scale[0])
-    assert np.isclose(float(model.history["train_mse"][-1]) ** 0.5 * scale, model.score(train)["rmse"][-1], rtol=1e-4)
+    assert np.isclose(
+        float(model.history["train_mse"][-1]) ** 0.5 * scale,
+        model.score(train)["rmse"][-1],
+        rtol=1e-4,
+    )
     codes = model.encode(field)["level_1"]["encoding"]
     assert float(codes.min()) >= 0
 
 
 def test_relu_needs_memory_for_the_snapshots() -> None:
-    with pytest.raises(ValueError, match=r"activation='relu' .* room for \d+ of 20: allow more, or fit fewer"):
+    with pytest.raises(
+        ValueError, match=r"activation='relu' .* room for \d+ of 20: allow more, or fit fewer"
+    ):
         make_field().mrcae.fit(levels=2, activation="relu", memory=1e5, progress=False)
 
 

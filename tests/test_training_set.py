@@ -28,10 +28,14 @@ VALUES = make_land((21, 30))
 def plain_levels(obj, found, *, dtype=np.float64):
     """The training snapshots themselves on every level, in place of the compressed set."""
     grid = found.pyramid.grid
-    array = np.asarray(Layout.of(obj, find_dimensions(obj), grid).array(obj))[(found.split == "training").values]
+    array = np.asarray(Layout.of(obj, find_dimensions(obj), grid).array(obj))[
+        (found.split == "training").values
+    ]
     season = found_seasons(obj, found)
     standard = found.standard.astype(np.float64)
-    fields = standard.apply(standard.stand_in(array.astype(np.float64), season), season).astype(dtype)
+    fields = standard.apply(standard.stand_in(array.astype(np.float64), season), season).astype(
+        dtype
+    )
     share = np.where(standard.valid, np.isfinite(array).mean(0), 0)
     plain = Compressed(fields, np.ones(len(fields)), len(fields), np.zeros(share.shape))
     return level_data(plain, found.pyramid, found.standard, grid_weights("area", grid), share)
@@ -49,11 +53,15 @@ def exactly_compressed(plain, found):
     mean = finest.mean(0)
     departure = (finest - mean).reshape(len(finest), -1)
     _, sizes, vectors = np.linalg.svd(departure, full_matrices=False)
-    z = np.concatenate([np.sqrt(len(finest)) * mean[None], (sizes[:, None] * vectors).reshape(-1, *mean.shape)])
+    z = np.concatenate(
+        [np.sqrt(len(finest)) * mean[None], (sizes[:, None] * vectors).reshape(-1, *mean.shape)]
+    )
     one = np.concatenate([[np.sqrt(len(finest))], np.zeros(len(sizes))])
     ones = np.ones(found.standard.valid.shape)
     weights = grid_weights(None, found.pyramid.grid)
-    return level_data(Compressed(z, one, len(z), 0 * ones), found.pyramid, found.standard, weights, ones)
+    return level_data(
+        Compressed(z, one, len(z), 0 * ones), found.pyramid, found.standard, weights, ones
+    )
 
 
 def network_for(levels, **kwargs):
@@ -66,7 +74,9 @@ def errors_of(network, levels):
     one = torch.as_tensor(levels[0].constant, dtype=network.dtype)
     outputs = network(columns(levels[-1].samples, network.dtype), one).outputs
     pairs = zip(outputs, levels, strict=True)
-    return [pixel_errors(field - columns(data.samples, network.dtype), one) for field, data in pairs]
+    return [
+        pixel_errors(field - columns(data.samples, network.dtype), one) for field, data in pairs
+    ]
 
 
 def assert_same_errors(network, one_set, other_set, *, tolerance):
@@ -77,9 +87,13 @@ def assert_same_errors(network, one_set, other_set, *, tolerance):
 
 def assert_same_bits(found, other):
     """Compare everything that training reads of two training sets."""
-    for a, b in zip(found.training + found.validation, other.training + other.validation, strict=True):
+    for a, b in zip(
+        found.training + found.validation, other.training + other.validation, strict=True
+    ):
         for name in ("samples", "constant", "has_data", "counts", "weights"):
-            np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name, strict=True)
+            np.testing.assert_array_equal(
+                getattr(a, name), getattr(b, name), err_msg=name, strict=True
+            )
         assert a.rank == b.rank
     np.testing.assert_array_equal(found.standard.centre, other.standard.centre)
     np.testing.assert_array_equal(found.standard.scale, other.standard.scale)
@@ -119,7 +133,9 @@ def test_compressed_errors_are_those_of_the_snapshots_in_float32(widening):
 
 
 def test_compressed_errors_are_those_of_the_snapshots_of_a_real_archive(real_file):
-    field = open_real(real_file, ERSST).sst.isel(time=slice(0, 24), lat=slice(20, 60), lon=slice(100, 160))
+    field = open_real(real_file, ERSST).sst.isel(
+        time=slice(0, 24), lat=slice(20, 60), lon=slice(100, 160)
+    )
     found = prepare_with(field, levels=3, energy=0)
     plain = plain_levels(field, found)
     assert_same_errors(network_for(plain), found.training, plain, tolerance=2e-6)
@@ -187,8 +203,12 @@ def test_memory_bounds_the_rank_and_warns_of_the_variance_lost():
     field = make_field(n_times=40)
     shape = prepare_with(field, levels=2).pyramid.shape(1)
     sample = 4 * (4 / 3 * shape[0] * shape[1] + 21 * 30)
-    half = sample * (28 + 8 + 4) / 2 / 0.4  # samples take 0.4 of memory: room for half of those of the three parts
-    with pytest.warns(UserWarning, match=r"^13 singular vectors .* 28 training .* leaves out 0\.\d+ .* memory="):
+    half = (
+        sample * (28 + 8 + 4) / 2 / 0.4
+    )  # samples take 0.4 of memory: room for half of those of the three parts
+    with pytest.warns(
+        UserWarning, match=r"^13 singular vectors .* 28 training .* leaves out 0\.\d+ .* memory="
+    ):
         found = prepare_with(field, levels=2, memory=half)
     assert [len(levels[-1].samples) for levels in found.data.values()] == [14, 4, 2]
 
@@ -206,7 +226,9 @@ def test_coarse_levels_are_the_restricted_snapshots():
         cut = data.samples[found.pyramid.cut(level)][:, 0]
         expected = nodes[f"level_{level}"].sst.isel(time=(found.split == "training").values)
         np.testing.assert_allclose(cut, expected.fillna(0), rtol=1e-13)
-        np.testing.assert_array_equal(data.counts[0][found.pyramid.cut(level)], expected.notnull().all("time"))
+        np.testing.assert_array_equal(
+            data.counts[0][found.pyramid.cut(level)], expected.notnull().all("time")
+        )
 
 
 def test_padding_is_not_counted():
@@ -226,15 +248,21 @@ def test_padding_repeats_the_edge_on_every_level(fill):
         y, x = found.pyramid.y.inside(level), found.pyramid.x.inside(level)
         rows, columns = found.pyramid.shape(level)
         around = ((0, 0), (0, 0), (y.start, rows - y.stop), (x.start, columns - x.stop))
-        np.testing.assert_array_equal(data.samples, np.pad(data.samples[..., y, x], around, mode="edge"))
+        np.testing.assert_array_equal(
+            data.samples, np.pad(data.samples[..., y, x], around, mode="edge")
+        )
 
 
 def test_wrapped_columns_carry_data():
     found = prepare_with(make_field(n_times=20), levels=3)
     data, inside = found.training[-1], found.pyramid.x.inside(2)
     right, left = data.samples[..., inside.stop :], data.samples[..., : inside.start]
-    np.testing.assert_array_equal(right, data.samples[..., inside.start : inside.start + right.shape[-1]])
-    np.testing.assert_array_equal(left, data.samples[..., inside.stop - left.shape[-1] : inside.stop])
+    np.testing.assert_array_equal(
+        right, data.samples[..., inside.start : inside.start + right.shape[-1]]
+    )
+    np.testing.assert_array_equal(
+        left, data.samples[..., inside.stop - left.shape[-1] : inside.stop]
+    )
 
 
 def test_coarse_weights_are_those_of_their_own_points():
@@ -243,7 +271,9 @@ def test_coarse_weights_are_those_of_their_own_points():
     for level, data in enumerate(found.training):
         lat = found.pyramid.coordinates(level).lat.values
         cut = data.weights[0][found.pyramid.cut(level)]
-        np.testing.assert_allclose(cut, np.repeat(np.cos(np.deg2rad(lat))[:, None], cut.shape[1], 1))
+        np.testing.assert_allclose(
+            cut, np.repeat(np.cos(np.deg2rad(lat))[:, None], cut.shape[1], 1)
+        )
 
 
 # What changes no bit
@@ -260,7 +290,9 @@ VARIANTS = {
     "one chunk": lambda ds: ds.chunk(),
     "descending latitude": lambda ds: ds.isel(lat=slice(None, None, -1)),
     "transposed": lambda ds: ds.transpose("lon", "time", "lat"),
-    "descending, transposed, in chunks": lambda ds: ds.isel(lat=slice(None, None, -1)).transpose().chunk(lat=4),
+    "descending, transposed, in chunks": lambda ds: (
+        ds.isel(lat=slice(None, None, -1)).transpose().chunk(lat=4)
+    ),
 }
 
 
@@ -288,14 +320,17 @@ def test_values_on_land_change_no_bit(value, fill):
     valid = xr.DataArray(ocean, dims=("lat", "lon"))
     rough = field.where(valid, np.random.default_rng(0).random(field.shape).astype(np.float32))
     found = prepare_with(rough, levels=2, valid=valid, fill=fill)
-    assert_same_bits(found, prepare_with(rough.where(valid, np.float32(value)), levels=2, valid=valid, fill=fill))
+    assert_same_bits(
+        found, prepare_with(rough.where(valid, np.float32(value)), levels=2, valid=valid, fill=fill)
+    )
 
 
 def test_values_on_land_change_no_bit_with_minmax():
     field, valid = make_field(), xr.DataArray(make_land((21, 30)), dims=("lat", "lon"))
     options = {"levels": 2, "valid": valid, "center": False, "scale": "minmax"}
     assert_same_bits(
-        prepare_with(field.where(valid, 1e6), **options), prepare_with(field.where(valid, -1e6), **options)
+        prepare_with(field.where(valid, 1e6), **options),
+        prepare_with(field.where(valid, -1e6), **options),
     )
 
 
@@ -315,7 +350,10 @@ def test_user_weights_come_in_any_orientation():
         coords=field.coords.to_dataset().drop_vars("time").coords,
     )
     turned = weights.isel(lat=slice(None, None, -1)).T
-    assert_same_bits(prepare_with(field, levels=2, weights=weights), prepare_with(field, levels=2, weights=turned))
+    assert_same_bits(
+        prepare_with(field, levels=2, weights=weights),
+        prepare_with(field, levels=2, weights=turned),
+    )
 
 
 @pytest.mark.parametrize("bad", [-1.0, np.nan, np.inf])

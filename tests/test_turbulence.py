@@ -10,7 +10,9 @@ import xarray as xr
 from conftest import REPOSITORY
 from scipy import fft
 
-spec = importlib.util.spec_from_file_location("make_turbulence", REPOSITORY / "datasets" / "make_turbulence.py")
+spec = importlib.util.spec_from_file_location(
+    "make_turbulence", REPOSITORY / "datasets" / "make_turbulence.py"
+)
 turbulence = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(turbulence)
 Flow, simulate = turbulence.Flow, turbulence.simulate
@@ -56,7 +58,9 @@ def test_every_second_point_is_given_and_the_first_127():
 
     flow = Flow(256, 0.08 / 16)
     state = flow.advance(start(flow), 16)
-    fields = {"vorticity": flow.on_points(state)[0]} | dict(zip("uv", flow.velocity(state), strict=True))
+    fields = {"vorticity": flow.on_points(state)[0]} | dict(
+        zip("uv", flow.velocity(state), strict=True)
+    )
     for name, field in fields.items():
         np.testing.assert_array_equal(ds[name][1], field[::2, ::2][:127, :127].astype(np.float32))
 
@@ -79,11 +83,16 @@ def test_velocity_has_no_divergence_and_the_curl_is_the_vorticity():
 def test_energy_is_that_of_the_velocity():
     flow = Flow(64, 0.02)
     state = cascaded(flow)
-    assert flow.energy(state).sum() == pytest.approx((flow.velocity(state) ** 2).sum(0).mean() / 2, rel=1e-12)
+    assert flow.energy(state).sum() == pytest.approx(
+        (flow.velocity(state) ** 2).sum(0).mean() / 2, rel=1e-12
+    )
 
 
 def test_tendency_is_advection_without_aliases():
-    flow, fine = Flow(48, 0.02), Flow(96, 0.02)  # twice the points hold all products of what is kept
+    flow, fine = (
+        Flow(48, 0.02),
+        Flow(96, 0.02),
+    )  # twice the points hold all products of what is kept
     state = cascaded(flow)
     rows = flow.ky[:, 0].astype(int)
     padded = np.zeros(fine.k2.shape, complex)
@@ -182,14 +191,18 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 def test_a_file_is_overwritten_only_on_demand(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     file = tmp_path / "turbulence.nc"
     file.write_text("mine")
-    assert refused([str(file), *BRIEF], capsys).endswith(f"file={file} exists: name another, or give --overwrite")
+    assert refused([str(file), *BRIEF], capsys).endswith(
+        f"file={file} exists: name another, or give --overwrite"
+    )
     assert file.read_text() == "mine"
     turbulence.main([str(file), *BRIEF, "--overwrite"])
     with xr.open_dataset(file) as ds:
         assert ds.sizes["time"] == 2
 
 
-def test_a_missing_folder_is_said_before_the_simulation(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_missing_folder_is_said_before_the_simulation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     assert "make it first" in refused([str(tmp_path / "none" / "turbulence.nc")], capsys)
 
 
@@ -211,4 +224,6 @@ def test_what_cannot_be_simulated_is_refused(options, message):
 
 
 def test_the_command_line_refuses_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    assert refused([str(tmp_path / "turbulence.nc"), "--size", "33"], capsys).endswith("so give an even number")
+    assert refused([str(tmp_path / "turbulence.nc"), "--size", "33"], capsys).endswith(
+        "so give an even number"
+    )

@@ -9,10 +9,31 @@ import pytest
 from xmrcae.grid.units import degrees, differ, unit_text
 
 SAME = [
-    ["degC", "Celsius", "deg_C", "degrees_celsius", "degree_Celsius", "C", " degC ", "°C", "deg C", "degreesC"],
+    [
+        "degC",
+        "Celsius",
+        "deg_C",
+        "degrees_celsius",
+        "degree_Celsius",
+        "C",
+        " degC ",
+        "°C",
+        "deg C",
+        "degreesC",
+    ],
     ["K", "kelvin", "Kelvin", "kelvins", "deg_K"],
     ["m", "meter", "meters", "metre", "Metres"],
-    ["m s-1", "m/s", "m s**-1", "m.s-1", "m  s^-1", "m*s-1", "m·s⁻¹", "meters per second", "metre second-1"],
+    [
+        "m s-1",
+        "m/s",
+        "m s**-1",
+        "m.s-1",
+        "m  s^-1",
+        "m*s-1",
+        "m·s⁻¹",
+        "meters per second",
+        "metre second-1",
+    ],
     ["W m-2", "W/m2", "W/m^2", "W m**-2", "watts m⁻²"],
     ["kg m-2 s-1", "kg/m2/s", "s-1 kg m-2"],
     ["s-1", "1/s", "1 / s", "per second"],
@@ -32,7 +53,18 @@ def test_spellings_of_one_unit_do_not_differ(spellings):
 
 def test_different_units_differ():
     first = [spellings[0] for spellings in SAME]
-    others = ["degF", "km", "mPa", "MPa", "Pa", "m2 s-1", "m s-2", "g kg-1", "J", "days since 2000-01-01"]
+    others = [
+        "degF",
+        "km",
+        "mPa",
+        "MPa",
+        "Pa",
+        "m2 s-1",
+        "m s-2",
+        "g kg-1",
+        "J",
+        "days since 2000-01-01",
+    ]
     pairs = list(combinations([*first, *others], 2))
     assert [pair for pair in pairs if not differ(*pair)] == []
 
@@ -67,7 +99,9 @@ ANGLES = {
 }
 
 
-@pytest.mark.parametrize(("units", "expected"), [(units, value) for value, each in ANGLES.items() for units in each])
+@pytest.mark.parametrize(
+    ("units", "expected"), [(units, value) for value, each in ANGLES.items() for units in each]
+)
 def test_degrees_of_a_unit(units, expected):
     assert degrees({"units": units}) == expected
     assert degrees({}) == 1.0

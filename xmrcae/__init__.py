@@ -1,6 +1,7 @@
 """xmrcae: multi-resolution convolutional autoencoders for labelled archives.
 
-Importing it registers the accessor ``.mrcae`` on DataArray and Dataset. Torch is imported when a network is needed.
+Importing it registers the accessor ``.mrcae`` on DataArray and Dataset. Torch is imported when a
+network is needed.
 """
 
 from . import datasets

@@ -37,10 +37,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m xmrcae", description="Multi-resolution convolutional autoencoders."
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    demo = commands.add_parser("demo", help="fit a model, print its errors and sizes, write it with figures")
-    demo.add_argument("--output", type=Path, default=Path("demo-output"), metavar="FOLDER", help="where to write")
-    demo.add_argument("--data", metavar="FILE", help="NetCDF or Zarr to fit; the paper's drifting mode by default")
-    demo.add_argument("--variable", metavar="NAME", help="variable of FILE; the only suitable one by default")
+    demo = commands.add_parser(
+        "demo", help="fit a model, print its errors and sizes, write it with figures"
+    )
+    demo.add_argument(
+        "--output", type=Path, default=Path("demo-output"), metavar="FOLDER", help="where to write"
+    )
+    demo.add_argument(
+        "--data", metavar="FILE", help="NetCDF or Zarr to fit; the paper's drifting mode by default"
+    )
+    demo.add_argument(
+        "--variable", metavar="NAME", help="variable of FILE; the only suitable one by default"
+    )
     demo.add_argument(
         "--options", nargs="+", default=[], metavar="NAME=VALUE",
         help="options of the fit, such as gaps=mask tolerance=0.2 'split=(0.8, 0.1, 0.1)'",
@@ -97,8 +105,12 @@ def _report(model: MrCAE, data: xr.DataArray, seconds: float) -> None:
     valid, split = standards[-1].valid, model.split
     units = f" [{data.attrs['units']}]" if "units" in data.attrs else ""
     sizes = ", ".join(f"{dim} {n}" for dim, n in data.sizes.items())
-    parts = ", ".join(f"{int((split == part).sum())} {part}" for part in ("training", "validation", "test"))
-    print(f"{data.name}{units}: {sizes}; {valid.sum():,} of {valid.size:,} pixels valid; snapshots: {parts}")
+    parts = ", ".join(
+        f"{int((split == part).sum())} {part}" for part in ("training", "validation", "test")
+    )
+    print(
+        f"{data.name}{units}: {sizes}; {valid.sum():,} of {valid.size:,} pixels valid; snapshots: {parts}"
+    )
     print(f"fitted in {seconds:.0f} s\n")
 
     part, held_out = _held_out(model, data)
@@ -112,12 +124,19 @@ def _report(model: MrCAE, data: xr.DataArray, seconds: float) -> None:
         "encoding size": [f"{size:,}" for size in score["encoding_size"].values],
         "active share": [f"{share:.0%}" for share in score["active_share"].values],
     })  # fmt: skip
-    print(f"against the {held_out.sizes[split.dims[0]]} {part} snapshots; parameters and sizes include coarser levels:")
+    print(
+        f"against the {held_out.sizes[split.dims[0]]} {part} snapshots; parameters and sizes include coarser levels:"
+    )
     print(table.to_string(index=False))
     size = int(score["encoding_size"][-1])
-    print(f"\nthe encoding of a snapshot holds {size:,} numbers for {valid.sum():,} valid pixels", end="")
+    print(
+        f"\nthe encoding of a snapshot holds {size:,} numbers for {valid.sum():,} valid pixels",
+        end="",
+    )
     if size > valid.sum():
-        print(": more than the data. These settings show where scales live; they do not compress.\n")
+        print(
+            ": more than the data. These settings show where scales live; they do not compress.\n"
+        )
     else:
         print(f": {valid.sum() / size:.1f} times fewer\n")
 
@@ -147,7 +166,9 @@ def _import_pyplot() -> Any:
     try:
         import matplotlib
     except ImportError as error:
-        raise ImportError(f'the demo draws figures ({error}): pip install "xmrcae[plot]"') from error
+        raise ImportError(
+            f'the demo draws figures ({error}): pip install "xmrcae[plot]"'
+        ) from error
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 

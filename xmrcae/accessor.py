@@ -66,8 +66,8 @@ class DataArrayMrcae:
         Returns
         -------
         xarray.DataTree
-            /level_0, the coarsest, and up; lazy on lazy data, of which only coordinates and `valid` are read. Each
-            snapshot is averaged over what it holds.
+            /level_0, the coarsest, and up; lazy on lazy data, of which only coordinates and
+            `valid` are read. Each snapshot is averaged over what it holds.
 
         Raises
         ------
@@ -103,8 +103,8 @@ class DatasetMrcae:
         Parameters
         ----------
         variables : str or list of str, optional
-            A name is ``ds[name].mrcae.fit``; a list is ``MrCAE(**options).fit(ds[list])``. Without it, the only
-            variable that has a sample and two horizontal dimensions.
+            A name is ``ds[name].mrcae.fit``; a list is ``MrCAE(**options).fit(ds[list])``. Without
+            it, the only variable that has a sample and two horizontal dimensions.
         **options
             Those of :class:`xmrcae.MrCAE`; `valid` may name a variable of the Dataset.
 
@@ -116,8 +116,8 @@ class DatasetMrcae:
         Raises
         ------
         ValueError, TypeError
-            For data or options that cannot be fitted, before any training; without a name, for several variables that
-            could be meant.
+            For data or options that cannot be fitted, before any training; without a name, for
+            several variables that could be meant.
 
         Examples
         --------
@@ -147,7 +147,8 @@ class DatasetMrcae:
         Raises
         ------
         ValueError
-            If no variable or several could be meant, or the horizontal dimensions are not found or too short.
+            If no variable or several could be meant, or the horizontal dimensions are not found or
+            too short.
 
         Examples
         --------

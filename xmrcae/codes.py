@@ -39,7 +39,11 @@ def codes_to_tree(flat: Any, codec: Codec, layout: Layout, attrs: dict[str, Any]
     for level, active in enumerate(codec.active):
         values = map_samples(codec.scatter, flat, shape=active.shape, dtype=np.float32, level=level)
         coords = pyramid.encoding_coordinates(level).assign_coords(
-            group=("channel", codec.groups[level], {"long_name": "group of filters; 0 is the bottleneck"})
+            group=(
+                "channel",
+                codec.groups[level],
+                {"long_name": "group of filters; 0 is the bottleneck"},
+            )
         )
         encoding = layout.labelled(
             values, ("channel", grid.y, grid.x), coords, name="encoding",
@@ -49,13 +53,16 @@ def codes_to_tree(flat: Any, codec: Codec, layout: Layout, attrs: dict[str, Any]
     return xr.DataTree.from_dict(nodes)
 
 
-def tree_to_codes(codes: xr.DataTree, codec: Codec, *, level: int, model_id: str) -> tuple[Any, Layout]:
+def tree_to_codes(
+    codes: xr.DataTree, codec: Codec, *, level: int, model_id: str
+) -> tuple[Any, Layout]:
     """Active codes (sample, code) of the levels up to one, and how they lie.
 
     Raises
     ------
     TypeError, ValueError
-        If the codes do not fit the model: levels, channels, coordinates, or its id where it is still there.
+        If the codes do not fit the model: levels, channels, coordinates, or its id where it is
+        still there.
     """
     if not isinstance(codes, xr.DataTree):
         raise TypeError(f"codes must be a DataTree as encode gives it, not {type(codes).__name__}")
@@ -134,7 +141,9 @@ def _active_codes(
         raise ValueError(
             f"the codes of level {level} have {encoding.sizes['channel']} channels; the model has {len(active)}"
         )
-    if "group" in encoding.coords and not np.array_equal(encoding["group"].values, codec.groups[level]):
+    if "group" in encoding.coords and not np.array_equal(
+        encoding["group"].values, codec.groups[level]
+    ):
         raise ValueError(
             f"the codes of level {level} have groups {encoding['group'].values}; the model has "
             f"{codec.groups[level]}"
@@ -162,7 +171,9 @@ def _active_codes(
     ), layout
 
 
-def fields_of(flat: Any, fitted: Fitted, layout: Layout, *, level: int, attrs: dict[str, Any]) -> Labelled:
+def fields_of(
+    flat: Any, fitted: Fitted, layout: Layout, *, level: int, attrs: dict[str, Any]
+) -> Labelled:
     """Fields on a level's grid from the codes (sample, code) of the levels up to it."""
     season = fitted.season(layout)
     codec, grid = fitted.codec, fitted.codec.pyramid.grid
@@ -170,10 +181,14 @@ def fields_of(flat: Any, fitted: Fitted, layout: Layout, *, level: int, attrs: d
     fields = map_samples(codec.decode, flat, season, shape=shape, dtype=fitted.dtype, level=level)
     coords = codec.pyramid.coordinates(level)
     arrays = {
-        name: layout.labelled(fields[:, v], (grid.y, grid.x), coords, name=name, attrs=fitted.labels.attrs[v] | attrs)
+        name: layout.labelled(
+            fields[:, v], (grid.y, grid.x), coords, name=name, attrs=fitted.labels.attrs[v] | attrs
+        )
         for v, name in enumerate(fitted.labels.variables)
     }
-    return xr.Dataset(arrays, attrs=attrs) if fitted.labels.is_dataset else next(iter(arrays.values()))
+    return (
+        xr.Dataset(arrays, attrs=attrs) if fitted.labels.is_dataset else next(iter(arrays.values()))
+    )
 
 
 def laid_as(given: Labelled, result: Labelled) -> Labelled:
@@ -189,7 +204,9 @@ def laid_as(given: Labelled, result: Labelled) -> Labelled:
 def with_gaps_of(given: Labelled, result: Labelled) -> Labelled:
     """The same result with NaN where the given data have it; nothing but values changes."""
     if isinstance(result, xr.Dataset):
-        return result.assign({name: with_gaps_of(given[name], each) for name, each in result.data_vars.items()})
+        return result.assign(
+            {name: with_gaps_of(given[name], each) for name, each in result.data_vars.items()}
+        )
     known = given.variable.notnull().transpose(*result.dims)
     return result.copy(data=result.variable.where(known).data)
 
@@ -222,7 +239,11 @@ def stack(codes: xr.DataTree, fitted: Fitted, attrs: dict[str, Any]) -> xr.DataA
     codec = fitted.codec
     flat, layout = tree_to_codes(codes, codec, level=codec.pyramid.levels - 1, model_id=fitted.id)
     reverse = slice(None, None, -1)
-    descending = [dim for dim, order in layout.indexers.items() if isinstance(order, slice) and order == reverse]
+    descending = [
+        dim
+        for dim, order in layout.indexers.items()
+        if isinstance(order, slice) and order == reverse
+    ]
     values = flat.reshape(*layout.sample_shape, flat.shape[1])
     stacked = xr.DataArray(
         values,
@@ -239,13 +260,23 @@ def unstack(stacked: xr.DataArray, fitted: Fitted, attrs: dict[str, Any]) -> xr.
     codec = fitted.codec
     grid, index = codec.pyramid.grid, feature_index(codec)
     if "feature" not in stacked.dims or stacked.sizes["feature"] != len(index):
-        raise ValueError(f"the stack has dimensions {dict(stacked.sizes)}; the model needs feature: {len(index)}")
+        raise ValueError(
+            f"the stack has dimensions {dict(stacked.sizes)}; the model needs feature: {len(index)}"
+        )
     _check_features(stacked, index)
     check_text([*stacked.dims, *stacked.coords])
     sample = tuple(str(dim) for dim in stacked.dims if dim != "feature")
-    fitted_descends = [dim for dim, descends in zip((grid.y, grid.x), grid.descending, strict=True) if descends]
-    descending = json.loads(stacked.attrs["descending"]) if "descending" in stacked.attrs else fitted_descends
-    names = [name for name, coordinate in stacked.coords.items() if set(coordinate.dims) <= set(sample)]
+    fitted_descends = [
+        dim for dim, descends in zip((grid.y, grid.x), grid.descending, strict=True) if descends
+    ]
+    descending = (
+        json.loads(stacked.attrs["descending"])
+        if "descending" in stacked.attrs
+        else fitted_descends
+    )
+    names = [
+        name for name, coordinate in stacked.coords.items() if set(coordinate.dims) <= set(sample)
+    ]
     layout = Layout(
         dims=Dimensions(sample, grid.y, grid.x),
         order=(*sample, grid.y, grid.x),

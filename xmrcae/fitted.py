@@ -111,9 +111,7 @@ class Fitted:
         grid = self.codec.pyramid.grid
         first = obj[self.labels.variables[0]] if isinstance(obj, xr.Dataset) else obj
         sample = tuple(
-            str(dim)
-            for dim in first.dims
-            if dim not in (grid.y, grid.x) and first.sizes[dim] != 1
+            str(dim) for dim in first.dims if dim not in (grid.y, grid.x) and first.sizes[dim] != 1
         )
         return Layout.of(obj, Dimensions(sample, grid.y, grid.x), grid)
 

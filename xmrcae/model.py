@@ -40,10 +40,17 @@ class MrCAE:
     >>> model.levels, model.n_parameters > 0, "validation_loss" in model.history
     (2, True, True)
     >>> codes = model.encode(field)
-    >>> [model.decode(codes, level=k).sizes["x"] for k in (0, 1)], model.reconstruct(field).sizes["x"]
+    >>> (
+    ...     [model.decode(codes, level=k).sizes["x"] for k in (0, 1)],
+    ...     model.reconstruct(field).sizes["x"],
+    ... )
     ([15, 31], 31)
     >>> test = field.isel(time=(model.split == "test").values)
-    >>> model.score(test)["rmse"].dims, model.refinement_map(level=1).dims, model.refinement_count(level=1).dims
+    >>> (
+    ...     model.score(test)["rmse"].dims,
+    ...     model.refinement_map(level=1).dims,
+    ...     model.refinement_count(level=1).dims,
+    ... )
     (('level',), ('group', 'y', 'x'), ('y', 'x'))
     >>> table = model.stack(codes)
     >>> table.dims, model.unstack(table.mean("time"))["level_1/encoding"].dims
@@ -65,12 +72,14 @@ class MrCAE:
         Parameters
         ----------
         obj : xarray.DataArray or xarray.Dataset
-            With a sample dimension and two horizontal ones, in any order; NaN on land. The variables
-            of a Dataset are input channels. Lazy data are read through dask, others are loaded.
+            With a sample dimension and two horizontal ones, in any order; NaN on land. The
+            variables of a Dataset are input channels. Lazy data are read through dask, others are
+            loaded.
         start : MrCAE, optional
-            A fitted model to go on from, on the same grid or on one of its coarser levels. Its weights and groups are
-            taken over; its last level is trained again, for more epochs, and a level whose error is still high gets
-            what `channels` has in further groups. That model stays as it is.
+            A fitted model to go on from, on the same grid or on one of its coarser levels. Its
+            weights and groups are taken over; its last level is trained again, for more epochs,
+            and a level whose error is still high gets what `channels` has in further groups. That
+            model stays as it is.
 
         Returns
         -------
@@ -124,7 +133,9 @@ class MrCAE:
     def fitted(self) -> Fitted:
         """What fitting has left; an error before."""
         if self._fitted is None:
-            raise ValueError("this MrCAE is not fitted yet: call .fit(data) first, or xmrcae.open_model(path)")
+            raise ValueError(
+                "this MrCAE is not fitted yet: call .fit(data) first, or xmrcae.open_model(path)"
+            )
         return self._fitted
 
     @property
@@ -164,7 +175,10 @@ class MrCAE:
     def encoding_sizes(self) -> xr.DataArray:
         """Numbers per snapshot that decoding each level needs, cumulative over `level`."""
         return xr.DataArray(
-            self.fitted.encoding_sizes, dims="level", coords={"level": np.arange(self.levels)}, name="encoding_size"
+            self.fitted.encoding_sizes,
+            dims="level",
+            coords={"level": np.arange(self.levels)},
+            name="encoding_size",
         )
 
     def encode(self, obj: Labelled) -> xr.DataTree:
@@ -173,12 +187,14 @@ class MrCAE:
         Parameters
         ----------
         obj : xarray.DataArray or xarray.Dataset
-            On the fitted grid, in any order and orientation; at any times. A missing valid pixel counts as its mean.
+            On the fitted grid, in any order and orientation; at any times. A missing valid pixel
+            counts as its mean.
 
         Returns
         -------
         xarray.DataTree
-            /level_k with `encoding` (time, channel, y, x), NaN where a group does not act; lazy on lazy data.
+            /level_k with `encoding` (time, channel, y, x), NaN where a group does not act; lazy on
+            lazy data.
 
         Raises
         ------
@@ -196,7 +212,8 @@ class MrCAE:
         Parameters
         ----------
         codes : xarray.DataTree
-            As `encode` gives them; also forecast, averaged or rebuilt ones. Only levels up to `level` are used.
+            As `encode` gives them; also forecast, averaged or rebuilt ones. Only levels up to
+            `level` are used.
         level : int, optional
             The resolution wanted; the finest by default.
 
@@ -254,16 +271,18 @@ class MrCAE:
         Parameters
         ----------
         obj : xarray.DataArray or xarray.Dataset
-            Snapshots on the fitted grid, for example those that `split` calls "test". Missing values are left out.
+            Snapshots on the fitted grid, for example those that `split` calls "test". Missing
+            values are left out.
         weights : None, "area" or xarray.DataArray, optional
             Weights of the means.
 
         Returns
         -------
         xarray.Dataset
-            Over `level`: `rmse`, `worst_pixel_rmse` and `rmse_global` (against the finest data, 3.4), in the data's
-            units and over counted pixels; `encoding_size`, `encoding_size_paper`, `ratio` (valid values over encoding
-            size), `n_parameters` and `active_share` (active cells over cells that can act).
+            Over `level`: `rmse`, `worst_pixel_rmse` and `rmse_global` (against the finest data,
+            3.4), in the data's units and over counted pixels; `encoding_size`,
+            `encoding_size_paper`, `ratio` (valid values over encoding size), `n_parameters` and
+            `active_share` (active cells over cells that can act).
 
         Raises
         ------
@@ -325,7 +344,8 @@ class MrCAE:
         Returns
         -------
         xarray.DataArray, (time, feature)
-            `feature` is a MultiIndex (level, channel, y, x). No value is missing. Lazy on lazy codes.
+            `feature` is a MultiIndex (level, channel, y, x). No value is missing. Lazy on lazy
+            codes.
 
         Raises
         ------

@@ -16,7 +16,15 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from .option_values import by_value, indexers_by_value, is_list, is_number, is_same, is_text, to_plain
+from .option_values import (
+    by_value,
+    indexers_by_value,
+    is_list,
+    is_number,
+    is_same,
+    is_text,
+    to_plain,
+)
 
 CHOICES: dict[str, tuple[Any, ...]] = {
     "encoder": ("filters", "projection"),

@@ -32,9 +32,7 @@ def as_html(fitted: Fitted | None, options: Options) -> str:
     """Describe the same for notebooks, escaped."""
     if fitted is None:
         return _table("MrCAE (not fitted)", _options(options))
-    first, *others = (
-        f"<p>{html.escape(line)}</p>" for line in (summary(fitted), *advice(fitted))
-    )
+    first, *others = (f"<p>{html.escape(line)}</p>" for line in (summary(fitted), *advice(fitted)))
     return f"<div>{first}{table(fitted).to_html(escape=True)}{''.join(others)}</div>"
 
 
@@ -46,9 +44,7 @@ def summary(fitted: Fitted) -> str:
     what = ", ".join("unnamed" if name is None else str(name) for name in names)
     state = "partial, " if fitted.partial else ""
     levels, parameters = fitted.codec.pyramid.levels, fitted.codec.network.n_parameters
-    return (
-        f"MrCAE ({state}{what}; {levels} levels, {parameters} parameters; snapshots: {counts})"
-    )
+    return f"MrCAE ({state}{what}; {levels} levels, {parameters} parameters; snapshots: {counts})"
 
 
 def advice(fitted: Fitted) -> list[str]:
@@ -118,7 +114,9 @@ def _seen(obj: Any) -> Rows:
         if len(names) != 1:
             what = f"one of, or a list of: {', '.join(map(_printable, names))}"
             if not names:
-                return [("not usable", "no numeric variable has a sample and two horizontal dimensions")]
+                return [
+                    ("not usable", "no numeric variable has a sample and two horizontal dimensions")
+                ]
             return [("variables", what), ("next", f".fit({names[0]!r}) or .pyramid({names[0]!r})")]
         return [("variable", _printable(names[0])), *_seen(obj[names[0]])]
     if obj.dtype.kind not in "iuf":
@@ -167,5 +165,8 @@ def _lines(title: str, rows: Iterable[tuple[str, str]]) -> str:
 
 
 def _table(title: str, rows: Iterable[tuple[str, str]]) -> str:
-    cells = "".join(f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>" for name, value in rows)
+    cells = "".join(
+        f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>"
+        for name, value in rows
+    )
     return f"<div><p>{html.escape(title)}</p><table>{cells}</table></div>"

@@ -22,18 +22,30 @@ MEASURE = Path(__file__).with_name("measure.py")
 def main() -> int:
     """Exit status 1 if a measurement failed."""
     parser = argparse.ArgumentParser(prog="python tests/benchmarks", description=__doc__)
-    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"all by default: {', '.join(SECTIONS)}")
-    parser.add_argument("--quick", action="store_true", help="small data and budgets, to see that everything works")
-    parser.add_argument("--output", type=Path, help="folder; docs by default, a temporary one for a quick run")
+    parser.add_argument(
+        "sections", nargs="*", metavar="SECTION", help=f"all by default: {', '.join(SECTIONS)}"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="small data and budgets, to see that everything works"
+    )
+    parser.add_argument(
+        "--output", type=Path, help="folder; docs by default, a temporary one for a quick run"
+    )
     parser.add_argument("--device", choices=["cpu", "cuda"], help="only what runs there")
-    parser.add_argument("--label", help="keep results beside those that are there: another machine's name")
+    parser.add_argument(
+        "--label", help="keep results beside those that are there: another machine's name"
+    )
     parser.add_argument("--remark", help="a sentence for the page: what else ran on the machine")
-    parser.add_argument("--render", action="store_true", help="only write the page, from the results that are there")
+    parser.add_argument(
+        "--render", action="store_true", help="only write the page, from the results that are there"
+    )
     arguments = parser.parse_args()
     unknown = sorted(set(arguments.sections) - set(SECTIONS))
     if unknown:
         parser.error(f"no section {', '.join(unknown)}; choose from {', '.join(SECTIONS)}")
-    output = arguments.output or (Path(tempfile.mkdtemp()) if arguments.quick else REPOSITORY / "docs")
+    output = arguments.output or (
+        Path(tempfile.mkdtemp()) if arguments.quick else REPOSITORY / "docs"
+    )
     results = output / "benchmarks"
     results.mkdir(parents=True, exist_ok=True)
     failures = 0
@@ -49,7 +61,9 @@ def main() -> int:
     return min(failures, 1)
 
 
-def run(name: str, description: dict[str, Any], results: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+def run(
+    name: str, description: dict[str, Any], results: Path, arguments: argparse.Namespace
+) -> dict[str, Any]:
     """All measurements of a section."""
     section, rows = SECTIONS[name], []
     for case in section.cases(quick=arguments.quick, cuda=bool(description["gpu"])):
@@ -78,8 +92,12 @@ def as_json(document: dict[str, Any]) -> str:
 
 
 def _command(name: str, arguments: argparse.Namespace) -> str:
-    flags = [f"--{flag} {value}" for flag in ("device", "label") if (value := getattr(arguments, flag))]
-    return " ".join(["python tests/benchmarks", name, *flags, *(["--quick"] if arguments.quick else [])])
+    flags = [
+        f"--{flag} {value}" for flag in ("device", "label") if (value := getattr(arguments, flag))
+    ]
+    return " ".join(
+        ["python tests/benchmarks", name, *flags, *(["--quick"] if arguments.quick else [])]
+    )
 
 
 def measured(name: str, case: dict[str, Any], *, quick: bool) -> dict[str, Any]:
@@ -87,7 +105,9 @@ def measured(name: str, case: dict[str, Any], *, quick: bool) -> dict[str, Any]:
     threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "DASK_NUM_WORKERS")
     done = subprocess.run(
         [sys.executable, MEASURE, name, json.dumps(case | {"quick": quick})],
-        env={"OMP_WAIT_POLICY": "passive"} | os.environ | dict.fromkeys(threads, str(case["threads"])),
+        env={"OMP_WAIT_POLICY": "passive"}
+        | os.environ
+        | dict.fromkeys(threads, str(case["threads"])),
         stdout=subprocess.PIPE,
         text=True,
     )

@@ -1,6 +1,7 @@
 """What the sections share: a timed fit, peak memory, the real data. All that they need of the package's inside is here.
 
-Nothing here imports torch before it has to, so that the process that starts the measurements stays small.
+Nothing here imports torch before it has to, so that the process that starts the measurements stays
+small.
 """
 
 import copy
@@ -21,7 +22,10 @@ import numpy as np
 import xarray as xr
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-ERSST = Path(os.environ.get("XMRCAE_TEST_DATA") or REPOSITORY.parent / "shared" / "data") / "ersst_v5_2010-2020.nc"
+ERSST = (
+    Path(os.environ.get("XMRCAE_TEST_DATA") or REPOSITORY.parent / "shared" / "data")
+    / "ersst_v5_2010-2020.nc"
+)
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 THREADS = [n for n in (1, 2) if n <= CORES]
 
@@ -70,7 +74,11 @@ class Fit:
 
 
 def timed_fit(
-    obj: Any, options: Mapping[str, Any], *, snapshots_themselves: bool = False, limit: float | None = None
+    obj: Any,
+    options: Mapping[str, Any],
+    *,
+    snapshots_themselves: bool = False,
+    limit: float | None = None,
 ) -> Fit:
     """Fit, with a clock that starts when a tiny fit has loaded all libraries.
 
@@ -81,16 +89,19 @@ def timed_fit(
     options : mapping
         Of `MrCAE`.
     snapshots_themselves : bool
-        Train on all snapshots in place of the compressed set: prepare the data as for a network with activations, and
-        train the one without.
+        Train on all snapshots in place of the compressed set: prepare the data as for a network
+        with activations, and train the one without.
     limit : float, optional
-        Seconds of training, after which the fit is interrupted; a small decrease ends no stage then.
+        Seconds of training, after which the fit is interrupted; a small decrease ends no stage
+        then.
     """
     import xmrcae
     from xmrcae import fitting, passes
 
     tiny = {name: options[name] for name in ("solver", "device") if name in options}
-    xmrcae.MrCAE(levels=1, max_epochs=1, progress=False, **tiny).fit(xmrcae.datasets.two_modes(n_times=10, size=7))
+    xmrcae.MrCAE(levels=1, max_epochs=1, progress=False, **tiny).fit(
+        xmrcae.datasets.two_modes(n_times=10, size=7)
+    )
     ranks, read = [], []
 
     def themselves(options: Any) -> Any:
@@ -114,7 +125,9 @@ def timed_fit(
 
     handler = signal.signal(signal.SIGALRM, stop)
     model = xmrcae.MrCAE(progress=False, **options)
-    if limit is not None:  # it may use all of its time: no stop for a small decrease, which options do not offer
+    if (
+        limit is not None
+    ):  # it may use all of its time: no stop for a small decrease, which options do not offer
         object.__setattr__(model.options, "min_decrease", -math.inf)
     start_gib, start = peak_memory(), time.perf_counter()
     try:

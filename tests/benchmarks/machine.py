@@ -20,7 +20,13 @@ def describe() -> dict[str, Any]:
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     versions = {"xmrcae": xmrcae.__version__, "Python": platform.python_version()}
     versions |= {name: version(name) for name in PACKAGES}
-    return {"cpu": _cpu(), "cores": CORES, "memory_gib": memory, "gpu": _gpu(), "versions": versions}
+    return {
+        "cpu": _cpu(),
+        "cores": CORES,
+        "memory_gib": memory,
+        "gpu": _gpu(),
+        "versions": versions,
+    }
 
 
 def _cpu() -> str:
@@ -34,4 +40,6 @@ def _cpu() -> str:
 def _gpu() -> str:
     """The GPU's name, or nothing; another process imports torch, which is large."""
     code = "import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else '')"
-    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    ).stdout.strip()

@@ -10,11 +10,12 @@ from sections import SECTIONS
 INTRODUCTION = """\
 # Benchmarks
 
-How long the package takes, how much memory, and how both grow with the data. `make bench` measures everything anew and
-writes this page; `make bench SECTION=name` does one section, and `make bench QUICK=1` a small run that only shows that
-everything works. Each row was measured in a process of its own; its clock starts when all libraries have been loaded.
-The same figures are in `benchmarks/`, as JSON. A dash stands where a figure does not apply, a run failed or a loss was
-not reached.
+How long the package takes, how much memory, and how both grow with the data. `make bench` measures
+everything anew and writes this page; `make bench SECTION=name` does one section, and `make bench
+QUICK=1` a small run that only shows that everything works. Each row was measured in a process of
+its own; its clock starts when all libraries have been loaded. The same figures are in
+`benchmarks/`, as JSON. A dash stands where a figure does not apply, a run failed or a loss was not
+reached.
 
 """
 
@@ -28,7 +29,9 @@ def render(folder: Path) -> str:
         if found:
             parts.append(f"## {section.TITLE}\n\n{section.TEXT}\n\n")
         for document in found:
-            parts.append(f"{_circumstances(document)}\n\n{table(section.COLUMNS, document['rows'])}\n\n")
+            parts.append(
+                f"{_circumstances(document)}\n\n{table(section.COLUMNS, document['rows'])}\n\n"
+            )
     return "".join(parts).rstrip("\n") + "\n"
 
 
@@ -58,4 +61,6 @@ def _circumstances(document: Mapping[str, Any]) -> str:
         f"{', '.join(f'{name} {version}' for name, version in versions.items())}."
     )
     text += f" {document['remark']}" if document.get("remark") else ""
-    return text + (" A quick run, smaller than the text says: no measurement." if document["quick"] else "")
+    return text + (
+        " A quick run, smaller than the text says: no measurement." if document["quick"] else ""
+    )

@@ -15,9 +15,10 @@ SNAPSHOTS, QUICK_SNAPSHOTS = 505, 40
 
 TITLE = "Number of pixels"
 TEXT = f"""\
-Global grids with continents, {SNAPSHOTS} snapshots in float32: 12 made-up waves of several lengths and periods, and
-noise of 0.002 of their rms. Each archive is a Zarr store in chunks of 32 x 90 x 180, written by another process just
-before. Every fit has 4 levels and at most 3 epochs a stage, and may use 2.5 GiB (`memory=`). Peak memory is that of the
+Global grids with continents, {SNAPSHOTS} snapshots in float32: 12 made-up waves of several lengths
+and periods, and noise of 0.002 of their rms. Each archive is a Zarr store in chunks of 32 x 90 x
+180, written by another process just before. Every fit has 4 levels and at most 3 epochs a stage,
+and may use 2.5 GiB (`memory=`). Peak memory is that of the
 whole process with Python and all libraries, which take what the column before it says."""
 COLUMNS = {
     "degrees": "spacing, degrees", "grid": "grid", "device": "device", "threads": "threads", "gib": "archive, GiB",
@@ -28,14 +29,26 @@ COLUMNS = {
 SPACINGS, QUICK_SPACINGS = (2.0, 1.0, 0.5, 0.25), (6.0, 4.0)
 CHUNKS = (32, 90, 180)
 NOISE, SEED = 0.002, 0
-OPTIONS = {"levels": 4, "channels": [[1]], "max_epochs": 3, "min_decrease": 0.0, "memory": int(2.5 * 2**30)}
+OPTIONS = {
+    "levels": 4,
+    "channels": [[1]],
+    "max_epochs": 3,
+    "min_decrease": 0.0,
+    "memory": int(2.5 * 2**30),
+}
 QUICK_OPTIONS = OPTIONS | {"levels": 2}
 
 #: Waves around the globe of each mode, and their amplitudes.
 WAVES = np.array([1, 1, 2, 2, 3, 3, 5, 5, 8, 8, 12, 12])
 AMPLITUDES = 1 / WAVES
 #: Land: latitude and longitude of the middles of ellipses, and their half axes, in degrees.
-CONTINENTS = ((45, 80, 25, 50), (0, 20, 30, 18), (40, 260, 20, 35), (-15, 300, 25, 15), (-85, 180, 12, 181))
+CONTINENTS = (
+    (45, 80, 25, 50),
+    (0, 20, 30, 18),
+    (40, 260, 20, 35),
+    (-15, 300, 25, 15),
+    (-85, 180, 12, 181),
+)
 
 
 def cases(*, quick: bool, cuda: bool) -> list[dict[str, Any]]:
@@ -81,7 +94,9 @@ def _waves(t: np.ndarray, lat: np.ndarray, lon: np.ndarray) -> np.ndarray:
     along_x = np.cos(WAVES[:, None] * x + 2 * mode[:, None])
     in_space = along_y[:, :, None] * along_x[:, None, :]
     values = np.tensordot(in_time.astype(np.float32), in_space.astype(np.float32), 1)
-    rng = np.random.default_rng([SEED, int(t[0]), *(round(1e3 * float(a.flat[0])) + 10**6 for a in (lat, lon))])
+    rng = np.random.default_rng(
+        [SEED, int(t[0]), *(round(1e3 * float(a.flat[0])) + 10**6 for a in (lat, lon))]
+    )
     rms = np.sqrt((AMPLITUDES**2 / 8).sum())
     values += np.float32(NOISE * rms) * rng.standard_normal(values.shape, dtype=np.float32)
     for middle_y, middle_x, half_y, half_x in CONTINENTS:
@@ -91,4 +106,6 @@ def _waves(t: np.ndarray, lat: np.ndarray, lon: np.ndarray) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    globe(float(sys.argv[2]), int(sys.argv[3])).to_dataset().to_zarr(sys.argv[1], consolidated=False)
+    globe(float(sys.argv[2]), int(sys.argv[3])).to_dataset().to_zarr(
+        sys.argv[1], consolidated=False
+    )

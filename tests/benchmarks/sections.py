@@ -1,7 +1,7 @@
 """The sections, in the order of the page.
 
-Each is a module with TITLE, TEXT, COLUMNS (key of a row -> heading), `cases`, which gives the rows' first columns, and
-`measure`, which gives the others, in a process of its own.
+Each is a module with TITLE, TEXT, COLUMNS (key of a row -> heading), `cases`, which gives the
+rows' first columns, and `measure`, which gives the others, in a process of its own.
 """
 
 import pixels

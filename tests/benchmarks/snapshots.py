@@ -11,9 +11,10 @@ BLOCK, NOISE, SEED = 128, 0.005, 0
 
 TITLE = "Number of snapshots"
 TEXT = f"""\
-An archive of {BLOCK} snapshots, repeated, with independent noise of {NOISE} of its rms about the time mean in every
-snapshot. The archive is lazy, made in chunks of {BLOCK} snapshots while it is read, so it takes no memory itself, and
-making it is part of the passes. Every fit has 3 levels and at most 10 epochs a stage, and may use 2 GiB (`memory=`).
+An archive of {BLOCK} snapshots, repeated, with independent noise of {NOISE} of its rms about the
+time mean in every snapshot. The archive is lazy, made in chunks of {BLOCK} snapshots while it is
+read, so it takes no memory itself, and making it is part of the passes. Every fit has 3 levels and
+at most 10 epochs a stage, and may use 2 GiB (`memory=`).
 Peak memory is that of the whole process with Python and all libraries, which take what the column before it says."""
 COLUMNS = {
     "archive": "archive", "snapshots": "snapshots", "device": "device", "threads": "threads", "gib": "archive, GiB",
@@ -29,10 +30,14 @@ def cases(*, quick: bool, cuda: bool) -> list[dict[str, Any]]:
     """One a number of snapshots."""
     name = "ERSST" if ERSST.is_file() and not quick else "drifting_mode"
     sizes = QUICK_SIZES if quick else SIZES
-    return [{"archive": name, "snapshots": n, "device": "cpu", "threads": THREADS[-1]} for n in sizes]
+    return [
+        {"archive": name, "snapshots": n, "device": "cpu", "threads": THREADS[-1]} for n in sizes
+    ]
 
 
-def measure(*, archive: str, snapshots: int, device: str, threads: int, quick: bool) -> dict[str, Any]:
+def measure(
+    *, archive: str, snapshots: int, device: str, threads: int, quick: bool
+) -> dict[str, Any]:
     """One fit to an archive of that many snapshots."""
     field = tiled(archive, snapshots, quick=quick)
     fit = timed_fit(field, OPTIONS | {"device": device})

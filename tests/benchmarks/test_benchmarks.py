@@ -36,9 +36,13 @@ def test_a_quick_run(tmp_path: Path) -> None:
     columns = SECTIONS["time_to_loss"].COLUMNS
     for row in (adam, engine):
         assert set(columns) - {"ratio", "ratio_at_goal", "goal_s", "goal_training_s"} <= set(row)
-        assert all(math.isfinite(value) and value > 0 for value in row.values() if isinstance(value, float))
+        assert all(
+            math.isfinite(value) and value > 0 for value in row.values() if isinstance(value, float)
+        )
     assert adam["goal"] == engine["goal"] == min(loss for _, loss in adam["curve"])
-    assert adam["rank"] == 28  # the snapshots themselves: 70 percent of 40, where 3 samples would tell all
+    assert (
+        adam["rank"] == 28
+    )  # the snapshots themselves: 70 percent of 40, where 3 samples would tell all
     assert not adam["finished"]  # it was interrupted, and left a history
     assert engine["finished"]
 
@@ -53,7 +57,13 @@ def test_page_of_made_up_results(name: str, tmp_path: Path) -> None:
     columns = SECTIONS[name].COLUMNS
     rows = [{key: 1.5 + i + 0.01 * j for j, key in enumerate(columns)} for i in range(2)]
     machine = {"cpu": "A", "cores": 2, "memory_gib": 4.0, "gpu": "", "versions": {"torch": "2.2"}}
-    document = {"section": name, "command": "c", "quick": False, "date": "2024-01-01", "machine": machine}
+    document = {
+        "section": name,
+        "command": "c",
+        "quick": False,
+        "date": "2024-01-01",
+        "machine": machine,
+    }
     for label in ("", "-other"):
         (tmp_path / f"{name}{label}.json").write_text(json.dumps(document | {"rows": rows}))
     page = render(tmp_path)
@@ -74,8 +84,19 @@ def test_cases_are_columns(name: str) -> None:
 
 
 def test_the_moment_when_a_loss_is_reached() -> None:
-    adam = {"example": "e", "method": ADAM, "before_s": 1.0, "training_s": 600.0, "curve": [[300.0, 2.0], [500.0, 3.0]]}
-    slow = {"example": "e", "method": ENGINE, "before_s": 4.0, "curve": [[1.0, 3.0], [2.0, 2.0], [3.0, 1.0]]}
+    adam = {
+        "example": "e",
+        "method": ADAM,
+        "before_s": 1.0,
+        "training_s": 600.0,
+        "curve": [[300.0, 2.0], [500.0, 3.0]],
+    }
+    slow = {
+        "example": "e",
+        "method": ENGINE,
+        "before_s": 4.0,
+        "curve": [[1.0, 3.0], [2.0, 2.0], [3.0, 1.0]],
+    }
     never = slow | {"curve": [[1.0, 2.5]]}
     other = slow | {"example": "other"}
     of_adam, of_slow, of_never, of_other = conclude([adam, slow, never, other], [])

@@ -9,17 +9,19 @@ BUDGET, QUICK_BUDGET = 600.0, 1.0
 
 TITLE = "Time to a given loss"
 TEXT = f"""\
-`Adam, all snapshots` is the authors' algorithm in this package's code: Adam with their settings on the whole set of
-training snapshots in one batch, groups in parallel, injection, no anchor, 5000 epochs a stage; the stop for a small
-decrease is off, so that it uses its time. If it is not through {BUDGET:g} s after the data have been read, it is
-interrupted. The loss to reach is the least global validation loss (3.4, in scaled units squared) that it had by then.
-`xmrcae` is the package as it comes: its default solver on the compressed training set, with the recipe of the example,
-or for ERSST 4 levels and tolerances of 0.4, 0.3, 0.2 and 0.15 degC.
+`Adam, all snapshots` is the authors' algorithm in this package's code: Adam with their settings on
+the whole set of training snapshots in one batch, groups in parallel, injection, no anchor, 5000
+epochs a stage; the stop for a small decrease is off, so that it uses its time. If it is not
+through {BUDGET:g} s after the data have been read, it is interrupted. The loss to reach is the
+least global validation loss (3.4, in scaled units squared) that it had by then. `xmrcae` is the
+package as it comes: its default solver on the compressed training set, with the recipe of the
+example, or for ERSST 4 levels and tolerances of 0.4, 0.3, 0.2 and 0.15 degC.
 
-`reached after` counts from the start of the fit, with all passes over the data; `in training` leaves these out. Both
-`times faster` compare `reached after` with Adam's training time: all of it, or only until Adam reached the loss itself.
-The global loss is recorded every tenth epoch, and the moment is the first record at or under the loss to reach.
-Held-out rmse is that of the test snapshots at the finest level, in the data's units: 1 for the examples, degC for
+`reached after` counts from the start of the fit, with all passes over the data; `in training`
+leaves these out. Both `times faster` compare `reached after` with Adam's training time: all of it,
+or only until Adam reached the loss itself. The global loss is recorded every tenth epoch, and the
+moment is the first record at or under the loss to reach. Held-out rmse is that of the test
+snapshots at the finest level, in the data's units: 1 for the examples, degC for
 ERSST."""
 COLUMNS = {
     "example": "example", "method": "method", "device": "device", "threads": "threads",
@@ -37,7 +39,10 @@ def cases(*, quick: bool, cuda: bool) -> list[dict[str, Any]]:
     """Plain Adam on the CPU, and the engine with 1 and 2 threads and on the GPU."""
     result = []
     for name in archives()[:1] if quick else archives():
-        runs = [(ADAM, "cpu", THREADS[-1]), *((ENGINE, "cpu", n) for n in (THREADS[-1:] if quick else THREADS[::-1]))]
+        runs = [
+            (ADAM, "cpu", THREADS[-1]),
+            *((ENGINE, "cpu", n) for n in (THREADS[-1:] if quick else THREADS[::-1])),
+        ]
         runs += [(ENGINE, "cuda", THREADS[-1])] if cuda else []
         result += [
             {"example": name, "method": method, "device": device, "threads": threads}
@@ -76,7 +81,11 @@ def measure(*, example: str, method: str, device: str, threads: int, quick: bool
 
 def conclude(rows: list[dict[str, Any]], earlier: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Add when each run reached the least loss of plain Adam on the same example, in this run or an earlier one."""
-    adam = {row["example"]: row for row in [*earlier, *rows] if row["method"] == ADAM and row.get("curve")}
+    adam = {
+        row["example"]: row
+        for row in [*earlier, *rows]
+        if row["method"] == ADAM and row.get("curve")
+    }
     return [row | _reached(row, adam.get(row["example"])) for row in rows]
 
 

@@ -6,7 +6,8 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-#: What scales each example to [0, 1]: its least and most value at 127 points a side, over 4001 times.
+#: What scales each example to [0, 1]: its least and most value at 127 points a side, over 4001
+#: times.
 BOUNDS = {"two_modes": (-2.4892, 2.5255), "drifting_mode": (-2.5272, 2.5432)}
 
 SIGMA_0, SIGMA_1, OMEGA_0, OMEGA_1 = 10.0, 0.25, 0.5, 4.0
@@ -80,16 +81,30 @@ def _example(name: str, n_times: int, size: int, *, end: float) -> xr.DataArray:
         _snapshots, axis=axis, drifts=name == "drifting_mode", bounds=BOUNDS[name],
         chunks=((*da.core.normalize_chunks(chunk, (n_times,))[0],), (size,), (size,)), dtype=np.float32,
     )  # fmt: skip
-    attrs = {"long_name": name.replace("_", " "), "units": "1", "references": "https://arxiv.org/abs/2004.04946"}
-    coords = {"time": ("time", time, {"axis": "T"}), "y": ("y", axis, {"axis": "Y"}), "x": ("x", axis, {"axis": "X"})}
+    attrs = {
+        "long_name": name.replace("_", " "),
+        "units": "1",
+        "references": "https://arxiv.org/abs/2004.04946",
+    }
+    coords = {
+        "time": ("time", time, {"axis": "T"}),
+        "y": ("y", axis, {"axis": "Y"}),
+        "x": ("x", axis, {"axis": "X"}),
+    }
     return xr.DataArray(values, dims=("time", "y", "x"), coords=coords, name=name, attrs=attrs)
 
 
-def _snapshots(t: np.ndarray, *, axis: np.ndarray, drifts: bool, bounds: tuple[float, float]) -> np.ndarray:
+def _snapshots(
+    t: np.ndarray, *, axis: np.ndarray, drifts: bool, bounds: tuple[float, float]
+) -> np.ndarray:
     """The formula u cos(omega_0 t) + v cos(omega_1 t + pi/4), scaled; t is (time, 1, 1)."""
     y, x = axis[:, None], axis[None, :]
     centre_x, centre_y = (3 - 0.5 * t, -3 + 0.5 * t) if drifts else (1.0, -1.0)
     u = 1 / (np.cosh((x + 1) / SIGMA_0) * np.cosh((y - 1) / SIGMA_0))
-    v = np.exp(-((x - centre_x) ** 2 + (y - centre_y) ** 2) / (2 * SIGMA_1**2)) / np.sqrt(2 * np.pi) / SIGMA_1
+    v = (
+        np.exp(-((x - centre_x) ** 2 + (y - centre_y) ** 2) / (2 * SIGMA_1**2))
+        / np.sqrt(2 * np.pi)
+        / SIGMA_1
+    )
     field = u * np.cos(OMEGA_0 * t) + v * np.cos(OMEGA_1 * t + np.pi / 4)
     return ((field - bounds[0]) / (bounds[1] - bounds[0])).astype(np.float32)

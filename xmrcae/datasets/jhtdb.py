@@ -14,7 +14,8 @@ import xarray as xr
 
 MISSING = np.float32(-999.9)
 
-# CF has standard names for the velocities and pressures of air, sea and ice, none for those of any fluid.
+# CF has standard names for the velocities and pressures of air, sea and ice, none for those of any
+# fluid.
 COMPONENTS = {
     "velocity": {"u": "velocity along x", "v": "velocity along y", "w": "velocity along z"},
     "pressure": {"p": "pressure"},
@@ -66,28 +67,31 @@ SIMULATIONS = {
 def open_jhtdb(path: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> xr.Dataset:
     """Open HDF5 cutouts of JHTDB as one labelled time series.
 
-    Both layouts are read: that of the former web service (``u01000``, ``_start``) and that of pyJHTDB and givernylocal
-    (``Velocity_0101``, ``x_start``), of the data sets isotropic1024coarse and channel.
+    Both layouts are read: that of the former web service (``u01000``, ``_start``) and that of
+    pyJHTDB and givernylocal (``Velocity_0101``, ``x_start``), of the data sets isotropic1024coarse
+    and channel.
 
     Parameters
     ----------
     path : path, or iterable of paths
-        Files, or patterns such as ``"cutouts/*.h5"``. Their snapshots come in the order of time, whatever the files'.
+        Files, or patterns such as ``"cutouts/*.h5"``. Their snapshots come in the order of time,
+        whatever the files'.
 
     Returns
     -------
     xarray.Dataset, (time, z, y, x)
-        ``u``, ``v``, ``w`` and ``p``, as far as the files hold them: float32, lazy, in the units of the simulation,
-        which are without dimension; NaN where the database gave no value. A direction of one point is a scalar
-        coordinate and no dimension, so slices are two-dimensional: (time, y, x) for a plane of constant z.
+        ``u``, ``v``, ``w`` and ``p``, as far as the files hold them: float32, lazy, in the units
+        of the simulation, which are without dimension; NaN where the database gave no value. A
+        direction of one point is a scalar coordinate and no dimension, so slices are
+        two-dimensional: (time, y, x) for a plane of constant z.
 
     Raises
     ------
     FileNotFoundError
         If no file has that name.
     ValueError
-        If a file is no cutout of these data sets, two files hold the same time, or a file has another grid or other
-        variables than the first.
+        If a file is no cutout of these data sets, two files hold the same time, or a file has
+        another grid or other variables than the first.
 
     Examples
     --------
@@ -95,7 +99,9 @@ def open_jhtdb(path: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) 
     >>> import numpy as np, xarray as xr, xmrcae
     >>> box = {f"{axis}_{what}": 1 for axis in "xyz" for what in ("start", "step")}
     >>> velocity = (("zcoor", "ycoor", "xcoor", "values"), np.zeros((1, 4, 8, 3), np.float32))
-    >>> raw = xr.Dataset({"velocity_0101": velocity}, attrs={"dataset": "isotropic1024coarse"} | box)
+    >>> raw = xr.Dataset(
+    ...     {"velocity_0101": velocity}, attrs={"dataset": "isotropic1024coarse"} | box
+    ... )
     >>> folder = tempfile.TemporaryDirectory()
     >>> raw.to_netcdf(f"{folder.name}/cutout.h5")
     >>> ds = xmrcae.datasets.open_jhtdb(f"{folder.name}/*.h5")
@@ -135,7 +141,9 @@ def _close(datasets: list[xr.Dataset]) -> None:
 
 def _lazy(raw: xr.Dataset) -> xr.Dataset:
     """The fields as dask arrays; coordinates and the box are read at once, without dask."""
-    return raw.assign({name: da.chunk("auto") for name, da in raw.data_vars.items() if da.ndim == 4})
+    return raw.assign(
+        {name: da.chunk("auto") for name, da in raw.data_vars.items() if da.ndim == 4}
+    )
 
 
 def _modern(raw: xr.Dataset) -> xr.Dataset:
@@ -169,7 +177,9 @@ def label(raw: xr.Dataset, where: str) -> xr.Dataset:
     frames = sorted(set().union(*snapshots.values()))
     if not frames or any(by_frame.keys() != set(frames) for by_frame in snapshots.values()):
         held = ", ".join(f"{field}: {sorted(by_frame)}" for field, by_frame in snapshots.items())
-        raise ValueError(f"{where} must hold velocity or pressure, and if both then at the same frames; got {{{held}}}")
+        raise ValueError(
+            f"{where} must hold velocity or pressure, and if both then at the same frames; got {{{held}}}"
+        )
 
     variables = {}
     for field in sorted(snapshots, key=list(COMPONENTS).index):
@@ -179,7 +189,9 @@ def label(raw: xr.Dataset, where: str) -> xr.Dataset:
             variables[name] = series.isel(component=i)
             variables[name].attrs = {"long_name": long_name, "units": "1"}
     simulation = SIMULATIONS[dataset]
-    ds = xr.Dataset(variables, coords=_coordinates(raw, where, simulation, frames, variables[name].sizes))
+    ds = xr.Dataset(
+        variables, coords=_coordinates(raw, where, simulation, frames, variables[name].sizes)
+    )
     ds.attrs = {
         "Conventions": "CF-1.8",
         "title": simulation.title,
@@ -196,7 +208,11 @@ def _coordinates(
     raw: xr.Dataset, where: str, simulation: Simulation, frames: list[int], sizes: Mapping[Any, int]
 ) -> dict[str, xr.Variable]:
     time = simulation.dt * (np.array(frames) - 1)
-    coords = {"time": xr.Variable("time", time, {"long_name": "time of the simulation", "units": "1", "axis": "T"})}
+    coords = {
+        "time": xr.Variable(
+            "time", time, {"long_name": "time of the simulation", "units": "1", "axis": "T"}
+        )
+    }
     for axis in ("z", "y", "x"):
         if axis in simulation.spacing:
             start, step = raw.attrs[f"{axis}_start"], raw.attrs.get(f"{axis}_step", 1)
@@ -204,8 +220,12 @@ def _coordinates(
         elif f"{axis}coor" in raw.variables:
             values = raw[f"{axis}coor"].values.astype(np.float64)
         else:
-            raise ValueError(f"{where} has no {axis}coor, which tells where its points lie along {axis}: get it anew")
-        coords[axis] = xr.Variable(axis, values, {"long_name": axis, "units": "1", "axis": axis.upper()})
+            raise ValueError(
+                f"{where} has no {axis}coor, which tells where its points lie along {axis}: get it anew"
+            )
+        coords[axis] = xr.Variable(
+            axis, values, {"long_name": axis, "units": "1", "axis": axis.upper()}
+        )
     return coords
 
 
@@ -216,12 +236,18 @@ def _check_series(files: list[str], parts: list[xr.Dataset]) -> None:
     for file, ds in zip(files, parts, strict=True):
         if set(ds.data_vars) != set(first.data_vars):
             names = [", ".join(map(str, part.data_vars)) for part in (ds, first)]
-            raise ValueError(f"{file} holds {names[0]} and {files[0]} {names[1]}: open them apart and merge them")
+            raise ValueError(
+                f"{file} holds {names[0]} and {files[0]} {names[1]}: open them apart and merge them"
+            )
         if ds.attrs != first.attrs or not ds.drop_dims("time").identical(first.drop_dims("time")):
-            raise ValueError(f"{file} and {files[0]} have different grids or data sets: open them apart")
+            raise ValueError(
+                f"{file} and {files[0]} have different grids or data sets: open them apart"
+            )
         for time in ds.time.values.tolist():
             if time in held_by:
-                raise ValueError(f"{file} and {held_by[time]} both hold time {time:g}: leave one of them out")
+                raise ValueError(
+                    f"{file} and {held_by[time]} both hold time {time:g}: leave one of them out"
+                )
             held_by[time] = file
 
 

@@ -22,12 +22,15 @@ def pixel_blocks(shape: tuple[int, ...]) -> list[slice]:
     return [slice(i, min(i + rows, shape[2])) for i in range(0, shape[2], rows)]
 
 
-def batches(array: da.Array | np.ndarray, *, memory: float, result: int = 0) -> Iterator[list[slice]]:
+def batches(
+    array: da.Array | np.ndarray, *, memory: float, result: int = 0
+) -> Iterator[list[slice]]:
     """The bands in batches that one computation may work on.
 
-    Dask frees a chunk once all bands that it reaches into are done, so a chunk that covers few rows is read once. If
-    chunks cover so many rows that memory has no room for all chunks that reach into a band, a batch takes as many rows
-    as it has room for, and the archive is read once a batch.
+    Dask frees a chunk once all bands that it reaches into are done, so a chunk that covers few
+    rows is read once. If chunks cover so many rows that memory has no room for all chunks that
+    reach into a band, a batch takes as many rows as it has room for, and the archive is read once
+    a batch.
 
     Parameters
     ----------
@@ -60,8 +63,8 @@ def over_batch(
     Parameters
     ----------
     function : callable
-        Of a band, (sample, variable, row, x), the rows of each of `per_pixel` and the keywords. Gives a pair: what is
-        kept of each band, and what is added up, a list of arrays.
+        Of a band, (sample, variable, row, x), the rows of each of `per_pixel` and the keywords.
+        Gives a pair: what is kept of each band, and what is added up, a list of arrays.
     array : dask.array.Array or numpy.ndarray
         The archive.
     batch : list of slice
@@ -84,7 +87,9 @@ def over_batch(
         each, more = task(values, *(p[..., band, :] for p in per_pixel), **kwargs)
         kept.append(each)
         total = more if total is None else add(total, more)
-    result = compute(kept, total, **({} if isinstance(array, da.Array) else {"scheduler": "threads"}))
+    result = compute(
+        kept, total, **({} if isinstance(array, da.Array) else {"scheduler": "threads"})
+    )
     give_back_memory()
     return result
 

@@ -1,12 +1,13 @@
 """The compressed training set: few samples in place of many snapshots.
 
-The network is affine, so time-mean squared errors of T snapshots are exactly those of their mean, with bias, and of
-the left singular vectors times singular values of their departures from it, without. The first pass over the archive
-gives the Gram matrix of the snapshots, or the product of very many with random fields (Halko, Martinsson and Tropp,
-2011, as in `dask.array.linalg.svd_compressed`, in the same pass); either tells which combinations of snapshots to keep,
-and the second pass makes these. They are orthonormal, so what they leave out at a pixel is known: its variance less
-theirs. Every sum runs over blocks whose bounds depend on the sizes alone, so that chunks, order and orientation of the
-data change no bit.
+The network is affine, so time-mean squared errors of T snapshots are exactly those of their mean,
+with bias, and of the left singular vectors times singular values of their departures from it,
+without. The first pass over the archive gives the Gram matrix of the snapshots, or the product of
+very many with random fields (Halko, Martinsson and Tropp, 2011, as in
+`dask.array.linalg.svd_compressed`, in the same pass); either tells which combinations of snapshots
+to keep, and the second pass makes these. They are orthonormal, so what they leave out at a pixel
+is known: its variance less theirs. Every sum runs over blocks whose bounds depend on the sizes
+alone, so that chunks, order and orientation of the data change no bit.
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ class Compressed:
     Attributes
     ----------
     samples : numpy.ndarray, shape (sample, variable, y, x)
-        sqrt(T) times the mean of T snapshots, centred and scaled, then the singular vectors times singular values of
-        their departures from it; or the snapshots themselves. The sample lies last in memory.
+        sqrt(T) times the mean of T snapshots, centred and scaled, then the singular vectors times
+        singular values of their departures from it; or the snapshots themselves. The sample lies
+        last in memory.
     constant : numpy.ndarray, shape (sample,)
         sqrt(T), then zeros; or all ones.
     rank : int
@@ -136,7 +138,9 @@ def compress(
     ValueError
         If memory has no room for the snapshots that an activation needs.
     """
-    room = functools.partial(room_for, pyramid=pyramid, variables=array.shape[1], memory=0.4 * memory)
+    room = functools.partial(
+        room_for, pyramid=pyramid, variables=array.shape[1], memory=0.4 * memory
+    )
     if activation:
         wanted = {part: len(positions) for part, positions in parts.items()}
         if room(wanted) != wanted:
@@ -265,7 +269,9 @@ def _project_band(
     return results, []
 
 
-def _standardized(band: np.ndarray, positions: np.ndarray, season: np.ndarray, standard: Standard) -> np.ndarray:
+def _standardized(
+    band: np.ndarray, positions: np.ndarray, season: np.ndarray, standard: Standard
+) -> np.ndarray:
     values = np.ascontiguousarray(band[positions]).astype(np.float64)
     return standard.apply(standard.stand_in(values, season[positions]), season[positions])
 
@@ -292,7 +298,11 @@ def _snapshots(
 
 
 def level_data(
-    compressed: Compressed, pyramid: Pyramid, standard: Standard, weights: np.ndarray, share: np.ndarray
+    compressed: Compressed,
+    pyramid: Pyramid,
+    standard: Standard,
+    weights: np.ndarray,
+    share: np.ndarray,
 ) -> list[LevelData]:
     """The samples on every level: padded, restricted, filled.
 
@@ -313,10 +323,14 @@ def level_data(
     has_data = pyramid.pad(standard.valid) & pyramid.may_have_data(finest)
     n, variables = compressed.samples.shape[:2]
     dtype = compressed.samples.dtype
-    fields = [np.empty((variables, *pyramid.shape(level), n), dtype) for level in range(pyramid.levels)]
+    fields = [
+        np.empty((variables, *pyramid.shape(level), n), dtype) for level in range(pyramid.levels)
+    ]
     for start in range(0, n, WIDTH):
         part = slice(start, start + WIDTH)
-        for level, completed in enumerate(_on_levels(compressed.samples[part], has_data, pyramid, standard)):
+        for level, completed in enumerate(
+            _on_levels(compressed.samples[part], has_data, pyramid, standard)
+        ):
             fields[level][..., part] = np.moveaxis(completed, 0, -1)
     shares = restrict_all(pyramid, pyramid.pad(share), has_data)
     result = []
@@ -328,14 +342,21 @@ def level_data(
         weight[pyramid.cut(level)] = weights[pyramid.points(level)]
         samples = np.moveaxis(values, -1, 0)
         weight *= shared
-        result.append(LevelData(samples, compressed.constant, has, counts, weight, compressed.rank, left_out))
+        result.append(
+            LevelData(samples, compressed.constant, has, counts, weight, compressed.rank, left_out)
+        )
     return result
 
 
-def _on_levels(values: np.ndarray, has_data: np.ndarray, pyramid: Pyramid, standard: Standard) -> list[np.ndarray]:
+def _on_levels(
+    values: np.ndarray, has_data: np.ndarray, pyramid: Pyramid, standard: Standard
+) -> list[np.ndarray]:
     """Fields on the data's grid, (..., y, x), on every level, coarsest first."""
     restricted = restrict_all(pyramid, pyramid.pad(np.ascontiguousarray(values)), has_data)
-    return [complete(each, has, pyramid, level, standard.fill) for level, (each, has) in enumerate(restricted)]
+    return [
+        complete(each, has, pyramid, level, standard.fill)
+        for level, (each, has) in enumerate(restricted)
+    ]
 
 
 def variance_left_out(compressed: Compressed) -> float:
@@ -346,7 +367,9 @@ def variance_left_out(compressed: Compressed) -> float:
     return lost / (lost + kept) if lost > 1e-12 * kept else 0.0  # a difference of roundings
 
 
-def _warn_of_loss(part: str, compressed: Compressed, n_snapshots: int, tail: np.ndarray | None, *, cut: bool) -> None:
+def _warn_of_loss(
+    part: str, compressed: Compressed, n_snapshots: int, tail: np.ndarray | None, *, cut: bool
+) -> None:
     """Warn if what the samples leave out is more than twice what training may leave out."""
     lost = compressed.lost
     if not (lost.max((1, 2)) > (0 if tail is None else 2 * tail)).any():
@@ -354,7 +377,9 @@ def _warn_of_loss(part: str, compressed: Compressed, n_snapshots: int, tail: np.
     share = variance_left_out(compressed)
     if not share:
         return
-    way_out = "allow more with memory=" if cut else f"beyond {GRAM_LIMIT} there are {RANDOM_RANK} at most"
+    way_out = (
+        "allow more with memory=" if cut else f"beyond {GRAM_LIMIT} there are {RANDOM_RANK} at most"
+    )
     n_vectors = len(compressed.constant) - 1
     vectors = f"{n_vectors} singular vector{'s' * (n_vectors != 1)}"
     warnings.warn(

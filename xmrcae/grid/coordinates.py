@@ -104,9 +104,13 @@ class Grid:
         dims = (self.y, self.x)
         for dim, size in zip(dims, self.sizes, strict=True):
             if dim not in obj.dims:
-                raise ValueError(f"the data have no dimension {dim!r}; the fitted grid has ({self.y}, {self.x})")
+                raise ValueError(
+                    f"the data have no dimension {dim!r}; the fitted grid has ({self.y}, {self.x})"
+                )
             if obj.sizes[dim] != size:
-                raise ValueError(f"dimension {dim!r} has {obj.sizes[dim]} points; the fitted grid has {size}")
+                raise ValueError(
+                    f"dimension {dim!r} has {obj.sizes[dim]} points; the fitted grid has {size}"
+                )
         given = horizontal_coordinates(obj, dims)
         flat = _flat_pairs(self.coords, given)
         is_covered = {pair[0].kind for pair in flat} >= FARTHEST.keys()
@@ -203,7 +207,8 @@ def _flat_pairs(fitted: xr.Dataset, given: xr.Dataset) -> list[Pair]:
     pairs: list[Pair] = []
     for kind in FARTHEST:
         one, other = (
-            [Place.of(c) for c in coords.coords.values() if is_geographic(c, kind)] for coords in (fitted, given)
+            [Place.of(c) for c in coords.coords.values() if is_geographic(c, kind)]
+            for coords in (fitted, given)
         )
         two = [(a, b) for a, b in product(one, other) if a.variable.ndim + b.variable.ndim > 2]
         if two:
@@ -216,7 +221,9 @@ def _flat_pairs(fitted: xr.Dataset, given: xr.Dataset) -> list[Pair]:
     return pairs
 
 
-def _pairs_along(fitted: xr.Dataset, given: xr.Dataset, dim: str, kind: str, *, is_covered: bool) -> list[Pair]:
+def _pairs_along(
+    fitted: xr.Dataset, given: xr.Dataset, dim: str, kind: str, *, is_covered: bool
+) -> list[Pair]:
     """Pair the 1-D coordinates of two grids along a dimension that are to be compared.
 
     Latitudes and longitudes come before an index of other numbers, which is compared only where
@@ -309,7 +316,9 @@ def _choose(pairs: Sequence[Pair], orders: Mapping[str, list[Any]], x: str) -> d
     raise AssertionError("some pair differs, so the line above has said where")
 
 
-def _rolled(pairs: Sequence[Pair], orders: Sequence[dict[str, Any]], x: str) -> Iterator[dict[str, Any]]:
+def _rolled(
+    pairs: Sequence[Pair], orders: Sequence[dict[str, Any]], x: str
+) -> Iterator[dict[str, Any]]:
     """Roll the data along x to where a complete row of a 2-D longitude has their first column."""
     flat = (pair for pair in pairs if min(p.variable.ndim for p in pair) > 1)
     longitude = next((pair for pair in flat if pair[0].kind == "longitude"), None)

@@ -66,11 +66,13 @@ def check_text(names: Iterable[Any]) -> None:
             )
 
 
-def find_dimensions(obj: Labelled, *, horizontal: Sequence[str] | None = None, sample: Any = None) -> Dimensions:
+def find_dimensions(
+    obj: Labelled, *, horizontal: Sequence[str] | None = None, sample: Any = None
+) -> Dimensions:
     """Find the sample dimension and the two horizontal ones.
 
-    Horizontal are those named; else CF axes X and Y; else 1-D longitude and latitude; else cf-xarray's guess by name;
-    else, beside one sample dimension, the two others.
+    Horizontal are those named; else CF axes X and Y; else 1-D longitude and latitude; else
+    cf-xarray's guess by name; else, beside one sample dimension, the two others.
 
     Raises
     ------
@@ -174,7 +176,9 @@ def _find_sample(obj: Labelled, dims: list[str], shown: str, sample: Any) -> tup
         names = (sample,) if isinstance(sample, str) else tuple(sample)
         missing = [name for name in names if name not in dims]
         if missing:
-            raise ValueError(f"sample={sample!r}: no dimension {', '.join(map(repr, missing))} among {shown}")
+            raise ValueError(
+                f"sample={sample!r}: no dimension {', '.join(map(repr, missing))} among {shown}"
+            )
         return tuple(str(name) for name in names)
     candidates = _dims_of(obj, obj.cf.axes.get("T", [])) or (["time"] if "time" in dims else [])
     if len(candidates) != 1:
@@ -183,11 +187,15 @@ def _find_sample(obj: Labelled, dims: list[str], shown: str, sample: Any) -> tup
             if candidates
             else "no sample dimension"
         )
-        raise ValueError(f"{what} among ({shown}): name the dimension that snapshots lie along with sample=")
+        raise ValueError(
+            f"{what} among ({shown}): name the dimension that snapshots lie along with sample="
+        )
     return (candidates[0],)
 
 
-def select_variables(ds: xr.Dataset, names: Any = None, *, horizontal: Any = None, sample: Any = None) -> Labelled:
+def select_variables(
+    ds: xr.Dataset, names: Any = None, *, horizontal: Any = None, sample: Any = None
+) -> Labelled:
     """The variables of a Dataset to be fitted: those named, or the only one that has all three dimensions.
 
     Returns
@@ -198,17 +206,22 @@ def select_variables(ds: xr.Dataset, names: Any = None, *, horizontal: Any = Non
     Raises
     ------
     ValueError
-        If a name is not there, none or several variables would do, or the named lie on different grids.
+        If a name is not there, none or several variables would do, or the named lie on different
+        grids.
     """
     if isinstance(names, str) or (names is not None and not isinstance(names, Iterable)):
         if names not in ds.data_vars:
-            raise ValueError(f"no variable {names!r} in the Dataset; it has {', '.join(map(str, ds.data_vars))}")
+            raise ValueError(
+                f"no variable {names!r} in the Dataset; it has {', '.join(map(str, ds.data_vars))}"
+            )
         return ds[names]
     if names is not None:
         names = list(names)
         missing = [name for name in names if name not in ds.data_vars]
         if missing or not names:
-            raise ValueError(f"no variables {missing} in the Dataset; it has {', '.join(map(str, ds.data_vars))}")
+            raise ValueError(
+                f"no variables {missing} in the Dataset; it has {', '.join(map(str, ds.data_vars))}"
+            )
         if len(names) != len(set(names)):
             raise ValueError(f"a variable is named twice: {names}")
         shapes = {name: set(ds[name].dims) for name in names}

@@ -12,7 +12,9 @@ import scipy.sparse.linalg
 from .pyramid import Pyramid
 
 
-def complete(values: np.ndarray, has_data: np.ndarray, pyramid: Pyramid, level: int, how: Any) -> np.ndarray:
+def complete(
+    values: np.ndarray, has_data: np.ndarray, pyramid: Pyramid, level: int, how: Any
+) -> np.ndarray:
     """A level with land filled and its padding repeated from the edge."""
     rows = pyramid.y.inside(level)
     columns = slice(None) if pyramid.x.periodic else pyramid.x.inside(level)

@@ -69,16 +69,28 @@ class Layout:
         arrays = []
         for variable in variables:
             variable = variable.isel({dim: 0 for dim in variable.dims if dim not in self.order})
-            variable = variable.transpose(*self.dims.sample, self.dims.y, self.dims.x).isel(self.indexers)
+            variable = variable.transpose(*self.dims.sample, self.dims.y, self.dims.x).isel(
+                self.indexers
+            )
             values = variable.variable.data
             if not isinstance(values, da.Array):
                 values = np.asarray(values)
-            arrays.append(values.reshape(int(np.prod(self.sample_shape)), *values.shape[-2:]).astype(dtype, copy=False))
+            arrays.append(
+                values.reshape(int(np.prod(self.sample_shape)), *values.shape[-2:]).astype(
+                    dtype, copy=False
+                )
+            )
         lazy = any(isinstance(values, da.Array) for values in arrays)
         return (da if lazy else np).stack(arrays, axis=1)
 
     def labelled(
-        self, values: Any, dims: Sequence[str], coords: xr.Dataset, *, name: Any = None, attrs: Any = None
+        self,
+        values: Any,
+        dims: Sequence[str],
+        coords: xr.Dataset,
+        *,
+        name: Any = None,
+        attrs: Any = None,
     ) -> xr.DataArray:
         """An array (sample, *dims) as a DataArray in the field's order of dimensions.
 
@@ -110,16 +122,24 @@ class Layout:
 
     def restore(self, result: Labelled) -> Labelled:
         """A result on the grid's own rows and columns, in the order of the field's."""
-        inverse = {dim: i if isinstance(i, slice) else np.argsort(i) for dim, i in self.indexers.items()}
+        inverse = {
+            dim: i if isinstance(i, slice) else np.argsort(i) for dim, i in self.indexers.items()
+        }
         return result.isel({dim: i for dim, i in inverse.items() if dim in result.dims})
 
 
 def map_samples(
-    function: Callable[..., Any], array: Any, *others: Any, shape: tuple[int, ...], dtype: Any, **kwargs: Any
+    function: Callable[..., Any],
+    array: Any,
+    *others: Any,
+    shape: tuple[int, ...],
+    dtype: Any,
+    **kwargs: Any,
 ) -> Any:
     """Apply a function of a block of samples, (t, ...) to (t, *shape); one task a block if the array is lazy.
 
-    The `others`, (t,) each, are cut into the same blocks and follow it as arguments; lazy ones make the result lazy.
+    The `others`, (t,) each, are cut into the same blocks and follow it as arguments; lazy ones
+    make the result lazy.
     """
     if any(isinstance(each, da.Array) for each in (array, *others)):
         array = da.asarray(array).rechunk({axis: -1 for axis in range(1, array.ndim)})

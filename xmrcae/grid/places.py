@@ -181,7 +181,9 @@ def tells_place(coordinate: xr.DataArray) -> bool:
     return geographic or is_projected or "axis" in coordinate.attrs
 
 
-def side_by_side(fitted: xr.Variable, given: xr.Variable, order: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+def side_by_side(
+    fitted: xr.Variable, given: xr.Variable, order: Mapping[str, Any]
+) -> tuple[np.ndarray, np.ndarray]:
     """Return both on the dimensions that either has, the rows and columns of `given` in an order.
 
     Parameters

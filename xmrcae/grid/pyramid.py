@@ -54,7 +54,13 @@ class Axis:
     def refined(self, size: int, levels: int, first: int) -> Axis:
         """The axis of finer data, whose point `first` is the first of this one's, so that this is a level of it."""
         step = 2 ** (levels - self.levels)
-        return Axis(size, levels, self.periodic, (self.padded + 1) * step - 1, (self.before + 1) * step - 1 - first)
+        return Axis(
+            size,
+            levels,
+            self.periodic,
+            (self.padded + 1) * step - 1,
+            (self.before + 1) * step - 1 - first,
+        )
 
     def length(self, level: int) -> int:
         """Size of a level, padding included; -1 is the bottleneck."""
@@ -134,7 +140,9 @@ class Pyramid:
         """
         levels = self.levels if levels is None else levels
         step = 2 ** max(0, levels - self.levels)
-        offsets = list(product(range(step - 1, -1, -1), repeat=2))  # the likeliest first: from the last of a cell on
+        offsets = list(
+            product(range(step - 1, -1, -1), repeat=2)
+        )  # the likeliest first: from the last of a cell on
         why = [self._why_no_level(grid, step, at) for at in offsets]
         if levels < self.levels or all(why):
             raise ValueError(
@@ -143,14 +151,19 @@ class Pyramid:
             )
         first = offsets[why.index("")]
         y, x = (
-            axis.refined(size, levels, at) for axis, size, at in zip((self.y, self.x), grid.sizes, first, strict=True)
+            axis.refined(size, levels, at)
+            for axis, size, at in zip((self.y, self.x), grid.sizes, first, strict=True)
         )
         return Pyramid(grid, levels, y, x, self.restriction)
 
     def _why_no_level(self, grid: Grid, step: int, first: Sequence[int]) -> str:
         """Why every so many rows and columns of another grid are not this one's, in the same order; "" if they are."""
-        every = {dim: slice(at, None, step) for dim, at in zip((grid.y, grid.x), first, strict=True)}
-        points = xr.DataArray(np.broadcast_to(False, grid.sizes), grid.coords.coords, (grid.y, grid.x)).isel(every)
+        every = {
+            dim: slice(at, None, step) for dim, at in zip((grid.y, grid.x), first, strict=True)
+        }
+        points = xr.DataArray(
+            np.broadcast_to(False, grid.sizes), grid.coords.coords, (grid.y, grid.x)
+        ).isel(every)
         try:
             order = self.grid.indexers(points)
         except ValueError as error:
@@ -187,7 +200,9 @@ class Pyramid:
             column = column.clip(columns.start, columns.stop - 1)
         return values[..., row[:, None], column]
 
-    def restrict(self, values: np.ndarray, has_data: np.ndarray, level: int) -> tuple[np.ndarray, np.ndarray]:
+    def restrict(
+        self, values: np.ndarray, has_data: np.ndarray, level: int
+    ) -> tuple[np.ndarray, np.ndarray]:
         """A level from the next finer one.
 
         Parameters
@@ -202,7 +217,8 @@ class Pyramid:
         Returns
         -------
         values, has_data : numpy.ndarray
-            Of level `level`; 0 where it has none. By full weighting a point has data if any of the nine has.
+            Of level `level`; 0 where it has none. By full weighting a point has data if any of the
+            nine has.
         """
         if self.restriction == "injection":
             coarse, has = values[..., 1::2, 1::2], has_data[..., 1::2, 1::2]
@@ -236,8 +252,8 @@ class Pyramid:
     def encoding_coordinates(self, level: int) -> xr.Dataset:
         """Coordinates of a level's encoding grid, uncut, with `inside` marking what lies in the data's extent.
 
-        Outer cells carry the coordinate continued by its last spacing; a 2-D one is missing there: NaN, NaT, no text,
-        False.
+        Outer cells carry the coordinate continued by its last spacing; a 2-D one is missing there:
+        NaN, NaT, no text, False.
         """
         dims = {self.grid.y: self.y, self.grid.x: self.x}
         within = {dim: axis.inside(level - 1) for dim, axis in dims.items()}
@@ -246,16 +262,26 @@ class Pyramid:
         for name, coordinate in self.grid.coords.coords.items():
             if coordinate.ndim == 1:
                 axis, dim = dims[str(coordinate.dims[0])], coordinate.dims[0]
-                values = _continued(coordinate.values, axis.positions(level - 1), circle=period(coordinate))
+                values = _continued(
+                    coordinate.values, axis.positions(level - 1), circle=period(coordinate)
+                )
                 result[name] = (dim, values, coordinate.attrs)
             else:
                 values = _missing([sizes[str(dim)] for dim in coordinate.dims], coordinate.dtype)
-                index = tuple(dims[str(d)].positions(level - 1)[within[str(d)]] for d in coordinate.dims)
-                values[tuple(within[str(d)] for d in coordinate.dims)] = coordinate.values[np.ix_(*index)]
+                index = tuple(
+                    dims[str(d)].positions(level - 1)[within[str(d)]] for d in coordinate.dims
+                )
+                values[tuple(within[str(d)] for d in coordinate.dims)] = coordinate.values[
+                    np.ix_(*index)
+                ]
                 result[name] = (coordinate.dims, values, coordinate.attrs)
         inside = np.zeros(tuple(sizes.values()), dtype=bool)
         inside[tuple(within.values())] = True
-        result["inside"] = (tuple(dims), inside, {"long_name": "cell lies within the extent of the data"})
+        result["inside"] = (
+            tuple(dims),
+            inside,
+            {"long_name": "cell lies within the extent of the data"},
+        )
         return xr.Dataset(coords=result)
 
 
@@ -263,7 +289,9 @@ def _missing(shape: Sequence[int], dtype: np.dtype[Any]) -> np.ndarray:
     """An array without values, of a type that can hold those of `dtype`: whole numbers become float64."""
     if dtype.kind in "iu":
         return np.full(shape, np.nan)
-    nothing = {"b": False, "M": "NaT", "m": "NaT", "U": "", "S": b"", "T": ""}.get(dtype.kind, np.nan)
+    nothing = {"b": False, "M": "NaT", "m": "NaT", "U": "", "S": b"", "T": ""}.get(
+        dtype.kind, np.nan
+    )
     return np.full(shape, nothing, dtype=dtype)
 
 
@@ -274,14 +302,18 @@ def _continued(values: np.ndarray, positions: np.ndarray, *, circle: float | Non
     if values.dtype.kind not in "iuf" or n < 2:
         return result
     # A longitude may pass the date line or Greenwich between its last two points.
-    first, last = (shortest(step, circle) for step in (values[1] - values[0], values[-1] - values[-2]))
+    first, last = (
+        shortest(step, circle) for step in (values[1] - values[0], values[-1] - values[-2])
+    )
     before, after = positions < 0, positions >= n
     result[before] = values[0] + positions[before] * first
     result[after] = values[-1] + (positions[after] - n + 1) * last
     return result
 
 
-def restrict_all(pyramid: Pyramid, values: np.ndarray, has_data: np.ndarray) -> Sequence[tuple[np.ndarray, np.ndarray]]:
+def restrict_all(
+    pyramid: Pyramid, values: np.ndarray, has_data: np.ndarray
+) -> Sequence[tuple[np.ndarray, np.ndarray]]:
     """All levels, coarsest first, from the finest with its padding; each with where it has data."""
     result = [(values, has_data)]
     for level in range(pyramid.levels - 2, -1, -1):

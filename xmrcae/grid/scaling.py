@@ -19,7 +19,8 @@ class Standard:
     Attributes
     ----------
     centre : numpy.ndarray, shape (season, variable, y, x)
-        Time mean of each pixel, one a calendar month with ``center="month"``; or a constant. In the data's units.
+        Time mean of each pixel, one a calendar month with ``center="month"``; or a constant. In
+        the data's units.
     scale : numpy.ndarray, shape (variable,)
         In the data's units.
     mean : numpy.ndarray, shape (variable, y, x)
@@ -41,7 +42,9 @@ class Standard:
 
     def apply(self, values: np.ndarray, season: np.ndarray) -> np.ndarray:
         """Snapshots (sample, variable, y, x) centred and scaled; NaN where missing, 0 on land."""
-        return np.where(self.valid, (values - self._centre(season)) / self._scale(values), values.dtype.type(0))
+        return np.where(
+            self.valid, (values - self._centre(season)) / self._scale(values), values.dtype.type(0)
+        )
 
     def undo(self, values: np.ndarray, season: np.ndarray) -> np.ndarray:
         """Back to the data's units; NaN where not valid."""
@@ -57,7 +60,9 @@ class Standard:
         """Raise a ValueError if snapshots (sample, variable, y, x) are infinite where valid."""
         infinite = np.isinf(values)
         if infinite.any() and (n := int((infinite & self.valid).sum())):
-            raise ValueError(f"the data hold {n} infinite values on valid pixels: replace them by NaN")
+            raise ValueError(
+                f"the data hold {n} infinite values on valid pixels: replace them by NaN"
+            )
 
     def astype(self, dtype: Any) -> Standard:
         """The same in another precision."""
@@ -81,9 +86,7 @@ class Standard:
         return self.scale[:, None, None].astype(values.dtype)
 
 
-def standard_of(
-    found: Survey, valid: np.ndarray, options: Options
-) -> tuple[Standard, np.ndarray]:
+def standard_of(found: Survey, valid: np.ndarray, options: Options) -> tuple[Standard, np.ndarray]:
     """Find centring and scaling from training snapshots and valid pixels, and the rms about the centre.
 
     Returns
@@ -94,7 +97,9 @@ def standard_of(
         The rms of the training snapshots about their centre, in the data's units.
     """
     n = found.finite_in_training
-    rms = np.array([np.sqrt(s[v].sum() / c[v].sum()) for s, v, c in zip(found.squares, valid, n, strict=True)])
+    rms = np.array(
+        [np.sqrt(s[v].sum() / c[v].sum()) for s, v, c in zip(found.squares, valid, n, strict=True)]
+    )
     centre, scale = found.centre, np.ones(len(valid))
     mean = np.where(n > 0, found.total / np.maximum(n, 1), 0)
     if options.scale == "std":

@@ -44,7 +44,8 @@ def split_samples(samples: xr.DataArray, split: Any, *, seed: int) -> dict[str, 
     Raises
     ------
     ValueError
-        If a part that must not be empty is, indexers do not fit, or parts overlap; for "blocks", if times are missing.
+        If a part that must not be empty is, indexers do not fit, or parts overlap; for "blocks",
+        if times are missing.
     """
     n_samples = samples.size
     if isinstance(split, str):

@@ -15,10 +15,12 @@ from .valid import describable
 #: Training snapshots up to which the decomposition is exact, by Gram matrices.
 GRAM_LIMIT = 3000
 
-#: Random fields that more snapshots are multiplied with: the most singular vectors that a part then has.
+#: Random fields that more snapshots are multiplied with: the most singular vectors that a part
+#: then has.
 RANDOM_RANK = 512
 
-#: Neighbouring pixels that share a value of a random field: the data are smooth at that scale, what is noise is not.
+#: Neighbouring pixels that share a value of a random field: the data are smooth at that scale,
+#: what is noise is not.
 RANDOM_RUN = 8
 
 
@@ -100,9 +102,7 @@ def survey(
     kept: list[dict[str, np.ndarray]] = []
     total = None
     for batch in batches(array, memory=memory):
-        bands, total = over_batch(
-            _survey_band, array, batch, given, number, total=total, **rules
-        )
+        bands, total = over_batch(_survey_band, array, batch, given, number, total=total, **rules)
         kept += bands
     pixels = {name: np.concatenate([band[name] for band in kept], axis=-2) for name in kept[0]}
     holds_values, *products = total or []

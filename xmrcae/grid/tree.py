@@ -61,9 +61,7 @@ def build_pyramid(obj: Labelled, options: Options) -> xr.DataTree:
 def _finest(array: Any, pyramid: Pyramid, valid: np.ndarray | None) -> Any:
     """Pad snapshots, NaN where pixels are not valid."""
     shape = (array.shape[1], *pyramid.shape(pyramid.levels - 1))
-    return map_samples(
-        _padded, array, shape=shape, dtype=array.dtype, pyramid=pyramid, valid=valid
-    )
+    return map_samples(_padded, array, shape=shape, dtype=array.dtype, pyramid=pyramid, valid=valid)
 
 
 def _padded(values: np.ndarray, *, pyramid: Pyramid, valid: np.ndarray | None) -> np.ndarray:

@@ -43,20 +43,25 @@ def named_valid(obj: Labelled, valid: Any) -> Any:
 
 
 def nearest_valid(
-    valid: xr.DataArray, field: Labelled, *, horizontal: Sequence[str] | None = None, sample: Any = None
+    valid: xr.DataArray,
+    field: Labelled,
+    *,
+    horizontal: Sequence[str] | None = None,
+    sample: Any = None,
 ) -> xr.DataArray:
     """Valid pixels of another grid on the grid of a field: each pixel of the field takes the nearest one's value.
 
-    For ``valid=``, which takes pixels of the field's own grid only, where a land-sea mask lies half a cell off. Both
-    grids are assumed to be rectangular and of about the same spacing: on a field much coarser than the mask, one pixel
-    of the mask speaks for a whole cell. Coasts move by up to half a cell, so pixels can come out valid that hold no
-    data, which ``fit`` refuses; the example leaves them out.
+    For ``valid=``, which takes pixels of the field's own grid only, where a land-sea mask lies
+    half a cell off. Both grids are assumed to be rectangular and of about the same spacing: on a
+    field much coarser than the mask, one pixel of the mask speaks for a whole cell. Coasts move by
+    up to half a cell, so pixels can come out valid that hold no data, which ``fit`` refuses; the
+    example leaves them out.
 
     Parameters
     ----------
     valid : xarray.DataArray
-        True or 1 where pixels are to be described; two horizontal dimensions, those of length 1 apart. Coordinates are
-        1-D, in any order, and longitudes modulo 360.
+        True or 1 where pixels are to be described; two horizontal dimensions, those of length 1
+        apart. Coordinates are 1-D, in any order, and longitudes modulo 360.
     field : xarray.DataArray or xarray.Dataset
         What is to be fitted.
     horizontal, sample : optional
@@ -75,22 +80,31 @@ def nearest_valid(
     TypeError
         If `valid` is no DataArray.
     ValueError
-        If horizontal dimensions or 1-D coordinates are not found, or a pixel of the field lies farther than one cell
-        of `valid` from the nearest.
+        If horizontal dimensions or 1-D coordinates are not found, or a pixel of the field lies
+        farther than one cell of `valid` from the nearest.
 
     Examples
     --------
     >>> import numpy as np, xarray as xr, xmrcae
-    >>> axes = {axis: {"standard_name": name} for axis, name in (("lat", "latitude"), ("lon", "longitude"))}
+    >>> axes = {
+    ...     axis: {"standard_name": name}
+    ...     for axis, name in (("lat", "latitude"), ("lon", "longitude"))
+    ... }
     >>> mask = xr.DataArray(
     ...     [[0, 1, 1, 1]] * 2,
     ...     dims=("lat", "lon"),
-    ...     coords={"lat": ("lat", [45, -45], axes["lat"]), "lon": ("lon", [45, 135, 225, 315], axes["lon"])},
+    ...     coords={
+    ...         "lat": ("lat", [45, -45], axes["lat"]),
+    ...         "lon": ("lon", [45, 135, 225, 315], axes["lon"]),
+    ...     },
     ... )
     >>> sst = xr.DataArray(
     ...     np.ones((3, 2, 4)),
     ...     dims=("time", "lat", "lon"),
-    ...     coords={"lat": ("lat", [-45, 45], axes["lat"]), "lon": ("lon", [0, 90, 180, 270], axes["lon"])},
+    ...     coords={
+    ...         "lat": ("lat", [-45, 45], axes["lat"]),
+    ...         "lon": ("lon", [0, 90, 180, 270], axes["lon"]),
+    ...     },
     ... )
     >>> valid = xmrcae.nearest_valid(mask, sst)
     >>> valid.values
@@ -104,14 +118,21 @@ def nearest_valid(
         )
     valid = valid.squeeze(drop=True)
     if valid.ndim != 2:
-        raise ValueError(f"valid has dimensions {tuple(valid.dims)}: select one of each but the two horizontal ones")
+        raise ValueError(
+            f"valid has dimensions {tuple(valid.dims)}: select one of each but the two horizontal ones"
+        )
     if isinstance(field, xr.Dataset):  # without bounds and the like
-        field = field[fittable_variables(field, horizontal=horizontal, sample=sample) or [*map(str, field.data_vars)]]
+        field = field[
+            fittable_variables(field, horizontal=horizontal, sample=sample)
+            or [*map(str, field.data_vars)]
+        ]
     to = find_dimensions(_with_sample(field), horizontal=horizontal, sample=sample)
     same_names = {to.y, to.x} == set(valid.dims)
     source = find_dimensions(_with_sample(valid), horizontal=(to.y, to.x) if same_names else None)
     nearest = {
-        dim: _nearest(*_alike(_along(valid, source, dim, kind), _along(field, to, target, kind), dim))
+        dim: _nearest(
+            *_alike(_along(valid, source, dim, kind), _along(field, to, target, kind), dim)
+        )
         for dim, target, kind in ((source.y, to.y, "latitude"), (source.x, to.x, "longitude"))
     }
     values = valid.transpose(source.y, source.x).isel(nearest).variable.data
@@ -157,7 +178,9 @@ def _nearest(source: Place, target: Place) -> np.ndarray:
     # All steps once round; the widest is no cell where the rest is a region.
     steps = np.sort(np.diff(a[1:]))[:-1] if wraps else np.diff(a)
     if not len(steps):
-        raise ValueError(f"valid has one value along {source.name!r}: give at least two, so that it has cells")
+        raise ValueError(
+            f"valid has one value along {source.name!r}: give at least two, so that it has cells"
+        )
     above = np.searchsorted(a, b).clip(1, len(a) - 1)
     to_below, to_above = b - a[above - 1], a[above] - b
     is_above = to_above < to_below - SAME_PLACE * (to_below + to_above)
@@ -179,9 +202,12 @@ def valid_from(valid: xr.DataArray, grid: Grid) -> np.ndarray:
     Raises
     ------
     ValueError
-        If it has other dimensions or coordinates than the grid, or other values than True and False, 1 and 0.
+        If it has other dimensions or coordinates than the grid, or other values than True and
+        False, 1 and 0.
     """
-    valid = valid.isel({dim: 0 for dim in valid.dims if dim not in (grid.y, grid.x) and valid.sizes[dim] == 1})
+    valid = valid.isel(
+        {dim: 0 for dim in valid.dims if dim not in (grid.y, grid.x) and valid.sizes[dim] == 1}
+    )
     if set(valid.dims) != {grid.y, grid.x}:
         raise ValueError(
             f"valid has dimensions {tuple(valid.dims)}; the grid has ({grid.y}, {grid.x}): select one of each but "
@@ -256,8 +282,8 @@ def find_valid(
     Raises
     ------
     ValueError
-        For infinite values on valid pixels, gaps in time, pixels declared valid that never hold a value, and where
-        nothing is valid.
+        For infinite values on valid pixels, gaps in time, pixels declared valid that never hold a
+        value, and where nothing is valid.
     """
     never = finite + infinite == 0
     if given is not None and (given & never).any():
@@ -293,11 +319,15 @@ def find_valid(
         )
     for name, each in zip(variables, valid, strict=True):
         if not each.any():
-            raise ValueError(f"no pixel of {name!r} is valid: the data are missing everywhere, or valid leaves nothing")
+            raise ValueError(
+                f"no pixel of {name!r} is valid: the data are missing everywhere, or valid leaves nothing"
+            )
     return valid
 
 
-def _refuse_gaps(missing: np.ndarray, flagged: np.ndarray, land_value: float | None, empty: str) -> NoReturn:
+def _refuse_gaps(
+    missing: np.ndarray, flagged: np.ndarray, land_value: float | None, empty: str
+) -> NoReturn:
     """Raise the error on gaps, with the numbers of missing and of land values of each pixel."""
     values = counted(int(missing.sum()), "value")
     if flagged.any():
@@ -344,7 +374,8 @@ def empty_snapshots(
         drop = f'.dropna({next(iter(sizes))!r}, how="all"{subset}), where they are NaN'
         sentences.append(
             f"{len(positions)} of {len(empty)} snapshots of {name or 'the data'} hold no value at "
-            f"all ({'; '.join(shown)}): leave them out" + (f", as by {drop}" if len(sizes) == 1 else "")
+            f"all ({'; '.join(shown)}): leave them out"
+            + (f", as by {drop}" if len(sizes) == 1 else "")
         )
     return ". ".join(sentences)
 

@@ -1,7 +1,8 @@
 """Coordinates and attributes as plain numbers, text and JSON, such that they come back as they were.
 
-Neither netCDF nor Zarr holds every name, data type and attribute that xarray does, and decoding by CF's conventions
-guesses from attributes. So variables are written as plain numbers or text, and what they were goes into a JSON record.
+Neither netCDF nor Zarr holds every name, data type and attribute that xarray does, and decoding by
+CF's conventions guesses from attributes. So variables are written as plain numbers or text, and
+what they were goes into a JSON record.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ def file_name(name: Hashable, other: str) -> str:
     return name if isinstance(name, str) and re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name) else other
 
 
-def coordinates_to_plain(coords: xr.Dataset, dims: Sequence[Hashable]) -> tuple[dict[str, xr.Variable], dict[str, Any]]:
+def coordinates_to_plain(
+    coords: xr.Dataset, dims: Sequence[Hashable]
+) -> tuple[dict[str, xr.Variable], dict[str, Any]]:
     """Coordinates as variables that every format can hold.
 
     Parameters
@@ -40,22 +43,32 @@ def coordinates_to_plain(coords: xr.Dataset, dims: Sequence[Hashable]) -> tuple[
     dict of xarray.Variable
         By their names in the file.
     dict
-        What they were, as JSON: `stacked`, `dims` and `coordinates`. Those that are neither numbers, text nor times
-        are left out, with a warning.
+        What they were, as JSON: `stacked`, `dims` and `coordinates`. Those that are neither
+        numbers, text nor times are left out, with a warning.
     """
     indexes = {dim: coords.indexes[dim] for dim in coords.dims if dim in coords.indexes}
-    stacked = {dim: list(index.names) for dim, index in indexes.items() if isinstance(index, pd.MultiIndex)}
+    stacked = {
+        dim: list(index.names) for dim, index in indexes.items() if isinstance(index, pd.MultiIndex)
+    }
     coords = coords.reset_index(list(stacked))
-    in_file = {dim: file_name(dim, f"dimension_{i}") for i, dim in enumerate(dict.fromkeys([*dims, *coords.dims]))}
+    in_file = {
+        dim: file_name(dim, f"dimension_{i}")
+        for i, dim in enumerate(dict.fromkeys([*dims, *coords.dims]))
+    }
     variables, records = {}, []
     for i, (name, variable) in enumerate(coords.variables.items()):
         values, attrs = _to_plain(variable.values)
         if values is None:
             warnings.warn(
-                f"coordinate {name!r} holds neither numbers, text nor times: the file leaves it out", stacklevel=4
+                f"coordinate {name!r} holds neither numbers, text nor times: the file leaves it out",
+                stacklevel=4,
             )
             continue
-        for key in ("standard_name", "long_name", "units"):  # for those who read the file without xmrcae
+        for key in (
+            "standard_name",
+            "long_name",
+            "units",
+        ):  # for those who read the file without xmrcae
             text = variable.attrs.get(key)
             if isinstance(text, str) and key not in attrs and " since " not in text:
                 attrs[key] = text
@@ -84,7 +97,9 @@ def _to_plain(values: np.ndarray) -> tuple[np.ndarray | None, dict[str, Any]]:
     """Values as numbers or text, with the attributes that CF wants; None for what is neither nor a time."""
     kind = values.dtype.kind
     if kind in "iuf":
-        return (values.astype("float32") if values.dtype.itemsize < 4 and kind == "f" else values), {}
+        return (
+            values.astype("float32") if values.dtype.itemsize < 4 and kind == "f" else values
+        ), {}
     if kind == "b":
         return values.astype("int8"), {}
     if kind in "mM":
@@ -96,7 +111,9 @@ def _to_plain(values: np.ndarray) -> tuple[np.ndarray | None, dict[str, Any]]:
     first = next(iter(each.ravel()), "")
     if all(isinstance(value, str) for value in each.ravel()):
         return each, {}
-    if isinstance(first, cftime.datetime) and all(isinstance(value, cftime.datetime) for value in each.ravel()):
+    if isinstance(first, cftime.datetime) and all(
+        isinstance(value, cftime.datetime) for value in each.ravel()
+    ):
         attrs = {"units": f"microseconds {EPOCH}", "calendar": first.calendar}
         return np.asarray(cftime.date2num(each, **attrs), dtype="int64"), attrs
     return None, {}
@@ -148,6 +165,8 @@ def _from_json(value: Any) -> Any:
     if isinstance(value, dict):
         dtype, values = np.dtype(value["dtype"]), _from_json(value["value"])
         return (
-            np.asarray(values, dtype="int64").view(dtype)[()] if dtype.kind in "mM" else np.asarray(values, dtype)[()]
+            np.asarray(values, dtype="int64").view(dtype)[()]
+            if dtype.kind in "mM"
+            else np.asarray(values, dtype)[()]
         )
     return [_from_json(each) for each in value] if isinstance(value, list) else value

@@ -200,7 +200,9 @@ class ModelPlots:
         fitted = self._model.fitted
         k = fitted.level(level)
         network = fitted.codec.network
-        return draw_filters(network.levels[k], k, group, fitted.labels.variables, cmap=cmap, fig=fig)
+        return draw_filters(
+            network.levels[k], k, group, fitted.labels.variables, cmap=cmap, fig=fig
+        )
 
     def errors(
         self,
@@ -236,8 +238,12 @@ class ModelPlots:
             model.
         """
         fitted = self._model.fitted
-        chosen_variable(metric, variable, fitted.labels.variables if fitted.labels.is_dataset else None)
-        name = ", ".join("unnamed" if name is None else str(name) for name in fitted.labels.variables)
+        chosen_variable(
+            metric, variable, fitted.labels.variables if fitted.labels.is_dataset else None
+        )
+        name = ", ".join(
+            "unnamed" if name is None else str(name) for name in fitted.labels.variables
+        )
         score = self._model.score(obj, weights=weights)
         return errors({name: score}, metric=metric, variable=variable, ax=ax)
 
@@ -303,7 +309,9 @@ class ModelPlots:
         snapshot = snapshot.isel(fitted.layout(snapshot).indexers).compute()
         codes = model.encode(snapshot)
         results = [*(model.decode(codes, level=k) for k in range(model.levels)), snapshot]
-        *fields, data = (field[variable] if fitted.labels.is_dataset else field for field in results)
+        *fields, data = (
+            field[variable] if fitted.labels.is_dataset else field for field in results
+        )
         fields = [with_positions(field, pyramid, k) for k, field in enumerate(fields)]
         fields = [field.transpose(*dims) for field in fields]
         data = data.transpose(*dims).drop_vars(list(data.coords)).assign_coords(fields[-1].coords)
