@@ -4,9 +4,10 @@ Each is a module with TITLE, TEXT, COLUMNS (key of a row -> heading), `cases`, w
 rows' first columns, and `measure`, which gives the others, in a process of its own.
 """
 
+import gpu
 import pixels
 import snapshots
 import throughput
 import time_to_loss
 
-SECTIONS = {module.__name__: module for module in (time_to_loss, snapshots, pixels, throughput)}
+SECTIONS = {module.__name__: module for module in (time_to_loss, snapshots, pixels, throughput, gpu)}
