@@ -10,4 +10,6 @@ import snapshots
 import throughput
 import time_to_loss
 
-SECTIONS = {module.__name__: module for module in (time_to_loss, snapshots, pixels, throughput, gpu)}
+SECTIONS = {
+    module.__name__: module for module in (time_to_loss, snapshots, pixels, throughput, gpu)
+}
