@@ -1,11 +1,13 @@
-"""Options of the paper's experiments, by name: ``xmrcae.MrCAE(**xmrcae.recipes["drifting_mode"])``.
+"""Options of the paper's experiments: ``xmrcae.MrCAE(**xmrcae.recipes["drifting_mode"])``.
 
-The paper's form: groups in parallel, injection, no centring. Tolerances are square roots of the paper's epsilons,
-which are meant for scaled data. The two examples come scaled to [0, 1]; scale a flow or a sea surface temperature to
-zero mean and unit variance, with one number each for the whole field (the paper does not say how it scaled them). The
-examples' epsilons are divided, the drifting mode's by 10 and those of two modes by 2.5: the authors' masks were made
-with a rule that includes a maximum over time, and with the time mean alone the printed ones call levels 0 and 1
-resolved too early. Two modes, whose levels make do with a group or two, trains each to the paper's relative decrease.
+The paper's form: groups in parallel, injection, no centring. Tolerances are square roots of the
+paper's epsilons, which are meant for scaled data. The two examples come scaled to [0, 1]; scale a
+flow or a sea surface temperature to zero mean and unit variance, with one number each for the whole
+field (the paper does not say how it scaled them). The examples' epsilons are divided, the drifting
+mode's by 10 and those of two modes by 2.5: the authors' masks were made with a rule that includes a
+maximum over time, and with the time mean alone the printed ones call levels 0 and 1 resolved too
+early. Two modes, whose levels need only a group or two, trains each to the paper's relative
+decrease.
 """
 
 from __future__ import annotations
@@ -15,18 +17,24 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-_PAPER = {"widening": "parallel", "restriction": "injection", "center": False, "scale": None, "anchor": 0.0}
+_PAPER = {
+    "widening": "parallel",
+    "restriction": "injection",
+    "center": False,
+    "scale": None,
+    "anchor": 0.0,
+}
 _EXAMPLE_CHANNELS = [[1, 1, 1], [1, 1, 1], [2, 2, 2]]
 _EXAMPLE_EPSILONS = (1e-3, 5e-4, 1e-4)
 _FIELD_CHANNELS = [[1] * 4, [2] * 4, [3] * 4, [5] * 4]
 
 
 def _recipe(
-    epsilons: tuple[float, ...], channels: list[list[int]], *, divisor: float = 1.0, **solver: Any
+    epsilons: tuple[float, ...], channels: list[list[int]], *, divisor: float = 1.0, **others: Any
 ) -> Mapping[str, Any]:
     tolerance = [math.sqrt(epsilon / divisor) for epsilon in epsilons]
     form = {"levels": len(channels), "channels": channels, "tolerance": tolerance}
-    return MappingProxyType(_PAPER | form | solver)
+    return MappingProxyType(_PAPER | form | others)
 
 
 RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
