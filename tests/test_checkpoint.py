@@ -57,7 +57,7 @@ def interrupted_after(
 
 @pytest.mark.parametrize("options", [
     {}, {"solver": "adam"}, {"sketch": 3}, {"widening": "parallel", "anchor": 0.0}, {"activation": "relu"},
-    {"encoding_size": 300}, {"weight_decay": 1e-4, "min_decrease": 0.2, "max_epochs": 60},
+    {"encoding_size": 300}, {"solver_options": {"weight_decay": 1e-4}, "min_decrease": 0.2, "max_epochs": 60},
 ], ids=str)  # fmt: skip
 @pytest.mark.parametrize("n_saves", [1, 3, 4])
 def test_an_interrupted_fit_goes_on_to_the_same_end(

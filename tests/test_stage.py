@@ -40,11 +40,13 @@ def run(
     record: Any = lambda losses: None,
     save: Any = lambda state: None,
     resumed: Any = None,
+    learning_rate: float = 0.05,
     **options: Any,
 ) -> int:
     """Descend from (1, 1, 1); the number of epochs."""
-    given = {"solver": "adam", "learning_rate": 0.05, "min_decrease": 0.0, "max_epochs": 95}
-    start, chosen = torch.ones(3), make_options(given | options)
+    given = {"solver": "adam", "solver_options": {"learning_rate": learning_rate}}
+    given |= {"min_decrease": 0.0, "max_epochs": 95} | options
+    start, chosen = torch.ones(3), make_options(given)
     return descend(bowl, start, until, options=chosen, record=record, save=save, resumed=resumed)
 
 

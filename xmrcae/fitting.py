@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from .fitted import Fitted, history_table
 from .grid.conventions import Labelled
-from .options import Options
+from .options import Options, renamed
 from .passes import FirstPass, fingerprint, first_pass, second_pass
 
 #: Options that a fit may go on without: they change no result.
@@ -152,10 +152,11 @@ def _check_start(start: Fitted, options: Options) -> None:
 
 def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], folder: str) -> None:
     """Refuse a checkpoint of another fit, naming what differs."""
+    options = renamed(before["options"])
     what = [
-        f"{name}={before['options'].get(name)!r} there and {value!r} here"
+        f"{name}={options.get(name)!r} there and {value!r} here"
         for name, value in now["options"].items()
-        if name not in IMMATERIAL and before["options"].get(name) != value
+        if name not in IMMATERIAL and options.get(name) != value
     ]
     data = before["data"]
     what += [f"other {name}" for name, digest in now["data"].items() if data.get(name) != digest]

@@ -122,7 +122,7 @@ class MrCAE:
         ValueError
             If the grids do not fit.
         """
-        return MrCAE(**self.options.with_level(self.levels) | options).fit(finer, start=self)
+        return MrCAE(**self.options.with_level(self.levels, options)).fit(finer, start=self)
 
     @property
     def partial(self) -> bool:

@@ -1,4 +1,4 @@
-"""Values of options: arrays as the numbers and lists that they hold, and what JSON has of them."""
+"""Values of options: what arrays among them hold, what is allowed, and what JSON has of them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from math import inf, isfinite
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -29,11 +31,43 @@ def by_value(value: Any) -> Any:
     return value if array.dtype.kind in "mM" else array.tolist()
 
 
-def indexers_by_value(split: Any) -> Any:
-    """Return fractions as numbers; indexers as lists, slices, arrays, or booleans with labels."""
-    if not is_list(split) and np.ndim(split) == 0:
-        return by_value(split)
-    return tuple(_indexer(part) for part in (split if is_list(split) else np.asarray(split)))
+def to_choice(name: str, value: Any, allowed: Sequence[Any]) -> Any:
+    """Return which of the allowed values an option has: True is not 1, but 0.0 is 0."""
+    for choice in allowed:
+        are_numbers = is_number(value) and is_number(choice)
+        if (are_numbers or type(value) is type(choice)) and value == choice:
+            return choice
+    raise ValueError(f"{name}={value!r} is not an option; choose from {allowed}")
+
+
+def to_channels(given: Any) -> list[list[int]]:
+    """Return filters as lists of their own, one per level or one for all."""
+    is_flat = is_list(given) and all(isinstance(each, Integral) for each in given)
+    lists = [given] if is_flat else given
+    if not (is_list(given) and given and all(is_list(filters) for filters in lists)):
+        raise TypeError(f"channels={given!r}: one list of filters per level, as [[1, 1], [2]]")
+    for filters in lists:
+        for n in filters:
+            check_number("channels", n, 1, whole=True)
+    return [list(filters) for filters in lists]
+
+
+def to_split(given: Any) -> Any:
+    """Return "blocks", fractions, or indexers: lists, slices, arrays, booleans with labels."""
+    if is_list(given) or np.ndim(given):
+        split = tuple(_indexer(part) for part in (given if is_list(given) else np.asarray(given)))
+    elif is_text(split := by_value(given), "blocks"):
+        return split
+    parts = split if isinstance(split, tuple) else ()
+    fractions = all(is_number(part) for part in parts)
+    kinds = slice, xr.DataArray
+    indexers = all(isinstance(part, kinds) or np.ndim(part) == 1 for part in parts)
+    got = f"split={to_plain(split)!r}"
+    if len(parts) != 3 or not (fractions or indexers):
+        raise ValueError(f'{got}: three fractions, "blocks", or three indexers')
+    if fractions and not (min(parts) >= 0 and abs(sum(parts) - 1) <= 1e-6):
+        raise ValueError(f"{got}: fractions from 0 to 1 that add up to 1")
+    return split
 
 
 def _indexer(part: Any) -> Any:
@@ -71,13 +105,7 @@ def to_plain(value: Any) -> Any:
 
 def is_number(value: Any) -> bool:
     """Tell whether a value is a number; True and False are none."""
-    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-
-
-def is_same(value: Any, choice: Any) -> bool:
-    """Tell whether a value is a choice: True is not 1, but 0.0 is 0."""
-    numbers = is_number(value) and is_number(choice)
-    return (numbers or type(value) is type(choice)) and value == choice
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def is_list(value: Any) -> bool:
@@ -88,3 +116,31 @@ def is_list(value: Any) -> bool:
 def is_text(value: Any, text: str) -> bool:
     """Tell whether a value is this text; arrays are compared with none."""
     return isinstance(value, str) and value == text
+
+
+def as_list(value: Any) -> list[Any]:
+    """Return a list as it is, anything else as a list of one."""
+    return list(value) if is_list(value) else [value]
+
+
+def per_level(name: str, values: Sequence[Any], levels: int) -> list[Any]:
+    """Return one value per level; a single one serves all."""
+    if len(values) not in (1, levels):
+        raise ValueError(
+            f"{name} has {len(values)} entries for {levels} levels: "
+            "give one, which serves all levels, or one per level, coarsest first"
+        )
+    return list(values) * (levels if len(values) == 1 else 1)
+
+
+def check_number(name: str, value: Any, low: float, high: float = inf, whole: bool = False) -> None:
+    """Refuse what is no finite number in a range."""
+    allowed = f"{name}={value!r}: a {'whole' if whole else 'finite'} number"
+    if high < inf:
+        allowed += f" from {low:g} to {high:g}"
+    elif low > -inf:
+        allowed += f" of at least {low:g}"
+    if not is_number(value) or (whole and not isinstance(value, Integral)):
+        raise TypeError(allowed)
+    if not (low <= value <= high and isfinite(value)):
+        raise ValueError(allowed)

@@ -77,7 +77,7 @@ class LBFGS:
         return self._parameter.detach()
 
     def step(self) -> Evaluated:
-        """One iteration with its line search; the objective where it ends."""
+        """Take one iteration with its line search; return the objective where it ends."""
 
         def closure() -> float:
             found = self._evaluate()
@@ -88,14 +88,14 @@ class LBFGS:
         return self._evaluate()
 
     def raise_power(self) -> bool:
-        """Go on to the next power of the p-norm; False if there is none."""
+        """Go on to the next power of the p-norm; return False if there is none."""
         if len(self._powers) > 1:
             self._start(self._powers[1:])
             return True
         return False
 
     def _evaluate(self) -> Evaluated:
-        """The objective here, from memory if known: a line search ends where it has been before."""
+        """Return the objective here, from memory where the line search has been before."""
         for point, found in self._seen:
             if torch.equal(point, self.point):
                 return found
@@ -109,7 +109,7 @@ class LBFGS:
         return found
 
     def state(self) -> dict[str, Any]:
-        """What `restore` needs, of tensors, numbers, lists and dicts."""
+        """Return what `restore` needs, of tensors, numbers, lists and dicts."""
         return {
             "point": self.point.clone(),
             "powers": list(self._powers),
@@ -154,7 +154,7 @@ class Adam:
         return self._parameter.detach()
 
     def step(self) -> Evaluated:
-        """One step, but for the first call; the objective where it ends."""
+        """Take one step, but for the first call; return the objective where it ends."""
         if self._parameter.grad is not None:
             self._optimizer.step()
         found = self._objective(self.point, None)
@@ -162,11 +162,11 @@ class Adam:
         return found
 
     def raise_power(self) -> bool:
-        """There is no p-norm here: False."""
+        """Return False: there is no p-norm here."""
         return False
 
     def state(self) -> dict[str, Any]:
-        """What `restore` needs, of tensors, numbers, lists and dicts."""
+        """Return what `restore` needs, of tensors, numbers, lists and dicts."""
         return {
             "point": self.point.clone(),
             "gradient": self._parameter.grad,
@@ -182,7 +182,5 @@ class Adam:
 
 def make_solver(options: Options, point: Tensor, objective: Objective) -> LBFGS | Adam:
     """Make the solver that the options name, at a point."""
-    given = {"learning_rate": options.learning_rate, "weight_decay": options.weight_decay}
-    if options.solver == "adam":
-        return Adam(point, objective, eps=options.adam_eps, **given)
-    return LBFGS(point, objective, **given)
+    solver = Adam if options.solver == "adam" else LBFGS
+    return solver(point, objective, **options.solver_options)

@@ -23,7 +23,7 @@ from ..grid.description import Labels
 from ..grid.pyramid import Pyramid
 from ..grid.scaling import Standard
 from ..grid.split import PARTS
-from ..options import Options
+from ..options import Options, renamed
 from .labels import (
     attributes_from_json,
     attributes_to_json,
@@ -296,7 +296,7 @@ def _options(stored: Mapping[str, Any]) -> dict[str, Any]:
     known = {field.name for field in dataclasses.fields(Options)}
     options = {
         name: value
-        for name, value in stored.items()
+        for name, value in renamed(stored).items()
         if name in known and '"<' not in json.dumps(value)
     }
     pairs = {
