@@ -59,11 +59,7 @@ def fit(
     first = first_pass(
         obj, options, start=start, memory=saved.get("memory"), decompose=not finished
     )
-    identity = {
-        "options": json.loads(options.to_json()),
-        "data": fingerprint(first),
-        "start": None if start is None else start.id,
-    }
+    identity = _identity(first, options, start)
     if saved:
         _check_same(saved["identity"], identity, str(options.checkpoint))
     model_id = saved.get("model") or str(uuid.uuid4())
@@ -90,6 +86,15 @@ def fit(
         saved=saved or None,
     )
     return _train(trainer, options, leave, None if checkpoint is None else save)
+
+
+def _identity(first: FirstPass, options: Options, start: Fitted | None) -> dict[str, Any]:
+    """Return what a checkpoint is compared by."""
+    return {
+        "options": json.loads(options.to_json()),
+        "data": fingerprint(first),
+        "start": None if start is None else start.id,
+    }
 
 
 def _leaver(first: FirstPass, options: Options, model_id: str) -> Callable[..., Fitted]:

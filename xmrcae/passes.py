@@ -121,9 +121,7 @@ def first_pass(
     parts = {part: positions for part, positions in parts.items() if len(positions)}
     season = _season(about, options)
     memory = float(memory or options.memory or free_memory() / 2)
-    array = about.layout.array(obj)
-    if isinstance(array, da.Array) and array.nbytes < memory / 4:
-        array = array.compute()
+    array = _values(obj, about, memory)
     land = _land(obj, array.dtype, options)
     found = survey(
         array,
@@ -167,6 +165,13 @@ def _check_before_reading(
     options.channels_of(levels)
     ones = np.ones(len(names))
     options.epsilons(levels, names, ones, ones)
+
+
+def _values(obj: Labelled, about: Description, memory: float) -> Any:
+    """Return the values, (sample, variable, y, x), read if memory has ample room for them."""
+    array = about.layout.array(obj)
+    is_small = array.nbytes < memory / 4
+    return array.compute() if is_small and isinstance(array, da.Array) else array
 
 
 def _season(about: Description, options: Options) -> np.ndarray:
