@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _open(path: str | None) -> tuple[xr.Dataset, Mapping[str, Any]]:
-    """The data, lazy, and the options to fit them with."""
+    """Open the data, lazy, and return the options to fit them with."""
     if path is None:
         return datasets.drifting_mode().to_dataset(), RECIPES["drifting_mode"]
     is_zarr = path.rstrip("/").endswith(".zarr") or os.path.isdir(path)
@@ -82,7 +82,7 @@ def _open(path: str | None) -> tuple[xr.Dataset, Mapping[str, Any]]:
 
 
 def _option(pair: str) -> tuple[str, Any]:
-    """Name and value of an option as it is given on the command line; what is no Python literal is text."""
+    """Return name and value of an option of the command line; what is no literal is text."""
     name, equals, value = pair.partition("=")
     if not equals:
         raise ValueError(f"--options got {pair!r}: give NAME=VALUE, such as gaps=mask")
@@ -93,7 +93,7 @@ def _option(pair: str) -> tuple[str, Any]:
 
 
 def _held_out(model: MrCAE, data: xr.DataArray) -> tuple[str, xr.DataArray]:
-    """The snapshots that had no part in training, or else those of validation; and what they are called."""
+    """Return the name and the snapshots of the part kept for tests, or else for validation."""
     parts = model.split
     part = "test" if (parts == "test").any() else "validation"
     return part, data.isel({parts.dims[0]: np.flatnonzero(parts == part)})
@@ -109,7 +109,8 @@ def _report(model: MrCAE, data: xr.DataArray, seconds: float) -> None:
         f"{int((split == part).sum())} {part}" for part in ("training", "validation", "test")
     )
     print(
-        f"{data.name}{units}: {sizes}; {valid.sum():,} of {valid.size:,} pixels valid; snapshots: {parts}"
+        f"{data.name}{units}: {sizes}; {valid.sum():,} of {valid.size:,} pixels valid; "
+        f"snapshots: {parts}"
     )
     print(f"fitted in {seconds:.0f} s\n")
 
@@ -125,7 +126,8 @@ def _report(model: MrCAE, data: xr.DataArray, seconds: float) -> None:
         "active share": [f"{share:.0%}" for share in score["active_share"].values],
     })  # fmt: skip
     print(
-        f"against the {held_out.sizes[split.dims[0]]} {part} snapshots; parameters and sizes include coarser levels:"
+        f"against the {held_out.sizes[split.dims[0]]} {part} snapshots; "
+        "parameters and sizes include coarser levels:"
     )
     print(table.to_string(index=False))
     size = int(score["encoding_size"][-1])
@@ -162,7 +164,7 @@ def _write(model: MrCAE, data: xr.DataArray, folder: Path) -> None:
 
 
 def _import_pyplot() -> Any:
-    """Pyplot, drawing to files: a machine without a screen will do."""
+    """Import pyplot, drawing to files: a machine without a screen will do."""
     try:
         import matplotlib
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""The accessor ``.mrcae`` of DataArray and Dataset: a few lines a method, no state, no logic."""
+"""The accessor ``.mrcae`` of DataArray and Dataset: each method is one call; no state, no logic."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class DataArrayMrcae:
         Parameters
         ----------
         **options
-            Those of :class:`xmrcae.MrCAE`.
+            Options of :class:`xmrcae.MrCAE`.
 
         Returns
         -------
@@ -55,7 +55,7 @@ class DataArrayMrcae:
         return MrCAE(**options).fit(self._obj)
 
     def pyramid(self, **options: Any) -> xr.DataTree:
-        """The field on every level, coarse coordinates being subsets of the fine ones.
+        """Restrict the field to every level, coarse coordinates being subsets of the fine ones.
 
         Parameters
         ----------
@@ -106,7 +106,7 @@ class DatasetMrcae:
             A name is ``ds[name].mrcae.fit``; a list is ``MrCAE(**options).fit(ds[list])``. Without
             it, the only variable that has a sample and two horizontal dimensions.
         **options
-            Those of :class:`xmrcae.MrCAE`; `valid` may name a variable of the Dataset.
+            Options of :class:`xmrcae.MrCAE`; `valid` may name a variable of the Dataset.
 
         Returns
         -------
@@ -130,7 +130,7 @@ class DatasetMrcae:
         return model.fit(self._selected(variables, model.options))
 
     def pyramid(self, variables: Any = None, **options: Any) -> xr.DataTree:
-        """As ``da.mrcae.pyramid``, of one variable or of several.
+        """Restrict one variable or several to every level, as ``da.mrcae.pyramid``.
 
         Parameters
         ----------

@@ -132,16 +132,17 @@ def _on_host(field: xr.DataArray) -> xr.DataArray:
     kind = none._meta if isinstance(none, da.Array) else none
     if isinstance(kind, np.ndarray):
         return field
-    what = f"{field.name or 'the data'} are held by {type(kind).__module__.partition('.')[0]}.{type(kind).__name__}"
+    library = type(kind).__module__.partition(".")[0]
+    what = f"{field.name or 'the data'} are held by {library}.{type(kind).__name__}"
     if hasattr(kind, "magnitude"):
         raise TypeError(
-            f"{what} [{kind.units}]: plain numbers are needed; .pint.dequantify() makes the units an attribute, which "
-            "results keep"
+            f"{what} [{kind.units}]: plain numbers are needed; .pint.dequantify() makes "
+            "the units an attribute, which results keep"
         )
     if not hasattr(kind, "__dlpack__"):
         raise TypeError(
-            f"{what}: NumPy arrays are needed, dask arrays of them, or arrays that can be had by DLPack, as CuPy's; "
-            "convert with .as_numpy()"
+            f"{what}: NumPy arrays are needed, dask arrays of them, or arrays that can be had "
+            "by DLPack, as CuPy's; convert with .as_numpy()"
         )
     values = field.data
     if isinstance(values, da.Array):

@@ -13,11 +13,12 @@ import torch
 from .core.matrices import Prolongation
 from .core.network import Network, NetworkState
 from .core.projection import from_state
-from .grid.fill import complete
+from .grid.fill import fill_and_pad
 from .grid.pyramid import Pyramid
-from .grid.scaling import Standard
+from .grid.scaling import Scaling
 
-#: Snapshots that go through the network together. Always as many: no bit depends on the chunks.
+#: Snapshots that go through the network together. The number is fixed, so that chunks change no
+#: bit.
 WIDTH = 32
 
 
@@ -30,7 +31,7 @@ class Codec:
         The network.
     pyramid : Pyramid
         Grid and levels.
-    standard : Standard
+    standard : Scaling
         Centring and scaling of the finest level.
     token : str
         Identifies the model to dask.
@@ -45,7 +46,7 @@ class Codec:
         Numbers per snapshot that each level stores.
     """
 
-    def __init__(self, network: Network, pyramid: Pyramid, standard: Standard, token: str) -> None:
+    def __init__(self, network: Network, pyramid: Pyramid, standard: Scaling, token: str) -> None:
         self.network, self.pyramid, self.token = network, pyramid, token
         self.standards = standard.at_levels(pyramid)
         self.active, self.groups = [], []
@@ -62,22 +63,25 @@ class Codec:
         self.sizes = [int(active.sum()) for active in self.active]
 
     def __dask_tokenize__(self) -> Any:
-        # with the weights: a fit that goes on keeps its token
+        # The weights are part of it: going on from a checkpoint keeps the id but changes them.
         return "xmrcae.Codec", self.token, self.network.vector().numpy().tobytes()
 
     def __reduce__(self) -> Any:
-        """Pickle the network's state: its matrices are a hundred times as large, and soon made."""
+        """Pickle the state alone.
+
+        The matrices take a hundred times the space and are quickly made.
+        """
         state, device = self.network.state(), self.network.device.type
         return _unpickled, (state, device, self.pyramid, self.standards[-1], self.token)
 
     @cached_property
     def prolongations(self) -> list[Prolongation]:
-        """From each level to the next finer one."""
+        """Return the prolongation from each level to the next finer one."""
         has_data = self.network.has_data
         return [Prolongation(a, b, self.network.dtype) for a, b in pairwise(has_data)]
 
     def encode(self, values: np.ndarray, season: np.ndarray) -> np.ndarray:
-        """Snapshots (t, variable, y, x) to all codes (t, code), coarsest level first."""
+        """Encode snapshots (t, variable, y, x) to all codes (t, code), coarsest level first."""
         standard = self.standards[-1]
         standard.check_finite(values)
         fields = standard.apply(standard.stand_in(values, season), season)
@@ -89,11 +93,11 @@ class Codec:
         return torch.cat(codes).T.cpu().numpy()
 
     def _tensors(self, fields: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Centred and scaled snapshots as the network reads them."""
+        """Return centred and scaled snapshots as the network reads them."""
         finest = self.pyramid.levels - 1
         has_data = self.network.has_data[-1].cpu().numpy()
         fill = self.standards[-1].fill
-        padded = complete(self.pyramid.pad(fields), has_data, self.pyramid, finest, fill)
+        padded = fill_and_pad(self.pyramid.pad(fields), has_data, self.pyramid, finest, fill)
         return self._columns(padded)
 
     def _columns(self, values: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
@@ -102,7 +106,7 @@ class Codec:
         return torch.as_tensor(columns, **kind), torch.ones(len(values), **kind)
 
     def decode(self, codes: np.ndarray, season: np.ndarray, *, level: int) -> np.ndarray:
-        """Codes (t, code) of the levels up to one to fields (t, variable, y, x) on its grid.
+        """Decode codes (t, code) of the levels up to one to fields (t, variable, y, x) on its grid.
 
         Fields are in the data's units.
         """
@@ -120,9 +124,9 @@ class Codec:
         return field.T.reshape(shape).cpu().numpy()[self.pyramid.cut(level)]
 
     def scatter(self, codes: np.ndarray, *, level: int) -> np.ndarray:
-        """All codes (t, code) to those of one level on its encoding grid, (t, channel, y, x).
+        """Take the codes of one level, (t, channel, y, x), from all codes (t, code).
 
-        NaN where not active.
+        They lie on its encoding grid, NaN where not active.
         """
         active = self.active[level]
         start = sum(self.sizes[:level])
@@ -131,11 +135,11 @@ class Codec:
         return result
 
     def gather(self, encoding: np.ndarray, *, level: int) -> np.ndarray:
-        """One level's codes (t, channel, y, x) to its active ones, (t, code)."""
+        """Take the active codes, (t, code), from one level's codes (t, channel, y, x)."""
         return encoding[:, self.active[level]]
 
     def squared_errors(self, values: np.ndarray, season: np.ndarray) -> np.ndarray:
-        """Sums over a block of snapshots for `score`, in the data's units squared.
+        """Sum errors over a block of snapshots for `score`, in the data's units squared.
 
         Returns
         -------
@@ -172,7 +176,7 @@ class Codec:
         return np.concatenate(sums, axis=1)
 
     def _compare(self, field: np.ndarray, target: np.ndarray) -> np.ndarray:
-        """Sum over snapshots of squared differences, and how many there are, of each pixel."""
+        """Sum squared differences over snapshots at each pixel, and count them."""
         scale = self.standards[-1].scale[:, None, None]
         difference = (field.astype(np.float64) - target) * scale
         known = np.isfinite(difference)
@@ -180,13 +184,13 @@ class Codec:
 
 
 def _unpickled(state: NetworkState, device: str, *rest: Any) -> Codec:
-    """The codec that was pickled; on the CPU where there is no such device."""
+    """Make the codec that was pickled; on the CPU where there is no such device."""
     device = device if device == "cpu" or torch.cuda.is_available() else "cpu"
     return Codec(from_state(state, device), *rest)
 
 
 def _widened(*arrays: np.ndarray) -> Sequence[np.ndarray]:
-    """Arrays of at most WIDTH samples, filled up with NaN (the last) or 0."""
+    """Fill arrays of at most WIDTH samples up to WIDTH, with NaN (the last) or 0."""
     missing = WIDTH - len(arrays[0])
     fills = [0.0] * (len(arrays) - 1) + [np.nan if len(arrays) > 1 else 0.0]
     return [

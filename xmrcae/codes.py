@@ -21,7 +21,7 @@ from .grid.pyramid import Pyramid
 
 
 def flat_codes(obj: Labelled, fitted: Fitted) -> tuple[Any, Layout]:
-    """All codes (sample, code) of labelled data, and how they lie."""
+    """Return all codes (sample, code) of labelled data, and how they lie."""
     obj = fitted.variables_of(obj)
     layout = fitted.layout(obj)
     array = layout.array(obj).astype(fitted.dtype, copy=False)
@@ -31,7 +31,10 @@ def flat_codes(obj: Labelled, fitted: Fitted) -> tuple[Any, Layout]:
 
 
 def codes_to_tree(flat: Any, codec: Codec, layout: Layout, attrs: dict[str, Any]) -> xr.DataTree:
-    """All codes (sample, code) as a DataTree with an `encoding` (sample, channel, y, x) a level."""
+    """Make a DataTree of all codes (sample, code).
+
+    It has an `encoding` (sample, channel, y, x) per level.
+    """
     pyramid = codec.pyramid
     grid = pyramid.grid
     check_names([*layout.order, *layout.sample_coords.coords])
@@ -56,7 +59,7 @@ def codes_to_tree(flat: Any, codec: Codec, layout: Layout, attrs: dict[str, Any]
 def tree_to_codes(
     codes: xr.DataTree, codec: Codec, *, level: int, model_id: str
 ) -> tuple[Any, Layout]:
-    """Active codes (sample, code) of the levels up to one, and how they lie.
+    """Return the active codes (sample, code) of the levels up to one, and how they lie.
 
     Raises
     ------
@@ -69,8 +72,9 @@ def tree_to_codes(
     given = codes.attrs.get("xmrcae_model")
     if given is not None and given != model_id:
         raise ValueError(
-            f"the codes were made by another model (id {given}; this one is {model_id}); if they are meant for this "
-            'one, delete their attribute "xmrcae_model"'
+            f"the codes were made by another model (id {given}; this one is "
+            f"{model_id}); if they are meant for this one, "
+            'delete their attribute "xmrcae_model"'
         )
     own = "channel", codec.pyramid.grid.y, codec.pyramid.grid.x
     encodings = [_encoding(codes, k, level, own) for k in range(level + 1)]
@@ -86,7 +90,7 @@ def tree_to_codes(
 
 
 def _encoding(codes: xr.DataTree, k: int, level: int, needed: tuple[str, ...]) -> xr.DataArray:
-    """The encoding of level k, one of those that a level is decoded from."""
+    """Return the encoding of level k, one of those that a level is decoded from."""
     if f"level_{k}" not in codes.children or "encoding" not in codes[f"level_{k}"].data_vars:
         raise ValueError(
             f"the codes have no /level_{k} with a variable 'encoding'; decode(level={level}) "
@@ -123,7 +127,7 @@ def _check_same_samples(layout: Layout, finest: Layout, levels: tuple[int, int])
 
 
 def _side_by_side(pieces: list[Any]) -> Any:
-    """The codes (sample, code) of several levels, in the chunks of the first lazy one."""
+    """Join the codes (sample, code) of several levels, in the chunks of the first lazy one."""
     chunks = next((piece.chunks[0] for piece in pieces if isinstance(piece, da.Array)), None)
     if chunks is None:
         return np.concatenate(pieces, axis=1)
@@ -134,12 +138,13 @@ def _side_by_side(pieces: list[Any]) -> Any:
 def _active_codes(
     encoding: xr.DataArray, codec: Codec, level: int, sample: tuple[str, ...]
 ) -> tuple[Any, Layout]:
-    """The active codes of one level, (sample, code), along the sample dimensions in an order."""
+    """Return the active codes of one level, (sample, code), sample dimensions in an order."""
     pyramid, active = codec.pyramid, codec.active[level]
     grid = pyramid.grid
     if encoding.sizes["channel"] != len(active):
         raise ValueError(
-            f"the codes of level {level} have {encoding.sizes['channel']} channels; the model has {len(active)}"
+            f"the codes of level {level} have {encoding.sizes['channel']} channels; the "
+            f"model has {len(active)}"
         )
     if "group" in encoding.coords and not np.array_equal(
         encoding["group"].values, codec.groups[level]
@@ -174,7 +179,7 @@ def _active_codes(
 def fields_of(
     flat: Any, fitted: Fitted, layout: Layout, *, level: int, attrs: dict[str, Any]
 ) -> Labelled:
-    """Fields on a level's grid from the codes (sample, code) of the levels up to it."""
+    """Decode fields on a level's grid from the codes (sample, code) of the levels up to it."""
     season = fitted.season(layout)
     codec, grid = fitted.codec, fitted.codec.pyramid.grid
     shape = codec.standards[level].valid.shape
@@ -192,7 +197,7 @@ def fields_of(
 
 
 def laid_as(given: Labelled, result: Labelled) -> Labelled:
-    """The same result with the given data's coordinates and dimensions, variable by variable."""
+    """Give a result the coordinates and dimensions of given data, variable by variable."""
     result = result.assign_coords(given.coords)
     if isinstance(result, xr.DataArray):
         return result
@@ -202,7 +207,7 @@ def laid_as(given: Labelled, result: Labelled) -> Labelled:
 
 
 def with_gaps_of(given: Labelled, result: Labelled) -> Labelled:
-    """The same result with NaN where the given data have it; nothing but values changes."""
+    """Put NaN where the given data have it; nothing but values changes."""
     if isinstance(result, xr.Dataset):
         return result.assign(
             {name: with_gaps_of(given[name], each) for name, each in result.data_vars.items()}
@@ -212,13 +217,16 @@ def with_gaps_of(given: Labelled, result: Labelled) -> Labelled:
 
 
 def encoding_grid(pyramid: Pyramid, level: int) -> Grid:
-    """The encoding grid of a level, as a grid that codes are matched with."""
+    """Return the encoding grid of a level, as a grid that codes are matched with."""
     coords = pyramid.encoding_coordinates(level).drop_vars("inside")
     return replace(pyramid.grid, sizes=pyramid.shape(level - 1), coords=coords, periodic=False)
 
 
 def feature_index(codec: Codec) -> pd.MultiIndex:
-    """(level, channel, y, x) of every code; rows and columns by their coordinates, or else by position."""
+    """Return (level, channel, y, x) of every code.
+
+    Rows and columns are told by their coordinates, or else by position.
+    """
     pyramid = codec.pyramid
     grid = pyramid.grid
     parts = []
@@ -235,7 +243,7 @@ def feature_index(codec: Codec) -> pd.MultiIndex:
 
 
 def stack(codes: xr.DataTree, fitted: Fitted, attrs: dict[str, Any]) -> xr.DataArray:
-    """All active codes side by side, as :meth:`xmrcae.MrCAE.stack` documents it."""
+    """Put all active codes side by side, as :meth:`xmrcae.MrCAE.stack` documents it."""
     codec = fitted.codec
     flat, layout = tree_to_codes(codes, codec, level=codec.pyramid.levels - 1, model_id=fitted.id)
     reverse = slice(None, None, -1)
@@ -256,7 +264,7 @@ def stack(codes: xr.DataTree, fitted: Fitted, attrs: dict[str, Any]) -> xr.DataA
 
 
 def unstack(stacked: xr.DataArray, fitted: Fitted, attrs: dict[str, Any]) -> xr.DataTree:
-    """Codes from a stack, as :meth:`xmrcae.MrCAE.unstack` documents it."""
+    """Make codes from a stack, as :meth:`xmrcae.MrCAE.unstack` documents it."""
     codec = fitted.codec
     grid, index = codec.pyramid.grid, feature_index(codec)
     if "feature" not in stacked.dims or stacked.sizes["feature"] != len(index):

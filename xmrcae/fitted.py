@@ -18,7 +18,7 @@ from .grid.conventions import Labelled
 from .grid.description import Labels
 from .grid.dimensions import Dimensions, check_text
 from .grid.layout import Layout
-from .grid.scaling import Standard
+from .grid.scaling import Scaling
 from .grid.split import months, time_of
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Fitted:
         return self.codec
 
     @property
-    def standard(self) -> Standard:
+    def standard(self) -> Scaling:
         """Centring, scaling and valid pixels of the finest level."""
         return self.codec.standards[-1]
 

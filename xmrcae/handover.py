@@ -43,8 +43,8 @@ class LevelData:
     rank : int
         Number of leading samples that training uses.
     variance_left_out : float
-        Share of the snapshots' variance that the samples leave out: 0, but for memory that is too
-        small.
+        Share of the snapshots' variance that the samples leave out: above 0 only where memory is
+        too small for all of them.
     """
 
     samples: np.ndarray

@@ -103,14 +103,15 @@ class MrCAE:
         return self
 
     def refine(self, finer: Labelled, **options: Any) -> MrCAE:
-        """A model with one more level, fitted to data of twice the resolution; it starts from what this one knows.
+        """Fit a model with one more level to data of twice the resolution, starting from this one.
 
         Parameters
         ----------
         finer : xarray.DataArray or xarray.Dataset
-            Data of whose pyramid the fitted grid is a level: every second point in both directions.
+            Data on a grid of twice the resolution: its every second point in both directions is
+            the fitted grid.
         **options
-            Those that are to change. Options that hold one value a level repeat the last.
+            Those that are to change. Options that hold one value per level repeat the last.
 
         Returns
         -------
@@ -150,8 +151,9 @@ class MrCAE:
 
     @property
     def history(self) -> xr.Dataset:
-        """Losses over `epoch`, in scaled units squared; a stage's last row, with `test_...`, is of the weights kept.
+        """Losses over `epoch`, in scaled units squared.
 
+        The last row of a stage belongs to the weights that were kept, and has the test losses too.
         Its attributes hold numbers of samples, and the share of variance that they leave out.
         """
         return self.fitted.history
@@ -182,7 +184,7 @@ class MrCAE:
         )
 
     def encode(self, obj: Labelled) -> xr.DataTree:
-        """Codes of every level.
+        """Compute the codes of every level.
 
         Parameters
         ----------
@@ -207,7 +209,7 @@ class MrCAE:
         return codes_to_tree(flat, self.fitted.codec, layout, self.fitted.attributes)
 
     def decode(self, codes: xr.DataTree, *, level: int | None = None) -> Labelled:
-        """Fields from codes.
+        """Compute fields from codes.
 
         Parameters
         ----------
@@ -239,7 +241,7 @@ class MrCAE:
         return fields_of(flat, self.fitted, layout, level=level, attrs=self.fitted.attributes)
 
     def reconstruct(self, obj: Labelled, *, keep_gaps: bool = False) -> Labelled:
-        """decode(encode(obj)), on the data's own grid.
+        """Return decode(encode(obj)), on the data's own grid.
 
         Parameters
         ----------
@@ -294,7 +296,7 @@ class MrCAE:
         return score(self.fitted, obj, weights=weights)
 
     def refinement_map(self, *, level: int) -> xr.DataArray:
-        """Where each group of filters acts (3.8).
+        """Tell where each group of filters acts (3.8).
 
         Parameters
         ----------
@@ -314,7 +316,7 @@ class MrCAE:
         return refinement.refinement_map(self.fitted, level)
 
     def refinement_count(self, *, level: int) -> xr.DataArray:
-        """Number of filters at work in each cell, the deepening's not counted: the paper's heat map.
+        """Count the filters at work in each cell, without the deepening's: the paper's heat map.
 
         Parameters
         ----------
@@ -334,7 +336,7 @@ class MrCAE:
         return refinement.refinement_count(self.fitted, level)
 
     def stack(self, codes: xr.DataTree) -> xr.DataArray:
-        """All active codes side by side: what EOFs, DMD or a forecast model take.
+        """Put all active codes side by side: what EOFs, DMD or a forecast model take.
 
         Parameters
         ----------
@@ -399,7 +401,7 @@ class MrCAE:
 
     @property
     def plot(self) -> ModelPlots:
-        """Pictures: the methods of :class:`xmrcae.plot.ModelPlots`, such as ``plot.refinement()``."""
+        """Pictures: the methods of :class:`xmrcae.plot.ModelPlots`, as ``plot.refinement()``."""
         from .plot import ModelPlots
 
         return ModelPlots(self)

@@ -18,7 +18,7 @@ from .grid.compression import compress
 from .grid.conventions import Labelled
 from .grid.description import Description, describe, fields_of, fittable
 from .grid.dimensions import check_names
-from .grid.scaling import Standard, standard_of
+from .grid.scaling import Scaling, scaling_of
 from .grid.split import months, split_samples
 from .grid.survey import Survey, survey
 from .grid.units import check_units
@@ -44,7 +44,7 @@ class FirstPass:
         The values.
     found : Survey
         What holds values where, centre and spread.
-    standard : Standard
+    standard : Scaling
         Centring, scaling and valid pixels.
     rms : numpy.ndarray, shape (variable,)
         Of the training snapshots about their centre.
@@ -59,7 +59,7 @@ class FirstPass:
     season: np.ndarray
     array: Any
     found: Survey
-    standard: Standard
+    standard: Scaling
     rms: np.ndarray
     weights: np.ndarray
     memory: float
@@ -135,7 +135,7 @@ def first_pass(
         memory=memory / 4,
     )
     valid = _valid(found, mask, about, options)
-    standard, rms = standard_of(found, valid, options)
+    standard, rms = scaling_of(found, valid, options)
     if start is not None:
         standard = replace(standard, scale=start.standard.scale)
     return FirstPass(

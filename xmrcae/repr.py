@@ -91,17 +91,17 @@ def _error(fitted: Fitted, rmse: float) -> str:
 
 
 def accessor_text(obj: Any) -> str:
-    """What the accessor sees of a DataArray or Dataset."""
+    """Describe what the accessor sees of a DataArray or Dataset."""
     return _lines(f"mrcae accessor of {_kind(obj)}", seen(obj))
 
 
 def accessor_html(obj: Any) -> str:
-    """The same for notebooks, escaped."""
+    """Describe the same for notebooks, escaped."""
     return _table(f"mrcae accessor of {_kind(obj)}", seen(obj))
 
 
 def seen(obj: Any) -> Rows:
-    """Dimensions, levels by default and where the values are; or why `fit` and `pyramid` refuse the data."""
+    """Find dimensions, default levels and where values are; or why the data are refused."""
     try:
         return _seen(obj)
     except Exception as error:  # whatever is odd about data, looking at them works
@@ -156,7 +156,7 @@ def _size(obj: Any, dim: str) -> str:
 
 
 def _printable(value: Any) -> str:
-    """A value as text of one line."""
+    """Write a value as text of one line."""
     return "".join(each if each.isprintable() else " " for each in str(value))
 
 

@@ -17,7 +17,7 @@ PIXEL_BLOCK_BYTES = 2**24
 
 
 def pixel_blocks(shape: tuple[int, ...]) -> list[slice]:
-    """Bands of rows that depend on the sizes alone."""
+    """Cut rows into bands. They depend on the sizes alone, so that chunks change no bit."""
     rows = max(1, PIXEL_BLOCK_BYTES // max(1, 8 * shape[0] * shape[1] * shape[3]))
     return [slice(i, min(i + rows, shape[2])) for i in range(0, shape[2], rows)]
 
@@ -25,12 +25,11 @@ def pixel_blocks(shape: tuple[int, ...]) -> list[slice]:
 def batches(
     array: da.Array | np.ndarray, *, memory: float, result: int = 0
 ) -> Iterator[list[slice]]:
-    """The bands in batches that one computation may work on.
+    """Group bands into batches, each for one computation.
 
-    Dask frees a chunk once all bands that it reaches into are done, so a chunk that covers few
-    rows is read once. If chunks cover so many rows that memory has no room for all chunks that
-    reach into a band, a batch takes as many rows as it has room for, and the archive is read once
-    a batch.
+    Dask frees a chunk once every band that needs it is done, so chunks of few rows are read once.
+    If memory cannot hold all chunks of a band, a batch is as many rows as it can hold, and the
+    archive is read once per batch.
 
     Parameters
     ----------
@@ -39,7 +38,7 @@ def batches(
     memory : float
         Bytes that a batch may hold of the archive, and half as many of its results.
     result : int
-        Bytes that the results hold a row.
+        Bytes that the results hold per row.
     """
     row = array.nbytes / array.shape[2]
     reach = min(2 * max(array.chunks[2]), array.shape[2]) if isinstance(array, da.Array) else 0
@@ -55,10 +54,16 @@ def batches(
 
 
 def over_batch(
-    function: Callable[..., Any], array: da.Array | np.ndarray, batch: Sequence[slice], *per_pixel: np.ndarray,
-    total: Any = None, **kwargs: Any,
-) -> tuple[list[Any], Any]:  # fmt: skip
-    """Apply a function to each band, all its snapshots: on the user's scheduler, or in threads to data in memory.
+    function: Callable[..., Any],
+    array: da.Array | np.ndarray,
+    batch: Sequence[slice],
+    *per_pixel: np.ndarray,
+    total: Any = None,
+    **kwargs: Any,
+) -> tuple[list[Any], Any]:
+    """Apply a function to all snapshots of each band.
+
+    Lazy data run on the user's scheduler, data in memory in threads.
 
     Parameters
     ----------
@@ -77,7 +82,7 @@ def over_batch(
     Returns
     -------
     kept : list
-        One a band.
+        One per band.
     total : list of numpy.ndarray
         The sums.
     """
@@ -95,7 +100,7 @@ def over_batch(
 
 
 def give_back_memory() -> None:
-    """Let the C library return what is freed: glibc keeps arrays of some megabytes for later, a heap a thread."""
+    """Return freed memory to the system: glibc keeps large blocks per thread."""
     try:
         ctypes.CDLL(None).malloc_trim(0)
     except (AttributeError, OSError, TypeError):
@@ -103,7 +108,7 @@ def give_back_memory() -> None:
 
 
 def _bands(array: da.Array | np.ndarray, batch: Sequence[slice]) -> list[Any]:
-    """The values of each band, cut from chunks that are read once for all bands together."""
+    """Return the values of each band, cut from chunks that are read once for all bands together."""
     if not isinstance(array, da.Array):
         return [array[:, :, band] for band in batch]
     rows = array[:, :, batch[0].start : batch[-1].stop]
@@ -117,7 +122,7 @@ def _add(total: list[np.ndarray], more: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def free_memory() -> int:
-    """Bytes of memory that are free now; 4 GiB where the system does not say."""
+    """Return the bytes of memory that are free now; 4 GiB where the system does not say."""
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):

@@ -6,8 +6,8 @@ without. The first pass over the archive gives the Gram matrix of the snapshots,
 very many with random fields (Halko, Martinsson and Tropp, 2011, as in
 `dask.array.linalg.svd_compressed`, in the same pass); either tells which combinations of snapshots
 to keep, and the second pass makes these. They are orthonormal, so what they leave out at a pixel
-is known: its variance less theirs. Every sum runs over blocks whose bounds depend on the sizes
-alone, so that chunks, order and orientation of the data change no bit.
+is known: the variance of the pixel less that of the samples. Every sum runs over blocks whose
+bounds depend on the sizes alone, so that chunks, order and orientation of the data change no bit.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ import numpy as np
 
 from ..handover import LevelData
 from .blocks import batches, over_batch
-from .fill import complete
+from .fill import fill_and_pad
 from .pyramid import Pyramid, restrict_all
-from .scaling import Standard
+from .scaling import Scaling
 from .survey import GRAM_LIMIT, RANDOM_RANK, Survey
 
 #: Samples that are brought to all levels together.
@@ -57,7 +57,7 @@ class Compressed:
 
 
 def directions(product: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Orthonormal combinations of snapshots, the leading first.
+    """Find orthonormal combinations of snapshots, the leading first.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def room_for(
 def compress(
     array: da.Array | np.ndarray,
     found: Survey,
-    standard: Standard,
+    standard: Scaling,
     pyramid: Pyramid,
     *,
     parts: Mapping[str, np.ndarray],
@@ -111,7 +111,7 @@ def compress(
         All snapshots.
     found : Survey
         What the first pass has found, with the products of snapshots.
-    standard : Standard
+    standard : Scaling
         Centring and scaling.
     pyramid : Pyramid
         The levels.
@@ -145,9 +145,9 @@ def compress(
         wanted = {part: len(positions) for part, positions in parts.items()}
         if room(wanted) != wanted:
             raise ValueError(
-                f"activation={activation!r} trains on the snapshots themselves; memory={memory:.3g} "
-                f"bytes has room for {sum(room(wanted).values())} of {sum(wanted.values())}: allow "
-                "more, or fit fewer"
+                f"activation={activation!r} trains on the snapshots themselves; "
+                f"memory={memory:.3g} bytes has room for {sum(room(wanted).values())} of {sum(wanted.values())}: "
+                "allow more, or fit fewer"
             )
         samples = _snapshots(array, parts, season, standard)
     else:
@@ -173,7 +173,7 @@ def _combinations(
     array: da.Array | np.ndarray,
     parts: Mapping[str, np.ndarray],
     season: np.ndarray,
-    standard: Standard,
+    standard: Scaling,
     vectors: Mapping[str, np.ndarray],
     *,
     random: Collection[str],
@@ -225,7 +225,7 @@ def _ranked(
 
 
 def _variance_behind(vectors: np.ndarray, n: int) -> np.ndarray:
-    """For each vector, (y, x, vector), the largest variance of any pixel that it and those behind it hold."""
+    """Return, for each vector, the largest variance over pixels held by it and all later ones."""
     behind, total = np.zeros(vectors.shape[-1]), np.zeros(vectors.shape[:-1])
     for j in range(vectors.shape[-1] - 1, -1, -1):
         total += vectors[..., j].astype(np.float64) ** 2 / n
@@ -234,7 +234,7 @@ def _variance_behind(vectors: np.ndarray, n: int) -> np.ndarray:
 
 
 def _rotate(vectors: np.ndarray) -> None:
-    """Turn orthogonal combinations of snapshots, (variable, y, x, vector), into singular vectors times values."""
+    """Turn combinations of snapshots, (variable, y, x, vector), into singular vectors times values."""
     gram = np.zeros(2 * vectors.shape[-1:])
     rows = [vectors[index] for index in np.ndindex(*vectors.shape[:2])]
     for row in rows:
@@ -245,12 +245,19 @@ def _rotate(vectors: np.ndarray) -> None:
 
 
 def _project_band(
-    band: np.ndarray, centre: np.ndarray, mean: np.ndarray, valid: np.ndarray, *, parts: Mapping[str, np.ndarray],
-    season: np.ndarray, vectors: Mapping[str, np.ndarray], fields: tuple[Any, ...],
-) -> tuple[list[tuple[np.ndarray, np.ndarray]], list[np.ndarray]]:  # fmt: skip
-    """The samples of each part on a band, the sample last, and the variance that they leave out."""
+    band: np.ndarray,
+    centre: np.ndarray,
+    mean: np.ndarray,
+    valid: np.ndarray,
+    *,
+    parts: Mapping[str, np.ndarray],
+    season: np.ndarray,
+    vectors: Mapping[str, np.ndarray],
+    fields: tuple[Any, ...],
+) -> tuple[list[tuple[np.ndarray, np.ndarray]], list[np.ndarray]]:
+    """Make the samples of each part on a band, sample last; find the variance they leave out."""
     scale, monthly, how = fields
-    standard = Standard(centre, scale, mean, valid, monthly, how)
+    standard = Scaling(centre, scale, mean, valid, monthly, how)
     results = []
     for part, positions in parts.items():
         n = len(positions)
@@ -270,7 +277,7 @@ def _project_band(
 
 
 def _standardized(
-    band: np.ndarray, positions: np.ndarray, season: np.ndarray, standard: Standard
+    band: np.ndarray, positions: np.ndarray, season: np.ndarray, standard: Scaling
 ) -> np.ndarray:
     values = np.ascontiguousarray(band[positions]).astype(np.float64)
     return standard.apply(standard.stand_in(values, season[positions]), season[positions])
@@ -280,7 +287,7 @@ def _snapshots(
     array: da.Array | np.ndarray,
     parts: Mapping[str, np.ndarray],
     season: np.ndarray,
-    standard: Standard,
+    standard: Scaling,
 ) -> dict[str, Compressed]:
     """Take the snapshots of each part themselves, for a network with activations."""
     size = array.shape[1:]
@@ -300,11 +307,11 @@ def _snapshots(
 def level_data(
     compressed: Compressed,
     pyramid: Pyramid,
-    standard: Standard,
+    standard: Scaling,
     weights: np.ndarray,
     share: np.ndarray,
 ) -> list[LevelData]:
-    """The samples on every level: padded, restricted, filled.
+    """Bring the samples to every level: padded, restricted, filled.
 
     Parameters
     ----------
@@ -312,7 +319,7 @@ def level_data(
         The samples of one part.
     pyramid : Pyramid
         The levels.
-    standard : Standard
+    standard : Scaling
         Whose valid pixels and fill to use.
     weights : numpy.ndarray, shape (y, x)
         Weight of each pixel in the means; coarse levels take that of their own points.
@@ -349,22 +356,22 @@ def level_data(
 
 
 def _on_levels(
-    values: np.ndarray, has_data: np.ndarray, pyramid: Pyramid, standard: Standard
+    values: np.ndarray, has_data: np.ndarray, pyramid: Pyramid, standard: Scaling
 ) -> list[np.ndarray]:
-    """Fields on the data's grid, (..., y, x), on every level, coarsest first."""
+    """Bring fields on the data's grid, (..., y, x), to every level, coarsest first."""
     restricted = restrict_all(pyramid, pyramid.pad(np.ascontiguousarray(values)), has_data)
     return [
-        complete(each, has, pyramid, level, standard.fill)
+        fill_and_pad(each, has, pyramid, level, standard.fill)
         for level, (each, has) in enumerate(restricted)
     ]
 
 
 def variance_left_out(compressed: Compressed) -> float:
-    """The share of the snapshots' variance, over all pixels, that the samples leave out."""
+    """Return the share of the snapshots' variance, over all pixels, that the samples leave out."""
     vectors = compressed.samples[1:]  # all but the mean
     kept = sum(float(np.square(vector, dtype=np.float64).sum()) for vector in vectors)
     lost = float(compressed.lost.sum()) * float(compressed.constant @ compressed.constant)
-    return lost / (lost + kept) if lost > 1e-12 * kept else 0.0  # a difference of roundings
+    return lost / (lost + kept) if lost > 1e-12 * kept else 0.0  # what is smaller is rounding
 
 
 def _warn_of_loss(

@@ -25,7 +25,7 @@ def is_geographic(coordinate: xr.DataArray, kind: str) -> bool:
 
 @lru_cache(maxsize=256)
 def _kinds(name: Any, attrs: tuple[tuple[str, str], ...]) -> frozenset[str]:
-    """What cf-xarray makes of a coordinate: "longitude", "latitude", both or neither."""
+    """Ask cf-xarray what a coordinate is: "longitude", "latitude", both or neither."""
     alone = xr.Dataset(coords={name: ("dimension", [0.0], dict(attrs))})
     found = (alone.cf.coordinates, alone.cf.guess_coord_axis().cf.coordinates)
     return frozenset(kind for table in found for kind, names in table.items() if name in names)

@@ -16,7 +16,7 @@ from .conventions import Labelled, is_geographic
 #: Indexes of values that no file can hold; older xarray calls their coordinates objects.
 PANDAS_ONLY = pd.PeriodIndex, pd.IntervalIndex, pd.CategoricalIndex
 
-#: Dimensions, coordinates and levels of the index of codes.
+#: Names that codes use themselves.
 CODES_OWN = ("channel", "encoding", "feature", "group", "inside", "level")
 
 
@@ -45,7 +45,8 @@ def check_names(names: Iterable[Any]) -> None:
         else:
             continue
         raise ValueError(
-            f"the data have the name {name!r}, {why}: rename it first, with .rename({{{name!r}: {other!r}}})"
+            f"the data have the name {name!r}, {why}: "
+            f"rename it first, with .rename({{{name!r}: {other!r}}})"
         )
 
 
@@ -87,8 +88,9 @@ def find_dimensions(
         dtype = index.dtype if isinstance(index, PANDAS_ONLY) else coord.dtype
         if not isinstance(dtype, np.dtype):
             raise TypeError(
-                f"coordinate {name!r} holds {type(dtype).__name__}, which no file can hold: give it as numbers, "
-                "text or times (periods by .to_timestamp(), categories as text), or drop it"
+                f"coordinate {name!r} holds {type(dtype).__name__}, which no file can "
+                "hold: give it as numbers, text or times (periods by .to_timestamp(), categories "
+                "as text), or drop it"
             )
     dims = [str(dim) for dim in obj.dims]
     shown = ", ".join(f"{dim}: {obj.sizes[dim]}" for dim in dims)
@@ -98,7 +100,8 @@ def find_dimensions(
         missing = [dim for dim in horizontal if dim not in rest]
         if missing:
             raise ValueError(
-                f"horizontal={tuple(horizontal)!r}: no dimension {', '.join(map(repr, missing))} among {shown}"
+                f"horizontal={tuple(horizontal)!r}: no dimension "
+                f"{', '.join(map(repr, missing))} among {shown}"
             )
         y, x = horizontal
     else:
@@ -120,16 +123,16 @@ def find_dimensions(
             found = _rows_first(obj, (long[0], long[1]))
         if found is None:
             raise ValueError(
-                f"no horizontal dimensions found among ({shown}): name them with horizontal=(y, x), "
-                "or give their coordinates the CF attribute axis"
+                f"no horizontal dimensions found among ({shown}): name them with "
+                "horizontal=(y, x), or give their coordinates the CF attribute axis"
             )
         y, x = found
     others = [dim for dim in rest if dim not in (y, x) and obj.sizes[dim] > 1]
     if others:
         raise ValueError(
-            f"besides the horizontal dimensions {y}, {x} and the sample dimension {', '.join(samples)} there is "
-            f"{', '.join(others)} ({shown}): select from it, or let snapshots lie along it too with "
-            f"sample={[*samples, *others]!r}"
+            f"besides the horizontal dimensions {y}, {x} and the sample dimension "
+            f"{', '.join(samples)} there is {', '.join(others)} ({shown}): select from it, or let "
+            f"snapshots lie along it too with sample={[*samples, *others]!r}"
         )
     return Dimensions(samples, y, x)
 
@@ -146,25 +149,28 @@ def _rows_first(obj: Labelled, dims: tuple[str, str]) -> tuple[str, str]:
 
 
 def _variable_names(obj: Labelled) -> list[Any]:
-    """The names of variables that have one."""
+    """Return the names of variables that have one."""
     if isinstance(obj, xr.Dataset):
         return list(obj.data_vars)
     return [] if obj.name is None else [obj.name]
 
 
 def _dims_of(obj: Labelled, names: Iterable[str]) -> list[str]:
-    """The dimensions of those names that are 1-D coordinates along a dimension of `obj`, without repetition."""
+    """Return the dimensions of `obj` that 1-D coordinates of these names lie along, each once."""
     dims = [str(obj[name].dims[0]) for name in names if name in obj.coords and obj[name].ndim == 1]
     return list(dict.fromkeys(dim for dim in dims if dim in obj.dims))
 
 
 def _one_each(candidates: dict[str, list[str]]) -> tuple[str, str] | None:
-    """(y, x) if each has just one candidate; None if one of them has none; an error if one has several."""
+    """Return (y, x) if each has just one candidate; None if one of them has none.
+
+    Several candidates are a ValueError.
+    """
     if any(len(found) > 1 for found in candidates.values()):
         several = "; ".join(f"{axis}: {', '.join(found)}" for axis, found in candidates.items())
         raise ValueError(
-            f"several candidates for the horizontal dimensions ({several}): choose two with horizontal=(y, x), "
-            "or fit variables that lie on one grid"
+            f"several candidates for the horizontal dimensions ({several}): choose two with "
+            "horizontal=(y, x), or fit variables that lie on one grid"
         )
     if all(candidates.values()) and candidates["Y"] != candidates["X"]:
         return candidates["Y"][0], candidates["X"][0]
@@ -196,7 +202,7 @@ def _find_sample(obj: Labelled, dims: list[str], shown: str, sample: Any) -> tup
 def select_variables(
     ds: xr.Dataset, names: Any = None, *, horizontal: Any = None, sample: Any = None
 ) -> Labelled:
-    """The variables of a Dataset to be fitted: those named, or the only one that has all three dimensions.
+    """Select the variables to be fitted: those named, or the only one with all three dimensions.
 
     Returns
     -------
@@ -230,9 +236,9 @@ def select_variables(
             found = "; ".join(f"{axis}: {', '.join(dims)}" for axis, dims in axes.items() if dims)
             lie = "; ".join(f"{name} on ({', '.join(map(str, ds[name].dims))})" for name in names)
             raise ValueError(
-                f"the variables lie on different grids: {lie}. Candidates for the horizontal dimensions "
-                f"are {found or 'none'}: "
-                "fit variables of one grid, or interpolate them to one first"
+                f"the variables lie on different grids: {lie}. Candidates for the "
+                f"horizontal dimensions are {found or 'none'}: fit variables of one grid, or "
+                "interpolate them to one first"
             )
         return ds[names]
     suitable = fittable_variables(ds, horizontal=horizontal, sample=sample)
@@ -247,7 +253,7 @@ def select_variables(
 
 
 def fittable_variables(ds: xr.Dataset, *, horizontal: Any = None, sample: Any = None) -> list[str]:
-    """Names of the numeric variables that have a sample dimension and two horizontal ones.
+    """Return the numeric variables that have a sample dimension and two horizontal ones.
 
     Bounds are passed over. A name that is no text is a ValueError.
     """

@@ -1,4 +1,4 @@
-"""What stands on land and in the padding while filters run over it."""
+"""Values on land and in the padding, where filters read too."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import scipy.sparse.linalg
 from .pyramid import Pyramid
 
 
-def complete(
+def fill_and_pad(
     values: np.ndarray, has_data: np.ndarray, pyramid: Pyramid, level: int, how: Any
 ) -> np.ndarray:
-    """A level with land filled and its padding repeated from the edge."""
+    """Fill the land of a level, and its padding from the edge."""
     rows = pyramid.y.inside(level)
     columns = slice(None) if pyramid.x.periodic else pyramid.x.inside(level)
     part = (..., rows, columns)
@@ -25,7 +25,7 @@ def complete(
 
 
 def fill(values: np.ndarray, has_data: np.ndarray, how: Any) -> np.ndarray:
-    """Values where there is no data: 0, or those that solve Laplace's equation from the coast inward.
+    """Fill in where there are no data: with 0, or by Laplace's equation from the coast inward.
 
     Both are linear in the data, so a compressed training set stays exact.
 
@@ -52,7 +52,10 @@ def fill(values: np.ndarray, has_data: np.ndarray, how: Any) -> np.ndarray:
 
 @lru_cache(maxsize=16)
 def _laplace(has_data: bytes, shape: tuple[int, int]) -> tuple[np.ndarray, Any, Any]:
-    """The land pixels, and the system of their discrete Laplace equation with the data as boundary values."""
+    """Return the land pixels, and the system of their discrete Laplace equation.
+
+    The data are its boundary values.
+    """
     has = np.frombuffer(has_data, dtype=bool)
     chains = [scipy.sparse.diags_array([1.0, 1.0], offsets=[-1, 1], shape=(n, n)) for n in shape]
     neighbours = scipy.sparse.kron(chains[0], scipy.sparse.eye_array(shape[1])) + scipy.sparse.kron(

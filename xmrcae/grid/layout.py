@@ -1,4 +1,4 @@
-"""From labelled fields to arrays (sample, variable, y, x), and back in the order and orientation they came in."""
+"""From labelled fields to arrays (sample, variable, y, x), and back as they came."""
 
 from __future__ import annotations
 
@@ -46,14 +46,15 @@ class Layout:
 
     @classmethod
     def of(cls, obj: Labelled, dims: Dimensions, grid: Grid) -> Layout:
-        """The layout of `obj` on `grid`; an error if `obj` lies on another grid."""
+        """Find the layout of `obj` on `grid`; a ValueError if `obj` lies on another grid."""
         fields = list(obj.data_vars.values()) if isinstance(obj, xr.Dataset) else [obj]
         shared = [str(dim) for dim in fields[0].dims if all(dim in field.dims for field in fields)]
         for field in fields:
             long = [dim for dim in field.dims if dim not in shared and field.sizes[dim] != 1]
             if long:
                 raise ValueError(
-                    f"{field.name!r} has the dimension {long[0]!r}, which {fields[0].name!r} has not: select from it"
+                    f"{field.name!r} has the dimension {long[0]!r}, which "
+                    f"{fields[0].name!r} has not: select from it"
                 )
         sample = *dims.sample, *(d for d in shared if d not in (*dims.sample, dims.y, dims.x))
         names = [name for name, c in obj.coords.items() if set(c.dims) <= set(sample)]
@@ -63,7 +64,10 @@ class Layout:
         return cls(dims, tuple(shared), grid.indexers(obj), coords, shape)
 
     def array(self, obj: Labelled) -> Any:
-        """The values as (sample, variable, y, x), both coordinates ascending; a dask array for lazy data."""
+        """Return the values as (sample, variable, y, x), both coordinates ascending.
+
+        Lazy data give a dask array.
+        """
         variables = list(obj.data_vars.values()) if isinstance(obj, xr.Dataset) else [obj]
         dtype = np.result_type(np.float32, *(variable.dtype for variable in variables))
         arrays = []
@@ -92,7 +96,7 @@ class Layout:
         name: Any = None,
         attrs: Any = None,
     ) -> xr.DataArray:
-        """An array (sample, *dims) as a DataArray in the field's order of dimensions.
+        """Label an array (sample, *dims), in the field's order of dimensions.
 
         Dimensions that the field does not have come right after its sample dimensions; of two
         coordinates of a name the field's own is kept.
@@ -110,7 +114,10 @@ class Layout:
         return result.transpose(*(dim for dim in order if dim in result.dims))
 
     def orient(self, result: Labelled) -> Labelled:
-        """A result on ascending rows and columns of any level, descending where the field descends."""
+        """Turn a result over where the field descends, from ascending rows and columns.
+
+        It may lie on any level.
+        """
         descends = slice(None, None, -1)
         return result.isel(
             {
@@ -121,7 +128,7 @@ class Layout:
         )
 
     def restore(self, result: Labelled) -> Labelled:
-        """A result on the grid's own rows and columns, in the order of the field's."""
+        """Put a result in the order of the field's rows and columns."""
         inverse = {
             dim: i if isinstance(i, slice) else np.argsort(i) for dim, i in self.indexers.items()
         }
@@ -136,10 +143,10 @@ def map_samples(
     dtype: Any,
     **kwargs: Any,
 ) -> Any:
-    """Apply a function of a block of samples, (t, ...) to (t, *shape); one task a block if the array is lazy.
+    """Apply a function of a block of samples, (t, ...) to (t, *shape).
 
-    The `others`, (t,) each, are cut into the same blocks and follow it as arguments; lazy ones
-    make the result lazy.
+    On a lazy array there is one task per block. The `others`, (t,) each, are cut into the
+    same blocks and follow it as arguments; lazy ones make the result lazy.
     """
     if any(isinstance(each, da.Array) for each in (array, *others)):
         array = da.asarray(array).rechunk({axis: -1 for axis in range(1, array.ndim)})
@@ -162,7 +169,10 @@ def block_length(array: np.ndarray) -> int:
 
 
 def as_node(function: Callable[..., Any]) -> dict[str, Any]:
-    """Keywords of `call` in a graph: the object of a method is a node, sent once a worker and not once a task."""
+    """Return keywords of `call`.
+
+    A method's object is a node of its own, so that it is sent once per worker.
+    """
     if isinstance(function, MethodType):
         return {"function": function.__func__, "on": delayed(function.__self__, pure=True)}
     return {"function": function, "on": None}
@@ -174,7 +184,10 @@ def call(*arrays: np.ndarray, function: Callable[..., Any], on: Any, **kwargs: A
 
 
 def merge_samples(array: Any, share: float) -> Any:
-    """Merge consecutive chunks of samples whose snapshots have shrunk by `share`, so that chunks keep their bytes."""
+    """Merge consecutive chunks of samples whose snapshots have shrunk by `share`.
+
+    So chunks keep about their bytes.
+    """
     if not isinstance(array, da.Array) or not len(array):
         return array
     least = max(array.chunks[0]) / share

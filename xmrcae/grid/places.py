@@ -20,8 +20,8 @@ from .conventions import CIRCLE, Labelled, is_geographic
 #: Share of the spacing of the grid around a place under which two places are one.
 SAME_PLACE = 1e-3
 
-#: What no latitude exceeds, nor a longitude that begins within 180 degrees of Greenwich and goes
-#: once around the globe.
+#: Largest latitude, and largest longitude of an axis that starts within 180 degrees and goes once
+#: around.
 FARTHEST = {"latitude": 90.0, "longitude": 180.0 + CIRCLE}
 
 

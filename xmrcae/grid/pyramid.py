@@ -43,7 +43,7 @@ class Axis:
 
     @classmethod
     def of(cls, size: int, levels: int, periodic: bool) -> Axis:
-        """Padded to ``2**levels * q - 1``: half on each side, the odd one last.
+        """Pad to ``2**levels * q - 1``: half on each side; an odd point goes last.
 
         On a periodic axis q is the least that leaves 3 wrapped points on each side.
         """
@@ -52,7 +52,10 @@ class Axis:
         return cls(size, levels, periodic, padded, (padded - size) // 2)
 
     def refined(self, size: int, levels: int, first: int) -> Axis:
-        """The axis of finer data, whose point `first` is the first of this one's, so that this is a level of it."""
+        """Make the axis of finer data of which this one is a level.
+
+        Its point `first` is the first of this one's.
+        """
         step = 2 ** (levels - self.levels)
         return Axis(
             size,
@@ -63,21 +66,24 @@ class Axis:
         )
 
     def length(self, level: int) -> int:
-        """Size of a level, padding included; -1 is the bottleneck."""
+        """Return the size of a level, padding included; -1 is the bottleneck."""
         return (self.padded + 1) // 2 ** (self.levels - 1 - level) - 1
 
     def inside(self, level: int) -> slice:
-        """The points of a level that lie within the data's extent."""
+        """Return the points of a level that lie within the data's extent."""
         step = 2 ** (self.levels - 1 - level)
         return slice(self.before // step, (self.before + self.size) // step)
 
     def positions(self, level: int) -> np.ndarray:
-        """Where the points of a level lie, counted along the data; negative or beyond in the padding."""
+        """Return where the points of a level lie, counted along the data.
+
+        In the padding they are negative, or beyond the data.
+        """
         step = 2 ** (self.levels - 1 - level)
         return (np.arange(self.length(level)) + 1) * step - 1 - self.before
 
     def source(self) -> np.ndarray:
-        """For each point of the finest level, the point of the data that it repeats."""
+        """Return, for each point of the finest level, the point of the data that it repeats."""
         positions = self.positions(self.levels - 1)
         return positions % self.size if self.periodic else positions.clip(0, self.size - 1)
 
@@ -106,7 +112,9 @@ class Pyramid:
 
     @classmethod
     def of(cls, grid: Grid, *, levels: int | None, restriction: str) -> Pyramid:
-        """The pyramid over a grid, with as many levels as leave 4 bottleneck cells if not told, 4 at most.
+        """Make the pyramid over a grid.
+
+        By default: as many levels as leave 4 bottleneck cells, 4 at most.
 
         Raises
         ------
@@ -125,13 +133,14 @@ class Pyramid:
                 most = max(0, min(grid.sizes).bit_length() - 1)
                 ways = f"at most levels={most}" if most else "a larger grid"
                 raise ValueError(
-                    f"levels={levels} needs at least {2**levels} points; dimension {dim!r} has {size}: choose {ways}"
+                    f"levels={levels} needs at least {2**levels} points; dimension {dim!r} has "
+                    f"{size}: choose {ways}"
                 )
         y, x = Axis.of(grid.sizes[0], levels, False), Axis.of(grid.sizes[1], levels, grid.periodic)
         return cls(grid, levels, y, x, restriction)
 
     def refined(self, grid: Grid, *, levels: int | None) -> Pyramid:
-        """The pyramid over another grid of which this one's levels are the coarsest.
+        """Make the pyramid over another grid of which this one's levels are the coarsest.
 
         Raises
         ------
@@ -146,8 +155,9 @@ class Pyramid:
         why = [self._why_no_level(grid, step, at) for at in offsets]
         if levels < self.levels or all(why):
             raise ValueError(
-                f"start: level {self.levels - 1} of levels={levels} over these data is not the grid of the model to "
-                f"start from, taking every {step}. row and column, as in a level of data.mrcae.pyramid(): {why[0]}"
+                f"start: level {self.levels - 1} of levels={levels} over these data is not the grid "
+                f"of the model to start from, taking every {step}. row and column, as in a level of "
+                f"data.mrcae.pyramid(): {why[0]}"
             )
         first = offsets[why.index("")]
         y, x = (
@@ -157,7 +167,10 @@ class Pyramid:
         return Pyramid(grid, levels, y, x, self.restriction)
 
     def _why_no_level(self, grid: Grid, step: int, first: Sequence[int]) -> str:
-        """Why every so many rows and columns of another grid are not this one's, in the same order; "" if they are."""
+        """Say why every `step`-th row and column of another grid are not this one's, in its order.
+
+        "" if they are.
+        """
         every = {
             dim: slice(at, None, step) for dim, at in zip((grid.y, grid.x), first, strict=True)
         }
@@ -174,25 +187,28 @@ class Pyramid:
         return "" if in_order else "their order is another"
 
     def shape(self, level: int) -> tuple[int, int]:
-        """Rows and columns of a level, padding included; -1 is the bottleneck."""
+        """Return the rows and columns of a level, padding included; -1 is the bottleneck."""
         return self.y.length(level), self.x.length(level)
 
     def cut(self, level: int) -> tuple[Any, ...]:
-        """Index of the part of a level, (..., y, x), that lies within the data's extent."""
+        """Return the index of the part of a level, (..., y, x), within the data's extent."""
         return (..., self.y.inside(level), self.x.inside(level))
 
     def pad(self, values: np.ndarray) -> np.ndarray:
-        """The data's extent, (..., y, x), padded to the finest level: by wrapping where periodic, else by repeating."""
+        """Pad the data's extent, (..., y, x), to the finest level.
+
+        Padding wraps where the axis is periodic, else it repeats the edge.
+        """
         return values[..., self.y.source()[:, None], self.x.source()]
 
     def may_have_data(self, level: int) -> np.ndarray:
-        """Points of a level within the data's extent, or in its wrapped padding."""
+        """Return the points of a level within the data's extent, or in its wrapped padding."""
         mask = np.zeros(self.shape(level), dtype=bool)
         mask[self.y.inside(level), slice(None) if self.x.periodic else self.x.inside(level)] = True
         return mask
 
     def repeat_edge(self, values: np.ndarray, level: int) -> np.ndarray:
-        """A level, (..., y, x), with what lies in its padding and has no data repeated from the edge."""
+        """Fill the padding of a level, (..., y, x), that has no data from its edge."""
         rows, columns = self.y.inside(level), self.x.inside(level)
         row = np.arange(values.shape[-2]).clip(rows.start, rows.stop - 1)
         column = np.arange(values.shape[-1])
@@ -203,7 +219,7 @@ class Pyramid:
     def restrict(
         self, values: np.ndarray, has_data: np.ndarray, level: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """A level from the next finer one.
+        """Make a level from the next finer one.
 
         Parameters
         ----------
@@ -250,10 +266,10 @@ class Pyramid:
         return self.grid.coords.isel({dim: at for dim, at in along.items() if dim in dims})
 
     def encoding_coordinates(self, level: int) -> xr.Dataset:
-        """Coordinates of a level's encoding grid, uncut, with `inside` marking what lies in the data's extent.
+        """Return the coordinates of a level's whole encoding grid.
 
-        Outer cells carry the coordinate continued by its last spacing; a 2-D one is missing there:
-        NaN, NaT, no text, False.
+        `inside` marks what lies in the data's extent. Outer cells carry the coordinate
+        continued by its last spacing; a 2-D one is missing there: NaN, NaT, no text, False.
         """
         dims = {self.grid.y: self.y, self.grid.x: self.x}
         within = {dim: axis.inside(level - 1) for dim, axis in dims.items()}
@@ -286,7 +302,10 @@ class Pyramid:
 
 
 def _missing(shape: Sequence[int], dtype: np.dtype[Any]) -> np.ndarray:
-    """An array without values, of a type that can hold those of `dtype`: whole numbers become float64."""
+    """Make an array of missing values of a type that can hold them.
+
+    Whole numbers become float64.
+    """
     if dtype.kind in "iu":
         return np.full(shape, np.nan)
     nothing = {"b": False, "M": "NaT", "m": "NaT", "U": "", "S": b"", "T": ""}.get(
@@ -296,7 +315,7 @@ def _missing(shape: Sequence[int], dtype: np.dtype[Any]) -> np.ndarray:
 
 
 def _continued(values: np.ndarray, positions: np.ndarray, *, circle: float | None) -> np.ndarray:
-    """A 1-D coordinate at positions along the data, continued by its last spacing beyond them."""
+    """Continue a 1-D coordinate to positions along and beyond the data, by its last spacing."""
     n = len(values)
     result = values[positions.clip(0, n - 1)]
     if values.dtype.kind not in "iuf" or n < 2:
@@ -314,7 +333,7 @@ def _continued(values: np.ndarray, positions: np.ndarray, *, circle: float | Non
 def restrict_all(
     pyramid: Pyramid, values: np.ndarray, has_data: np.ndarray
 ) -> Sequence[tuple[np.ndarray, np.ndarray]]:
-    """All levels, coarsest first, from the finest with its padding; each with where it has data."""
+    """Make all levels, coarsest first, from the padded finest one; each with where it has data."""
     result = [(values, has_data)]
     for level in range(pyramid.levels - 2, -1, -1):
         result.insert(0, pyramid.restrict(*result[0], level))

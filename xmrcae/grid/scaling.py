@@ -13,13 +13,13 @@ from .survey import Survey
 
 
 @dataclass(frozen=True)
-class Standard:
+class Scaling:
     """Centring and scaling: (x - centre) / scale, per variable.
 
     Attributes
     ----------
     centre : numpy.ndarray, shape (season, variable, y, x)
-        Time mean of each pixel, one a calendar month with ``center="month"``; or a constant. In
+        Time mean of each pixel, one per calendar month with ``center="month"``; or a constant. In
         the data's units.
     scale : numpy.ndarray, shape (variable,)
         In the data's units.
@@ -41,18 +41,18 @@ class Standard:
     fill: Any
 
     def apply(self, values: np.ndarray, season: np.ndarray) -> np.ndarray:
-        """Snapshots (sample, variable, y, x) centred and scaled; NaN where missing, 0 on land."""
+        """Centre and scale snapshots (sample, variable, y, x); NaN where missing, 0 on land."""
         return np.where(
             self.valid, (values - self._centre(season)) / self._scale(values), values.dtype.type(0)
         )
 
     def undo(self, values: np.ndarray, season: np.ndarray) -> np.ndarray:
-        """Back to the data's units; NaN where not valid."""
+        """Return to the data's units; NaN where not valid."""
         result = values * self._scale(values) + self._centre(season)
         return np.where(self.valid, result, values.dtype.type(np.nan))
 
     def stand_in(self, values: np.ndarray, season: np.ndarray) -> np.ndarray:
-        """Snapshots with the mean in place of missing values."""
+        """Put the mean in place of missing values of snapshots."""
         mean = self._centre(season) if self.monthly else self.mean
         return np.where(np.isfinite(values), values, mean).astype(values.dtype, copy=False)
 
@@ -64,12 +64,15 @@ class Standard:
                 f"the data hold {n} infinite values on valid pixels: replace them by NaN"
             )
 
-    def astype(self, dtype: Any) -> Standard:
-        """The same in another precision."""
+    def astype(self, dtype: Any) -> Scaling:
+        """Return the same in another precision."""
         return replace(self, centre=self.centre.astype(dtype), mean=self.mean.astype(dtype))
 
-    def at_levels(self, pyramid: Pyramid) -> list[Standard]:
-        """The same for each level within the data's extent, coarsest first: restriction and scaling commute."""
+    def at_levels(self, pyramid: Pyramid) -> list[Scaling]:
+        """Return the scaling of each level, coarsest first.
+
+        It is exact, because restriction and scaling commute. Levels are cut to the data's extent.
+        """
         has_data = pyramid.pad(self.valid) & pyramid.may_have_data(pyramid.levels - 1)
         centres = restrict_all(pyramid, pyramid.pad(self.centre), has_data)
         means = restrict_all(pyramid, pyramid.pad(self.mean), has_data)
@@ -86,12 +89,12 @@ class Standard:
         return self.scale[:, None, None].astype(values.dtype)
 
 
-def standard_of(found: Survey, valid: np.ndarray, options: Options) -> tuple[Standard, np.ndarray]:
-    """Find centring and scaling from training snapshots and valid pixels, and the rms about the centre.
+def scaling_of(found: Survey, valid: np.ndarray, options: Options) -> tuple[Scaling, np.ndarray]:
+    """Find centring and scaling from training snapshots and valid pixels.
 
     Returns
     -------
-    Standard
+    Scaling
         In float64.
     numpy.ndarray, shape (variable,)
         The rms of the training snapshots about their centre, in the data's units.
@@ -111,4 +114,4 @@ def standard_of(found: Survey, valid: np.ndarray, options: Options) -> tuple[Sta
         centre = centre + least[None, :, None, None]
     monthly = options.center == "month"
     centre, mean = np.where(valid, centre, 0), np.where(valid, mean, 0)
-    return Standard(centre, scale, mean, valid, monthly, options.fill), rms
+    return Scaling(centre, scale, mean, valid, monthly, options.fill), rms

@@ -27,7 +27,7 @@ ASK_FOR_TIME = (
 
 
 def split_samples(samples: xr.DataArray, split: Any, *, seed: int) -> dict[str, np.ndarray]:
-    """Positions of the snapshots for training, validation and test, each ascending.
+    """Return positions of the snapshots for training, validation and test, each ascending.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def split_samples(samples: xr.DataArray, split: Any, *, seed: int) -> dict[str, 
 
 
 def _in_blocks(samples: xr.DataArray) -> list[np.ndarray]:
-    """Parts contiguous in time; in the order of the snapshots where nothing tells their times."""
+    """Cut parts contiguous in time; in the order of the snapshots where no times are known."""
     coords = samples.coords.to_dataset()
     time = time_of(coords, samples.dims)
     times = np.arange(samples.size)
@@ -85,7 +85,7 @@ def _in_blocks(samples: xr.DataArray) -> list[np.ndarray]:
 
 
 def _positions(indexer: Any, samples: xr.DataArray) -> np.ndarray:
-    """What an indexer of `isel`, over all snapshots in a row, or of `sel`, by dates, takes."""
+    """Return what an indexer of `isel`, over all snapshots, or of `sel`, by dates, takes."""
     is_slice = isinstance(indexer, slice)
     bounds = [indexer.start, indexer.stop] if is_slice else list(np.asarray(indexer).ravel())
     try:
@@ -102,7 +102,7 @@ def _positions(indexer: Any, samples: xr.DataArray) -> np.ndarray:
 
 
 def _dated(indexer: Any, samples: xr.DataArray) -> np.ndarray:
-    """The snapshots that `sel` takes by dates; a slice needs them in order."""
+    """Return the snapshots that `sel` takes by dates; a slice needs them in order."""
     dated = [dim for dim in samples.dims if _is_dates(samples.indexes.get(dim))]
     if len(dated) != 1:
         raise KeyError(f"dates need one sample dimension with dates; there are {dated or 'none'}")
@@ -122,7 +122,7 @@ def _dated(indexer: Any, samples: xr.DataArray) -> np.ndarray:
 
 
 def _flagged(flags: xr.DataArray, samples: xr.DataArray) -> np.ndarray:
-    """The snapshots where booleans over some of the sample dimensions are True, by labels."""
+    """Return the snapshots where booleans over some sample dimensions are True, by labels."""
     unlabelled = set()
     for dim in flags.dims:
         if dim not in samples.dims:
@@ -149,7 +149,7 @@ def _flagged(flags: xr.DataArray, samples: xr.DataArray) -> np.ndarray:
 
 
 def _shown(indexer: Any) -> str:
-    """An indexer in a line: of many values the first and the last."""
+    """Show an indexer in a line: of many values the first and the last."""
     if isinstance(indexer, slice):
         return repr(indexer)
     values = np.asarray(indexer)
@@ -162,7 +162,7 @@ def _is_dates(index: pd.Index | None) -> bool:
 
 
 def time_of(coords: xr.Dataset, sample: Sequence[Any], *, name: Any = None) -> xr.DataArray | None:
-    """The coordinate that tells the time of each snapshot; None if there is none.
+    """Find the coordinate that tells the time of each snapshot; None if there is none.
 
     One that varies along the snapshots comes before a scalar, and the start of a forecast last.
 
@@ -224,7 +224,7 @@ def months(
     name: Any = None,
     known: np.ndarray | None = None,
 ) -> np.ndarray | da.Array:
-    """The calendar month of each snapshot, from 0, (sample,); lazy if the times are.
+    """Return the calendar month of each snapshot, from 0, (sample,); lazy if the times are.
 
     Parameters
     ----------
@@ -288,15 +288,15 @@ def _check_known(times: np.ndarray, option: str) -> None:
     missing = int(pd.isnull(times).sum())
     if missing:
         raise ValueError(
-            f"{option} needs the time of each snapshot: {missing} of {len(times)} are missing times (NaT); drop these "
-            "snapshots, or fill in their times"
+            f"{option} needs the time of each snapshot: {missing} of {len(times)} are "
+            "missing times (NaT); drop these snapshots, or fill in their times"
         )
 
 
 def _over_samples(
     coordinate: xr.DataArray, sample: Sequence[Any], shape: Sequence[int]
 ) -> xr.Variable:
-    """A coordinate along some of the sample dimensions, in any order, as one value for each snapshot."""
+    """Return a coordinate along some sample dimensions, in any order, at each snapshot."""
     sizes = dict(zip(sample, shape, strict=True))
     whole = coordinate.variable.set_dims(sizes).transpose(*sizes)
     return xr.Variable(("snapshot",), whole.data.reshape(-1))

@@ -1,4 +1,7 @@
-"""The first pass over an archive: what holds values where, centre and spread, products of snapshots."""
+"""The first pass over the archive.
+
+It finds counts, sums and extremes of each pixel, and products of snapshots.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,8 @@ GRAM_LIMIT = 3000
 #: then has.
 RANDOM_RANK = 512
 
-#: Neighbouring pixels that share a value of a random field: the data are smooth at that scale,
-#: what is noise is not.
+#: Neighbouring pixels with the same random number: the signal is smooth at that scale, noise is
+#: not.
 RANDOM_RUN = 8
 
 
@@ -122,7 +125,7 @@ def _survey_band(
     gaps: str | None,
     land: np.ndarray | None,
 ) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
-    """Give what is kept of each pixel of a band of rows, and what is summed over bands."""
+    """Return what is kept of each pixel of a band of rows, and what is summed over bands."""
     band = np.ascontiguousarray(band)
     flagged = np.zeros(band.shape[1:], int)
     if land is not None:
@@ -154,7 +157,7 @@ def _survey_band(
 def _trained(
     trained: np.ndarray, known: np.ndarray, season: np.ndarray, training: np.ndarray, center: Any
 ) -> dict[str, np.ndarray]:
-    """Centre and spread of the training snapshots (sample, variable, row, x) of a band."""
+    """Find centre and spread of the training snapshots (sample, variable, row, x) of a band."""
     found = {"least": np.fmin.reduce(trained, axis=0), "most": np.fmax.reduce(trained, axis=0)}
     trained = trained.astype(np.float64)
     trained[~known] = 0
@@ -174,7 +177,10 @@ def _trained(
 
 
 def _product(departures: np.ndarray, number: np.ndarray, exact: bool) -> np.ndarray:
-    """Departures (snapshot, pixel) times their transpose, or times random fields; the first pixel's number seeds."""
+    """Multiply departures (snapshot, pixel) with their transpose, or with random fields.
+
+    The number of the first pixel seeds these.
+    """
     flat = np.ascontiguousarray(departures)
     if exact or len(flat) <= RANDOM_RANK:
         return flat @ flat.T

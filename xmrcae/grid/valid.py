@@ -23,7 +23,7 @@ NOW_AND_THEN = 0.1
 
 
 def named_valid(obj: Labelled, valid: Any) -> Any:
-    """`valid`, or if it is a name the variable or coordinate of `obj` with that name.
+    """Return `valid`, or if it is a name the variable or coordinate of `obj` with that name.
 
     Raises
     ------
@@ -37,7 +37,8 @@ def named_valid(obj: Labelled, valid: Any) -> Any:
         candidates = ", ".join(str(name) for name in names if obj[name].ndim > 1) or "none"
         what = "variable or coordinate" if isinstance(obj, xr.Dataset) else "coordinate"
         raise ValueError(
-            f"valid={valid!r}: the data have no such {what}; those of theirs with two dimensions or more: {candidates}"
+            f"valid={valid!r}: the data have no such {what}; those of theirs with two "
+            f"dimensions or more: {candidates}"
         )
     return obj[valid]
 
@@ -49,13 +50,12 @@ def nearest_valid(
     horizontal: Sequence[str] | None = None,
     sample: Any = None,
 ) -> xr.DataArray:
-    """Valid pixels of another grid on the grid of a field: each pixel of the field takes the nearest one's value.
+    """Put a land-sea mask of another grid on the grid of a field, by the nearest pixel.
 
-    For ``valid=``, which takes pixels of the field's own grid only, where a land-sea mask lies
-    half a cell off. Both grids are assumed to be rectangular and of about the same spacing: on a
-    field much coarser than the mask, one pixel of the mask speaks for a whole cell. Coasts move by
-    up to half a cell, so pixels can come out valid that hold no data, which ``fit`` refuses; the
-    example leaves them out.
+    For ``valid=``, which takes the field's own grid only, where a mask lies half a cell off. Both
+    grids are assumed rectangular and of about the same spacing: on a much coarser field, one pixel
+    of the mask speaks for a whole cell. Coasts move by up to half a cell, so pixels without data
+    can come out valid, which ``fit`` refuses; the example leaves them out.
 
     Parameters
     ----------
@@ -114,12 +114,14 @@ def nearest_valid(
     """
     if not isinstance(valid, xr.DataArray):
         raise TypeError(
-            f"valid is a {type(valid).__name__}: give a DataArray, True or 1 where pixels are to be described"
+            f"valid is a {type(valid).__name__}: give a DataArray, True or 1 where "
+            "pixels are to be described"
         )
     valid = valid.squeeze(drop=True)
     if valid.ndim != 2:
         raise ValueError(
-            f"valid has dimensions {tuple(valid.dims)}: select one of each but the two horizontal ones"
+            f"valid has dimensions {tuple(valid.dims)}: select one of each but the two "
+            "horizontal ones"
         )
     if isinstance(field, xr.Dataset):  # without bounds and the like
         field = field[
@@ -142,7 +144,7 @@ def nearest_valid(
 
 
 def _with_sample(obj: Labelled) -> Labelled:
-    """A single field as a series of one, which is what dimensions are found for."""
+    """Make a single field a series of one, for which dimensions are found."""
     return obj.expand_dims("time") if len(obj.dims) == 2 and "time" not in obj.dims else obj
 
 
@@ -167,7 +169,7 @@ def _alike(valid: list[Place], field: list[Place], dim: str) -> tuple[Place, Pla
 
 
 def _nearest(source: Place, target: Place) -> np.ndarray:
-    """Position in `source` of the value nearest to each of `target`, of two the smaller one."""
+    """Find the position in `source` of the value nearest to each of `target`; the smaller of two."""
     a, b = source.variable.values, target.variable.values
     wraps = bool(source.circle and target.circle)
     if wraps:  # one more on each side of the seam
@@ -197,7 +199,7 @@ def _nearest(source: Place, target: Place) -> np.ndarray:
 
 
 def valid_from(valid: xr.DataArray, grid: Grid) -> np.ndarray:
-    """The user's own valid pixels as a boolean array (y, x), ascending.
+    """Return the user's own valid pixels as a boolean array (y, x), ascending.
 
     Raises
     ------
@@ -210,26 +212,26 @@ def valid_from(valid: xr.DataArray, grid: Grid) -> np.ndarray:
     )
     if set(valid.dims) != {grid.y, grid.x}:
         raise ValueError(
-            f"valid has dimensions {tuple(valid.dims)}; the grid has ({grid.y}, {grid.x}): select one of each but "
-            "these with .isel, or combine them with .any or .all"
+            f"valid has dimensions {tuple(valid.dims)}; the grid has ({grid.y}, {grid.x}): "
+            "select one of each but these with .isel, or combine them with .any or .all"
         )
     values = valid.isel(grid.indexers(valid)).transpose(grid.y, grid.x).values
     wrong = ~np.isin(values, (0, 1))
     if wrong.any():
         raise ValueError(
-            f"valid holds {int(wrong.sum())} values other than True and False, 1 and 0, the first of them "
-            f"{values[wrong][0]}: compare it with a threshold first"
+            f"valid holds {int(wrong.sum())} values other than True and False, 1 and 0, the "
+            f"first of them {values[wrong][0]}: compare it with a threshold first"
         )
     return values.astype(bool)
 
 
 def describe_pixels(pixels: np.ndarray) -> str:
-    """'1 pixel', '9 pixels'."""
+    """Write '1 pixel', '9 pixels'."""
     return counted(int(pixels.sum()), "pixel")
 
 
 def counted(n: int, what: str) -> str:
-    """'1 value', '9 values'."""
+    """Write '1 value', '9 values'."""
     return f"{n} {what}{'' if n == 1 else 's'}"
 
 
@@ -253,9 +255,18 @@ def _now_and_then(finite: np.ndarray, flagged: np.ndarray, n_samples: int) -> np
 
 
 def find_valid(
-    given: np.ndarray | None, finite: np.ndarray, infinite: np.ndarray, flagged: np.ndarray, n_samples: int, *,
-    gaps: str | None, missing: np.ndarray, variables: Sequence[str], land_value: float | None, empty: str,
-) -> np.ndarray:  # fmt: skip
+    given: np.ndarray | None,
+    finite: np.ndarray,
+    infinite: np.ndarray,
+    flagged: np.ndarray,
+    n_samples: int,
+    *,
+    gaps: str | None,
+    missing: np.ndarray,
+    variables: Sequence[str],
+    land_value: float | None,
+    empty: str,
+) -> np.ndarray:
     """Return which pixels are to be described.
 
     Parameters
@@ -294,8 +305,8 @@ def find_valid(
     valid = ~never if given is None else np.broadcast_to(given, finite.shape).copy()
     if infinite[valid].any():
         raise ValueError(
-            f"the data hold {int(infinite[valid].sum())} infinite values at {describe_pixels(valid & (infinite > 0))}: "
-            "replace them by NaN"
+            f"the data hold {int(infinite[valid].sum())} infinite values at "
+            f"{describe_pixels(valid & (infinite > 0))}: replace them by NaN"
         )
     partial = valid & (finite < n_samples)
     rare = partial & _now_and_then(finite, flagged, n_samples)
@@ -304,8 +315,8 @@ def find_valid(
     if gaps is None and rare.any():
         warnings.warn(
             f"land_value={land_value:g} stands at {describe_pixels(rare)} now and then "
-            f"({counted(int(flagged[rare].sum()), 'value')}): these count as missing, and are filled "
-            "with the pixel's mean over time",
+            f"({counted(int(flagged[rare].sum()), 'value')}): these count as missing, and are "
+            "filled with the pixel's mean over time",
             stacklevel=2,
         )
     if gaps == "mask" and empty:
@@ -320,7 +331,8 @@ def find_valid(
     for name, each in zip(variables, valid, strict=True):
         if not each.any():
             raise ValueError(
-                f"no pixel of {name!r} is valid: the data are missing everywhere, or valid leaves nothing"
+                f"no pixel of {name!r} is valid: the data are missing everywhere, or valid "
+                "leaves nothing"
             )
     return valid
 

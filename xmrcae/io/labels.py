@@ -1,4 +1,4 @@
-"""Coordinates and attributes as plain numbers, text and JSON, such that they come back as they were.
+"""Coordinates and attributes as plain numbers, text and JSON, to come back as they were.
 
 Neither netCDF nor Zarr holds every name, data type and attribute that xarray does, and decoding by
 CF's conventions guesses from attributes. So variables are written as plain numbers or text, and
@@ -22,14 +22,14 @@ EPOCH = "since 1970-01-01"
 
 
 def file_name(name: Hashable, other: str) -> str:
-    """`name` if every format can hold it; else the other."""
+    """Return `name` if every format can hold it; else the other."""
     return name if isinstance(name, str) and re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name) else other
 
 
 def coordinates_to_plain(
     coords: xr.Dataset, dims: Sequence[Hashable]
 ) -> tuple[dict[str, xr.Variable], dict[str, Any]]:
-    """Coordinates as variables that every format can hold.
+    """Write coordinates as variables that every format can hold.
 
     Parameters
     ----------
@@ -60,7 +60,8 @@ def coordinates_to_plain(
         values, attrs = _to_plain(variable.values)
         if values is None:
             warnings.warn(
-                f"coordinate {name!r} holds neither numbers, text nor times: the file leaves it out",
+                f"coordinate {name!r} holds neither numbers, text nor times: the file "
+                "leaves it out",
                 stacklevel=4,
             )
             continue
@@ -94,7 +95,7 @@ def coordinates_from_plain(stored: xr.Dataset, record: Mapping[str, Any]) -> xr.
 
 
 def _to_plain(values: np.ndarray) -> tuple[np.ndarray | None, dict[str, Any]]:
-    """Values as numbers or text, with the attributes that CF wants; None for what is neither nor a time."""
+    """Write values as numbers or text, with CF's attributes; None for what is neither nor a time."""
     kind = values.dtype.kind
     if kind in "iuf":
         return (
@@ -120,7 +121,7 @@ def _to_plain(values: np.ndarray) -> tuple[np.ndarray | None, dict[str, Any]]:
 
 
 def _type_of(variable: xr.Variable) -> str:
-    """The type that values come back in; objects for text of any length.
+    """Return the type that values come back in; objects for text of any length.
 
     NumPy's StringDType has no name that `numpy.dtype` could read.
     """
@@ -139,7 +140,7 @@ def _from_plain(stored: xr.Variable, dtype: str) -> np.ndarray:
 
 
 def attributes_to_json(attrs: Mapping[Any, Any]) -> list[Any]:
-    """Attributes as JSON, [name, value] each; numpy values and mappings tagged."""
+    """Write attributes as JSON, [name, value] each; numpy values and mappings tagged."""
     return [[name, _to_json(value)] for name, value in attrs.items()]
 
 

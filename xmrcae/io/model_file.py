@@ -21,7 +21,7 @@ from ..fitted import Fitted
 from ..grid.coordinates import Grid
 from ..grid.description import Labels
 from ..grid.pyramid import Pyramid
-from ..grid.scaling import Standard
+from ..grid.scaling import Scaling
 from ..grid.split import PARTS
 from ..options import Options, renamed
 from .labels import (
@@ -157,7 +157,7 @@ def _about(fitted: Fitted, state: NetworkState) -> dict[str, Any]:
     }
 
 
-def _standard_to_dataset(standard: Standard) -> xr.Dataset:
+def _standard_to_dataset(standard: Scaling) -> xr.Dataset:
     return xr.Dataset(
         {
             "centre": (("season", *PIXELS), standard.centre),
@@ -253,10 +253,10 @@ def _pyramid(tree: xr.DataTree, about: Mapping[str, Any]) -> Pyramid:
     return pyramid
 
 
-def _standard(tree: xr.DataTree, about: Mapping[str, Any]) -> Standard:
+def _standard(tree: xr.DataTree, about: Mapping[str, Any]) -> Scaling:
     arrays = {name: v.values for name, v in tree["standard"].to_dataset().variables.items()}
     valid = arrays["valid"].astype(bool)
-    return Standard(
+    return Scaling(
         arrays["centre"], arrays["scale"], arrays["mean"], valid, about["monthly"], about["fill"]
     )
 

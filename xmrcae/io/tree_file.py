@@ -93,7 +93,7 @@ def read_tree(path: str | os.PathLike[str]) -> xr.DataTree:
 
 
 def _read(path: str) -> xr.DataTree:
-    """A local file or Zarr folder, in memory; nothing is decoded."""
+    """Read a local file or Zarr folder into memory; nothing is decoded."""
     options: dict[str, Any] = dict.fromkeys(
         ("mask_and_scale", "decode_times", "decode_timedelta", "decode_coords"), False
     )
