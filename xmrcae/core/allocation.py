@@ -9,12 +9,12 @@ import scipy.sparse as sp
 
 from .projection import LeastSquares
 
-#: Steps in which cells are chosen: the more, the better is known what the ones before have left.
+#: More steps choose better: each sees what earlier cells left over.
 STEPS = 12
 
 
 def check_encoding_size(encoding_size: int, bottleneck: int) -> int:
-    """The numbers that the bottleneck takes, if something is left beside it.
+    """Return the numbers that the bottleneck takes, if something is left beside it.
 
     Raises
     ------
@@ -32,10 +32,10 @@ def check_encoding_size(encoding_size: int, bottleneck: int) -> int:
 def choose_cells(
     matrix: sp.csr_array, targets: np.ndarray, groups: Sequence[tuple[int, int]], encoding_size: int
 ) -> list[np.ndarray]:
-    """The cells that together describe the targets best, nearly, at a given number of codes.
+    """Choose the cells that describe the targets best at a given number of codes.
 
-    Orthogonal matching pursuit in a few steps: in each, the cells whose atoms take most from what
-    the ones chosen before leave, for each number stored.
+    Approximate: orthogonal matching pursuit in `STEPS` steps. Each takes the cells whose atoms
+    reduce the remaining error most per number stored.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def cells_per_group(
     storable: Sequence[int],
     channels: Sequence[Sequence[int]],
 ) -> list[int]:
-    """Active cells of each group of a level, for at most `encoding_size` codes in all.
+    """Return the active cells of each group of a level, for at most `encoding_size` codes in all.
 
     A group of a coarse level costs a quarter of one of the next finer level and serves every pixel
     under it, so each level gets twice the share of its cells that the next finer one gets, at most

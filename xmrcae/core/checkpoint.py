@@ -37,7 +37,7 @@ class Checkpoint:
         self._file = f"{self._path}/{NAME}"
 
     def read(self) -> dict[str, Any] | None:
-        """The last state; None if there is none.
+        """Return the last state; None if there is none.
 
         Raises
         ------
@@ -90,7 +90,7 @@ class Checkpoint:
 
 
 def _converted(value: Any, kind: type, function: Callable[[Any], Any]) -> Any:
-    """A nest of lists and dicts in which `function` is applied to everything of a kind."""
+    """Apply `function` to everything of a kind in a nest of lists and dicts."""
     if isinstance(value, dict):
         return {name: _converted(each, kind, function) for name, each in value.items()}
     if isinstance(value, list):

@@ -47,7 +47,7 @@ class Evaluation:
         *,
         prolongations: Sequence[Prolongation] | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Time-mean squared errors of a level and, given prolongations, its prolonged field (3.7).
+        """Return time-mean squared errors of a level and, given prolongations, prolonged (3.7).
 
         Parameters
         ----------
@@ -88,7 +88,7 @@ class Evaluation:
         part: slice,
         prolongations: Sequence[Prolongation] | None = None,
     ) -> dict[str, float]:
-        """The losses of a level and, given prolongations, the global metric (3.4).
+        """Return the losses of a level and, given prolongations, the global metric (3.4).
 
         As entries of a row of the history, which begin with `name`; the rest as for `errors`.
         """
@@ -104,7 +104,7 @@ class Evaluation:
         part: slice,
         prolongations: Sequence[Prolongation] | None = None,
     ) -> dict[str, Tensor]:
-        """The terms of these losses, (3,), on the device: "" of the level, "_global" (3.4)."""
+        """Return these losses' terms, (3,), on the device: "" of the level, "_global" (3.4)."""
         errors, finest = self.errors(data, level, part, prolongations=prolongations)
         found = {"": loss_terms(errors, data[level], omega)}
         if finest is not None:
@@ -120,7 +120,7 @@ class Evaluation:
         omega: float,
         anchor: float,
     ) -> tuple[Tensor, Tensor]:
-        """The loss of a stage over the leading samples; adds to the gradients of all parameters.
+        """Compute the loss of a stage over the leading samples; add to all gradients.
 
         Parameters
         ----------
@@ -170,7 +170,7 @@ class Evaluation:
         return self._in_blocks(add, level, data[level].leading)
 
     def can_replay(self, data: Sequence[Samples], level: int) -> bool:
-        """Whether passes over the leading samples can be replayed on a GPU.
+        """Tell whether passes over the leading samples can be replayed on a GPU.
 
         They can if they are in one block, without a copy from the host or a factorisation there.
         """
@@ -189,7 +189,7 @@ class Evaluation:
         return [slice(i, min(i + width, part.stop)) for i in range(part.start, part.stop, width)]
 
     def _size(self, level: int, metric: bool) -> int:
-        """Bytes of a sample on its way through the network, with its prolonged field if needed."""
+        """Return the bytes of a sample in the network, with its prolonged field if needed."""
         prolonged = self.network.has_data[-1].numel() if metric else 0
         return self.network.bytes_per_sample(level) + 12 * prolonged
 

@@ -52,7 +52,7 @@ class Growth:
     start: Network | None
 
     def n_adopted(self, level: int) -> int:
-        """Number of groups with which a level begins: those of the network to start from."""
+        """Count the groups with which a level begins: those of the network to start from."""
         if self.start is None or level >= len(self.start.levels):
             return 0
         return len(self.start.levels[level].groups)
@@ -81,7 +81,7 @@ class Growth:
         return True
 
     def next_mask(self, level: int, errors: Tensor | None = None) -> tuple[Tensor, bool]:
-        """Where a further group of a level would act, and whether none is needed.
+        """Find where a further group of a level would act, and whether none is needed.
 
         Parameters
         ----------
@@ -143,7 +143,7 @@ class Growth:
 def residual_patches(
     evaluation: Evaluation, samples: Samples, level: int, group: Group
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """What a group's filters read, and what the level has not yet reconstructed.
+    """Return what a group's filters read, and what the level has not yet reconstructed.
 
     Both under the group's active cells, (footprint, sample), for some samples each. Where codes are
     found by projection, only counted pixels are to be reconstructed.
@@ -158,7 +158,7 @@ def residual_patches(
 
 
 def worst_cells(errors: Tensor, counts: Tensor, storable: Tensor, n_cells: int) -> Tensor:
-    """The storable cells with the highest error of any variable, (y, x), instead of (3.8)."""
+    """Return the storable cells with the highest error of any variable, not by (3.8)."""
     able = storable.any(0)
     high = cell_errors(errors, counts).amax(0).masked_fill(~able, -1).flatten()
     mask = torch.zeros_like(high, dtype=torch.bool)

@@ -269,7 +269,7 @@ class StencilKernels(StencilTables):
         return out
 
     def weight_gradient(self, cells: Tensor, pixels: Tensor) -> Tensor:
-        """Compute the derivative of <cells, A(w) pixels> by w, (channel, tap)."""
+        """Compute the derivative of <cells, A(w) pixels> with respect to w, (channel, tap)."""
         return self._sum_by_tap(self._at_cells(None, cells, pixels, None)[1])
 
     def scatter_adjoint(
@@ -281,7 +281,7 @@ class StencilKernels(StencilTables):
         *,
         rows: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute the gradients by weights, by the bias of each pixel and by cells."""
+        """Compute the gradients with respect to weights, the bias of each pixel, and cells."""
         by_cells, products = self._at_cells(weights, cells, gradient, rows)
         by_bias = _dots(_in_rows(gradient), constant, 0, rows)
         return self._sum_by_tap(products), by_bias, by_cells

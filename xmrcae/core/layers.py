@@ -19,7 +19,7 @@ from .operator import Stencil
 
 
 def _parameter(values: Tensor, noise: float, generator: torch.Generator) -> nn.Parameter:
-    """Start values, with uniform noise in [-noise, noise] that does not depend on the device."""
+    """Make a parameter: start values with uniform noise that does not depend on the device."""
     uniform = torch.rand(values.shape, generator=generator, dtype=torch.float64).to(values) * 2 - 1
     return nn.Parameter(values + noise * uniform)
 
@@ -33,10 +33,10 @@ class Deepening(nn.Module):
     """d o f o c of (2.1): one filter down and one up for each variable, variables kept apart.
 
     The decoder's coarse input is extended by one replicated cell on each side and two fine cells
-    are cut off, so that its outermost ring gets what the inside gets: bilinear prolongation keeps
-    constants everywhere. The encoder reads at the coast as restriction does, over the pixels that
-    have data, so that a level added untrained hands the level below it the very data that this was
-    trained on.
+    are cut off, so that the outermost ring has the full sum of weights, like the inside: bilinear
+    prolongation keeps constants everywhere. The encoder reads at the coast as restriction does,
+    over the pixels that have data, so that a level added untrained gives the level below it the
+    very data that this was trained on.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ class Deepening(nn.Module):
         self.decoder_bias = _parameter(zeros, noise, generator)
 
     def encode(self, fine: Tensor, constant: Tensor) -> Tensor:
-        """C: (pixel, sample) to (cell, sample)."""
+        """Apply C: (pixel, sample) to (cell, sample)."""
         cells = self.encoder_matrix.gather(self.encoder_weight[None], fine)[0]
         return cells.addr_(self.encoder_bias.index_select(0, self.variable_of_cell), constant)
 
@@ -100,17 +100,17 @@ class Deepening(nn.Module):
         _accumulate(bias, matrix.sum_by(by_cell, self.variable_of_cell, len(bias)))
 
     def encode_transpose(self, cells: Tensor) -> Tensor:
-        """C^T: from the gradient by the cells to that by the pixels."""
+        """Apply C^T to the gradient with respect to cells; return that with respect to pixels."""
         return self.encoder_matrix.scatter(self.encoder_weight[None], cells[None])
 
     def decode(self, cells: Tensor, constant: Tensor) -> Tensor:
-        """D: (cell, sample) to (pixel, sample)."""
+        """Apply D: (cell, sample) to (pixel, sample)."""
         bias = self.decoder_bias.index_select(0, self.variable_of_pixel)
         weight = self.decoder_weight[None]
         return self.decoder_matrix.scatter(weight, cells[None], bias=(bias, constant))
 
     def decode_adjoint(self, cells: Tensor, constant: Tensor, gradient: Tensor) -> Tensor:
-        """Add to the gradients of D; hand on the gradient by its input."""
+        """Add to the gradients of D; return the gradient with respect to its input."""
         by_weight, by_pixel, by_cell = self.decoder_matrix.scatter_adjoint(
             self.decoder_weight[None],
             cells[None],
@@ -239,7 +239,7 @@ class Group(nn.Module):
         weight[: len(directions)] = directions[: len(weight)]
 
     def encode(self, footprint: Tensor, constant: Tensor) -> Tensor:
-        """M C: (footprint, sample) to (channel, cell, sample)."""
+        """Apply M C: (footprint, sample) to (channel, cell, sample)."""
         code = self.encoder_matrix.gather(self.encoder_weight, footprint)
         code += self.encoder_bias[:, None, None] * constant
         return code.relu_() if self.activation == "relu" else code
@@ -251,7 +251,7 @@ class Group(nn.Module):
         code: Tensor,
         gradient: Tensor,
     ) -> Tensor:
-        """Add to the gradients of M C; hand on the gradient before the activation."""
+        """Add to the gradients of M C; return the gradient before the activation."""
         if self.activation == "relu":
             gradient = gradient * (code > 0)
         matrix = self.encoder_matrix
@@ -260,18 +260,24 @@ class Group(nn.Module):
         return gradient
 
     def encode_transpose(self, code: Tensor, field: Tensor, *, sign: int = 1) -> None:
-        """(M C)^T: add the gradient by pixels, from that by codes, to a field, or subtract it."""
+        """Apply (M C)^T to the gradient with respect to codes; add it to a field, or subtract it.
+
+        What is added is the gradient with respect to pixels.
+        """
         weight, rows = self.encoder_weight, self.footprint
         self.encoder_matrix.scatter(weight, code, into=field, rows=rows, sign=sign)
 
     def decode(self, code: Tensor, constant: Tensor, field: Tensor) -> None:
-        """D: add what the code (channel, cell, sample) decodes to, to a field (pixel, sample)."""
+        """Apply D: add what a code (channel, cell, sample) decodes to, to (pixel, sample)."""
         bias = self.decoder_bias.index_select(0, self.variable_of_pixel), constant
         weight, rows = self.decoder_weight, self.footprint
         self.decoder_matrix.scatter(weight, code, bias=bias, into=field, rows=rows)
 
     def decode_adjoint(self, code: Tensor, constant: Tensor, gradient: Tensor) -> Tensor:
-        """Add to the gradients of D, from that by the field; hand on the gradient by its input."""
+        """Add to the gradients of D; return the gradient with respect to its input.
+
+        `gradient` is that with respect to the field.
+        """
         matrix, bias = self.decoder_matrix, self.decoder_bias
         by_weight, by_pixel, by_code = matrix.scatter_adjoint(
             self.decoder_weight,

@@ -16,12 +16,12 @@ from .samples import Samples, scalar_product
 
 
 def mean_error(errors: Tensor, weights: Tensor) -> Tensor:
-    """L_mse (3.2) and, of the finest data, (3.5)."""
+    """Return L_mse (3.2) and, of the finest data, (3.5)."""
     return scalar_product(errors, weights)
 
 
 def max_error(errors: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-    """L_max (3.3) and, of the finest data, (3.6), with its gradient: 1 at the pixel that holds it.
+    """Return L_max (3.3) and, of the finest data, (3.6), and its gradient: 1 where it is.
 
     The maximum runs over counted pixels and variables.
     """
@@ -31,12 +31,12 @@ def max_error(errors: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def combined(mean: Tensor, largest: Tensor, omega: float) -> Tensor:
-    """The loss (3.1) and, of the finest data, (3.4)."""
+    """Return the loss (3.1) and, of the finest data, (3.4)."""
     return omega * mean + (1 - omega) * largest
 
 
 def smooth_max(errors: Tensor, counts: Tensor, power: float | Tensor) -> tuple[Tensor, Tensor]:
-    """The p-norm of the errors over counted pixels, a little above their maximum; its gradient."""
+    """Return the p-norm of errors over counted pixels, just above their maximum; its gradient."""
     errors = errors.masked_fill(~counts, 0)
     scale = errors.max().clamp_min(torch.finfo(errors.dtype).tiny)
     ratio = errors / scale
@@ -53,7 +53,9 @@ def stage_loss(
     omega: float,
     anchor: float,
 ) -> tuple[Tensor, dict[int, Tensor]]:
-    """(3.1) of a level plus `anchor` times (3.2) of coarser ones, and its gradients by errors.
+    """Return (3.1) of a level plus `anchor` times (3.2) of coarser ones, and its gradients.
+
+    The gradients are those with respect to errors.
 
     Parameters
     ----------
@@ -83,7 +85,7 @@ def stage_loss(
 
 
 def cell_errors(errors: Tensor, counts: Tensor) -> Tensor:
-    """The mean of the errors over the counted pixels of the 3x3 around each encoding cell.
+    """Return the mean of the errors over the counted pixels of the 3x3 around each encoding cell.
 
     From and to (variable, y, x); 0 where no pixel counts.
     """
@@ -95,7 +97,7 @@ def cell_errors(errors: Tensor, counts: Tensor) -> Tensor:
 def refinement_mask(
     errors: Tensor, counts: Tensor, epsilons: Tensor, storable: Tensor, *, dilation: int
 ) -> tuple[Tensor, bool]:
-    """Where the error is still too high (3.8).
+    """Find where the error is still too high (3.8).
 
     Parameters
     ----------
@@ -126,14 +128,14 @@ def refinement_mask(
 
 
 def loss_terms(errors: Tensor, samples: Samples, omega: float) -> Tensor:
-    """The mean, the maximum and the loss of given errors, (3,): the terms of (3.1) or (3.4)."""
+    """Return mean, maximum and loss of given errors, (3,): the terms of (3.1) or (3.4)."""
     mean = mean_error(errors, samples.weights)
     largest, _ = max_error(errors, samples.counts)
     return torch.stack([mean, largest, combined(mean, largest, omega)])
 
 
 def record(terms: Mapping[str, Tensor]) -> dict[str, float]:
-    """Losses by name, each (3,), as entries of a row of the history, in scaled units squared."""
+    """Return losses by name, each (3,), as entries of a history row, in scaled units squared."""
     values = torch.stack(list(terms.values())).tolist()  # one copy from the device
     return {
         f"{name}_{term}": value

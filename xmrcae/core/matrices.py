@@ -2,9 +2,9 @@
 
 A filter of 3x3 weights acts between the pixels of a level and the cells of its encoding grid.
 Written as a sparse matrix A(w), the filter reads cells = A(w) pixels, its transposed convolution
-writes pixels = A(w)^T cells, and the derivative by w is a sampled product of the two. Rows exist
-for active cells only, so cost follows the active cells. Fields lie along the first axis and
-samples along the second, which makes every product one pass over memory.
+writes pixels = A(w)^T cells, and the derivative with respect to w is a sampled product of the two.
+Rows exist for active cells only, so cost follows the active cells. Fields lie along the first axis
+and samples along the second, which makes every product one pass over memory.
 """
 
 from __future__ import annotations
@@ -114,12 +114,12 @@ class StencilMatrix(Stencil):
         return values
 
     def scattering(self, weights: Tensor) -> sp.csr_array:
-        """Give A(w)^T itself, for weights (tap,), as (pixel, cell), in float64 on the host."""
+        """Return A(w)^T itself, for weights (tap,), as (pixel, cell), in float64 on the host."""
         parts = (self._by_pixel(weights).detach().double(), self._cells, self._pixel_pointers)
         return sp.csr_array(tuple(part.numpy() for part in parts), shape=self.shape[::-1])
 
     def weight_gradient(self, cells: Tensor, pixels: Tensor) -> Tensor:
-        """Compute the derivative of <cells, A(w) pixels> by w, (channel, tap)."""
+        """Compute the derivative of <cells, A(w) pixels> with respect to w, (channel, tap)."""
         return _stacked([self._weight_gradient(channel, pixels) for channel in cells])
 
     def _weight_gradient(self, cells: Tensor, pixels: Tensor) -> Tensor:
@@ -127,7 +127,7 @@ class StencilMatrix(Stencil):
         pattern = _csr(self._cell_pointers, self._pixels, zeros, self.shape)
         if len(zeros) <= self.shape[0] * self.shape[1]:
             products = torch.sparse.sampled_addmm(pattern, cells, pixels.t(), beta=0.0).values()
-        else:  # a bottleneck of one cell and its replicas: torch refuses several entries a place
+        else:  # a bottleneck of one cell and its replicas: torch refuses several entries per place
             rows = torch.repeat_interleave(self._cell_pointers.diff())
             products = (cells @ pixels.t())[rows, self._pixels.long()]
         if self._factors is not None:
@@ -178,7 +178,7 @@ def stencils(device_type: str) -> type[StencilMatrix | StencilTables]:
 
 
 def stencil_entries(cells: Tensor, shape: tuple[int, int]) -> Tensor:
-    """The pixels under the 3x3 stencil of each cell.
+    """Return the pixels under the 3x3 stencil of each cell.
 
     Parameters
     ----------
@@ -206,7 +206,7 @@ def grid_matrix(
     margin: int,
     factors: Tensor | None = None,
 ) -> Stencil:
-    """The operator of one 3x3 filter a variable over a whole grid, variables kept apart.
+    """Make the operator of one 3x3 filter per variable over a whole grid, variables kept apart.
 
     Parameters
     ----------
@@ -215,8 +215,8 @@ def grid_matrix(
     cells : Tensor of bool, shape (variable, y, x)
         Cells that exist; only these have a row.
     margin : {0, 1}
-        1 continues the cells by one replicated cell on each side, and so gives the outermost ring
-        of a transposed convolution what the inside gets.
+        1 continues the cells by one replicated cell on each side, so that the outermost ring
+        of a transposed convolution has the full sum of weights, like the inside.
     factors : Tensor, shape (variable, cell, 9), optional
         What the weights of each cell are multiplied with, without a margin.
     """
@@ -240,12 +240,14 @@ def grid_matrix(
 
 
 def encoding_shape(shape: tuple[int, int]) -> tuple[int, int]:
-    """Size of a level's encoding grid: that of a 3x3 filter of stride 2 without padding."""
+    """Return the size of a level's encoding grid: by a 3x3 filter of stride 2, no padding."""
     return (shape[0] - 1) // 2, (shape[1] - 1) // 2
 
 
 def coastal_shares(has_data: Tensor, stencil: np.ndarray) -> Tensor:
-    """What restriction makes of a filter's nine weights in each cell, (variable, cell, 9).
+    """Return the factors by which coastal cells change a filter's nine weights.
+
+    Their shape is (variable, cell, 9).
 
     Where some of the nine pixels have data, the others are left out, and what is left is divided
     by its share of the restriction's weights. Where none has, the filter reads what stands there.
@@ -286,7 +288,7 @@ class Prolongation:
         self._share = share[self._partial]
 
     def __call__(self, cells: Tensor) -> Tensor:
-        """(variable * cell, sample) to (variable * pixel, sample)."""
+        """Prolong (variable * cell, sample) to (variable * pixel, sample)."""
         fine = self._matrix.scatter(self._weights, cells[None])
         if len(self._partial):
             known = self._matrix.scatter(self._weights, (cells * self._coarse)[None])

@@ -86,7 +86,7 @@ class Pass:
     codes: list[list[Tensor]] = field(default_factory=list)
 
     def flat_codes(self, level: int) -> Tensor:
-        """All codes of one level, (code, sample)."""
+        """Return all codes of one level, (code, sample)."""
         codes = [code.flatten(0, 1) for code in self.codes[level]]
         return torch.cat([self.bottleneck if level == 0 else self.bottleneck[:0], *codes])
 
@@ -157,7 +157,7 @@ class Network(nn.Module):
     # What the network is made of
 
     def shape(self, level: int) -> tuple[int, int]:
-        """Rows and columns of a level's grid."""
+        """Return the rows and columns of a level's grid."""
         return tuple(self.has_data[level].shape[1:])  # type: ignore[return-value]
 
     @property
@@ -166,28 +166,28 @@ class Network(nn.Module):
         return sum(sum(self.stage_parameters(level)) for level in range(len(self.levels)))
 
     def stage_parameters(self, level: int) -> list[int]:
-        """Numbers of parameters that each stage of a level adds: its deepening, then its groups."""
+        """Count the parameters that each stage of a level adds: its deepening, then groups."""
         parts = [self.levels[level].deepening, *self.levels[level].groups]
         return [sum(parameter.numel() for parameter in part.parameters()) for part in parts]
 
     def stage_sizes(self, level: int) -> list[int]:
-        """Numbers per snapshot that each stage of a level adds to the encoding."""
+        """Return the numbers per snapshot that each stage of a level adds to the encoding."""
         bottleneck = int(self.storable[0].sum()) if level == 0 else 0
         return [bottleneck, *(n * cells for n, cells in self.levels[level].code_sizes)]
 
     def active_share(self, level: int) -> list[float]:
-        """The share of active cells, of all that can act, in each group of a level."""
+        """Return the share of active cells, of all that can act, in each group of a level."""
         n_storable = max(1, int(self.storable[level].any(0).sum()))
         return [group.n_cells / n_storable for group in self.levels[level].groups]
 
     def bytes_per_sample(self, level: int) -> int:
-        """About what a sample takes on its way through the levels up to one, and back."""
+        """Estimate the bytes of a sample on its way through the levels up to one, and back."""
         levels = self.levels[: level + 1]
         in_groups = sum((n + 4) * cells for each in levels for n, cells in each.code_sizes)
         return 4 * (6 * sum(has.numel() for has in self.has_data[: level + 1]) + 2 * in_groups)
 
     def vector(self) -> Tensor:
-        """All parameters as one vector, on the CPU."""
+        """Return all parameters as one vector, on the CPU."""
         return torch.nn.utils.parameters_to_vector(self.parameters()).detach().cpu()
 
     def set_vector(self, vector: Tensor) -> None:
@@ -306,7 +306,7 @@ class Network(nn.Module):
         return self._decode(Pass(list(inputs), bottleneck), constant, given)
 
     def _inputs(self, pixels: Tensor, constant: Tensor) -> list[Tensor]:
-        """What each level reads, coarsest first: samples of the finest, encoded level by level."""
+        """Return what each level reads, coarsest first: the samples, encoded level by level."""
         sizes = [has.numel() for has in self.has_data[: len(self.levels)]]
         inputs = [pixels]
         for k in range(sizes.index(len(pixels)), 0, -1):
@@ -336,9 +336,9 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def backward(self, result: Pass, constant: Tensor, gradients: dict[int, Tensor]) -> None:
-        """Add to the gradients of all parameters, given those by reconstructions, by level.
+        """Add to the gradients of all parameters.
 
-        The given gradients are used up.
+        Given are, by level, those with respect to reconstructions, which are used up.
         """
         last = len(result.outputs) - 1
         residual = self.widening == "residual"
@@ -371,10 +371,10 @@ class Network(nn.Module):
         gradients: dict[int, Tensor],
         to_code: Callable[[int, int, Tensor, Tensor], None] | None = None,
     ) -> Tensor:
-        """Add to the gradients of the decoders; return the gradient by the bottleneck.
+        """Add to the gradients of the decoders; return that with respect to the bottleneck.
 
-        `to_code` takes level and number of a group, the gradient by its codes, and the gradient by
-        what is reconstructed before it, to which it may add.
+        `to_code` takes level and number of a group, the gradient with respect to its codes, and
+        that with respect to what is reconstructed before it, to which it may add.
         """
         last = len(result.outputs) - 1
         gradient = gradients[last]
@@ -393,5 +393,5 @@ class Network(nn.Module):
 
 
 def _array(tensor: Tensor) -> np.ndarray:
-    """A copy on the host: later steps write to the parameters in place."""
+    """Make a copy on the host: later steps write to the parameters in place."""
     return tensor.detach().cpu().numpy().copy()

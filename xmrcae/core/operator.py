@@ -81,7 +81,7 @@ class Stencil(ABC):
 
     @abstractmethod
     def weight_gradient(self, cells: Tensor, pixels: Tensor) -> Tensor:
-        """Compute the derivative of <cells, A(w) pixels> by w for each channel.
+        """Compute the derivative of <cells, A(w) pixels> with respect to w for each channel.
 
         Parameters
         ----------
@@ -114,18 +114,18 @@ class Stencil(ABC):
         constant : Tensor, shape (sample,)
             The second vector of the bias.
         gradient : Tensor, shape (pixel, sample)
-            The gradient by the result.
+            The gradient with respect to the result.
         rows : Tensor of int64, shape (pixel,), optional
             Where in `gradient` the operator's pixels are, if it is a field of more rows.
 
         Returns
         -------
         Tensor, shape (channel, tap)
-            The gradient by weights.
+            The gradient with respect to weights.
         Tensor, shape (pixel,)
-            That by the first vector of the bias.
+            That with respect to the first vector of the bias.
         Tensor, shape (channel, cell, sample)
-            That by cells.
+            That with respect to cells.
         """
         gradient = gradient if rows is None else gradient.index_select(0, rows)
         by_bias = self.along_samples(gradient, constant)
@@ -133,7 +133,7 @@ class Stencil(ABC):
 
     @abstractmethod
     def scattering(self, weights: Tensor) -> sp.csr_array:
-        """Give A(w)^T itself, for weights (tap,), as (pixel, cell), in float64 on the host."""
+        """Return A(w)^T itself, for weights (tap,), as (pixel, cell), in float64 on the host."""
 
     @staticmethod
     def read(

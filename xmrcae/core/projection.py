@@ -24,7 +24,7 @@ RIDGE = 1e-6
 
 
 def atoms(levels: Sequence[Level]) -> list[sp.csr_array]:
-    """What each code writes onto each level's grid, (pixel, code), no codes of finer levels."""
+    """Return what codes write onto each level's grid, (pixel, code), none of finer levels."""
     result: list[sp.csr_array] = []
     for level in levels:
         below = level.deepening.decoder_matrix.scattering(level.deepening.decoder_weight)
@@ -65,11 +65,11 @@ class LeastSquares:
         self._matrix = matrix
 
     def solve(self, values: np.ndarray) -> np.ndarray:
-        """Codes (code, sample) for right-hand sides (row, sample)."""
+        """Find the codes (code, sample) for right-hand sides (row, sample)."""
         return self.solve_normal(self._matrix.T @ values)
 
     def solve_normal(self, values: np.ndarray) -> np.ndarray:
-        """The solution of A^T A z = b, (code, sample)."""
+        """Return the solution of A^T A z = b, (code, sample)."""
         return self._factors.solve(np.ascontiguousarray(values))
 
 
@@ -112,7 +112,7 @@ class Projector:
         self._solver = LeastSquares(self.matrix)
 
     def targets(self, inputs: Sequence[Tensor], constant: Tensor) -> np.ndarray:
-        """What the codes are to write, (row, sample), given the data of each level."""
+        """Return what the codes are to write, (row, sample), given the data of each level."""
         parts = []
         for k, pixels in self._pixels.items():
             departure = inputs[k][pixels] - self._offsets[k][pixels] * constant
@@ -120,12 +120,12 @@ class Projector:
         return np.concatenate(parts)
 
     def codes(self, inputs: Sequence[Tensor], constant: Tensor) -> Tensor:
-        """All codes (code, sample) of the levels' data, each (variable * pixel, sample)."""
+        """Find all codes (code, sample) of the levels' data, each (variable * pixel, sample)."""
         codes = self._solver.solve(self.targets(inputs, constant))
         return torch.as_tensor(codes).to(inputs[-1])
 
     def adjoint(self, gradients: Mapping[int, Tensor]) -> Tensor:
-        """The solution (code, sample) for sums of atoms times gradients by the reconstructions."""
+        """Solve, (code, sample), for atoms times gradients with respect to reconstructions."""
         some = next(iter(gradients.values()))
         values = np.zeros((self.matrix.shape[1], some.shape[1]))
         for k, gradient in gradients.items():
@@ -163,7 +163,7 @@ class ProjectedNetwork(Network):
         self._projector: tuple[Any, Projector] | None = None
 
     def state(self) -> NetworkState:
-        """As :meth:`Network.state`, with the weights of the projection."""
+        """Describe it as :meth:`Network.state`, with the weights of the projection."""
         weights = [weight.cpu().numpy() for weight in self.projection]
         return replace(super().state(), projection=weights, anchor=self.anchor)
 
@@ -181,7 +181,7 @@ class ProjectedNetwork(Network):
 
     @torch.no_grad()
     def projector(self, level: int) -> Projector:
-        """What finds the codes of the levels up to one, with the weights as they are now."""
+        """Make what finds the codes of the levels up to one, with the weights as they are now."""
         state = level, *((id(parameter), parameter._version) for parameter in self.parameters())
         known = self._projector
         if known is None or known[0] != state:
@@ -196,18 +196,18 @@ class ProjectedNetwork(Network):
 
     @torch.no_grad()
     def forward(self, pixels: Tensor, constant: Tensor) -> Pass:
-        """As :meth:`Network.forward`, with the codes that describe the samples best."""
+        """Compute as :meth:`Network.forward`, with the codes that describe the samples best."""
         inputs = self._inputs(pixels, constant)
         codes = self.projector(len(inputs) - 1).codes(inputs, constant)
         return self.expand(codes, constant, inputs)
 
     @torch.no_grad()
     def backward(self, result: Pass, constant: Tensor, gradients: dict[int, Tensor]) -> None:
-        """As :meth:`Network.backward`: weights act directly, and through the codes.
+        """Add as :meth:`Network.backward`: weights act directly, and through the codes.
 
-        Codes z solve sum A^T W A z = sum A^T W x. With g the gradients by reconstructions A z and l
-        the solution for the right-hand side sum A^T g, the gradient by A is
-        (g - W A l) z^T + W (x - A z) l^T.
+        Codes z solve sum A^T W A z = sum A^T W x. With g the gradients with respect to
+        reconstructions A z and l the solution for the right-hand side sum A^T g, the gradient with
+        respect to A is (g - W A l) z^T + W (x - A z) l^T.
         """
         projector = self.projector(len(result.outputs) - 1)
         nothing = torch.zeros_like(constant)

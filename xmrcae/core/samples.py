@@ -45,7 +45,7 @@ class Samples:
 
     @classmethod
     def of(cls, data: LevelData, device: torch.device) -> Samples:
-        """Those of `data`; fields that lie in memory with the sample last are not copied."""
+        """Take those of `data`; fields that lie in memory with the sample last are not copied."""
         fields = np.ascontiguousarray(data.samples.reshape(len(data.samples), data.counts.size).T)
         dtype = torch.float32
         place = device if fits(device, fields.nbytes) else "cpu"
@@ -90,23 +90,23 @@ class Samples:
         return replace(self, pixels=pixels, constant=constant, padding=missing[0])
 
     def block(self, part: slice) -> tuple[Tensor, Tensor]:
-        """Some of the samples, on the device, and their `constant`."""
+        """Return some of the samples, on the device, and their `constant`."""
         return self.pixels[:, part].to(self.constant.device), self.constant[part]
 
 
 def mean_weights(data: LevelData) -> np.ndarray:
-    """The weights of the pixels in the means, of sum 1, (variable, y, x); 0 where not counted."""
+    """Return pixels' weights in the means, of sum 1, (variable, y, x); 0 where not counted."""
     weights = data.weights * data.counts
     return weights / weights.ravel().sum()
 
 
 def fits(device: torch.device, size: int) -> bool:
-    """Whether a device can hold that many bytes in half of what it has free."""
+    """Tell whether a device can hold that many bytes in half of what it has free."""
     return device.type != "cuda" or size < torch.cuda.mem_get_info(device)[0] / 2
 
 
 def sketched(data: Sequence[Samples], n: int, seed: Sequence[int]) -> list[Samples]:
-    """The mean and `n` leading vectors of each level with `n` random combinations of the others.
+    """Keep of each level the mean, `n` leading vectors, and `n` random combinations of the rest.
 
     The expectation of the combinations' sum of squares, at every pixel and after any linear map, is
     that of the vectors that they stand for. The combinations are the same on all levels.

@@ -24,8 +24,8 @@ from .solvers import Evaluated, make_solver
 if TYPE_CHECKING:
     from ..options import Options
 
-#: Epochs over which a decrease is measured, and after which the global metric is recorded, the
-#: state saved, and the end of the stage considered.
+#: Epochs over which a decrease is measured. After each such window the global metric is recorded,
+#: the state saved, and the end considered.
 WINDOW = 10
 
 
@@ -58,7 +58,7 @@ class Objective:
     prolongations: Sequence[Prolongation]
 
     def __call__(self, point: Tensor, power: float | None) -> Evaluated:
-        """The objective at a point, with the maximum or, given a power, its p-norm."""
+        """Compute the objective at a point, with the maximum or, given a power, its p-norm."""
         if self._graphs is not None:
             return self._replayed(self._graphs, point, power)
         self.evaluation.network.set_vector(point)
@@ -69,7 +69,7 @@ class Objective:
     def losses(
         self, point: Tensor, found: Evaluated | None = None, *, metric: bool = False
     ) -> dict[str, float]:
-        """Losses of training and validation at a point, as entries of a row of the history.
+        """Return the losses of training and validation at a point, as entries of a history row.
 
         Parameters
         ----------
@@ -89,7 +89,7 @@ class Objective:
         return record(self._loss_terms(None if found is None else found.errors, metric=metric))
 
     def _objective(self, power: float | Tensor | None) -> tuple[list[Tensor], Tensor]:
-        """Value, (1,), and gradient, a vector for each parameter, with the errors of all pixels."""
+        """Compute value, (1,), gradient, a vector per parameter, and the errors of all pixels."""
         value, errors = self.evaluation.objective(
             self.training, self.level, power=power, omega=self.omega, anchor=self.anchor
         )
@@ -98,7 +98,7 @@ class Objective:
         return [value[None], *gradients], errors
 
     def _loss_terms(self, errors: Tensor | None = None, *, metric: bool) -> dict[str, Tensor]:
-        """The losses by name, each (3,), from errors of the level in training if they are known."""
+        """Return losses by name, each (3,), from errors of the level in training if known."""
         prolongations = self.prolongations if metric else None
         found = {}
         for name, data in (("train", self.training), ("validation", self.validation)):
@@ -124,7 +124,7 @@ class Objective:
         return Graphs(self.evaluation.network) if able else None
 
     def _replayed(self, graphs: Graphs, point: Tensor, power: float | None) -> Evaluated:
-        """The objective with the losses: one copy to the device, one launch, one copy back."""
+        """Compute objective and losses: one copy to the device, one launch, one copy back."""
 
         def together() -> tuple[Tensor, Tensor]:
             parts, errors = self._objective(None if power is None else graphs.power)
@@ -223,5 +223,5 @@ def descend(
 
 
 def has_stalled(values: Sequence[float], min_decrease: float) -> bool:
-    """Whether the objective has decreased by no more than a share over the last epochs."""
+    """Tell whether the objective has decreased by no more than a share over the last epochs."""
     return len(values) > WINDOW and values[0] - values[-1] <= min_decrease * values[0]

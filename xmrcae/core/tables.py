@@ -125,7 +125,7 @@ class StencilTables(Stencil):
         return into.index_copy_(0, rows, into.index_select(0, rows).add_(result, alpha=sign))
 
     def weight_gradient(self, cells: Tensor, pixels: Tensor) -> Tensor:
-        """Compute the derivative of <cells, A(w) pixels> by w, (channel, tap)."""
+        """Compute the derivative of <cells, A(w) pixels> with respect to w, (channel, tap)."""
         products = cells.new_zeros(*cells.shape[:2], self.by_cell.width)
         for slot, index in enumerate(self.by_cell.columns.T):
             products[:, :, slot] = (cells * _taken(pixels, index)).sum(2)
@@ -135,7 +135,7 @@ class StencilTables(Stencil):
         return of_tap.masked_fill_(self.by_tap < 0, 0).sum(2)
 
     def scattering(self, weights: Tensor) -> sp.csr_array:
-        """Give A(w)^T itself, for weights (tap,), as (pixel, cell), in float64 on the host."""
+        """Return A(w)^T itself, for weights (tap,), as (pixel, cell), in float64 on the host."""
         index = self.by_pixel.columns.cpu()
         kept = index >= 0
         values = self.by_pixel.values(weights[None])[0].double().cpu()[kept]

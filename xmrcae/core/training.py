@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..handover import LevelData
     from ..options import Options
 
-#: How often cells of all levels are chosen and filters trained, if all levels grow at once.
+#: Rounds of choosing cells and training, if all levels grow at once.
 ROUNDS = 2
 
 #: Leading singular vectors, and as many random combinations of the others, by which cells are
@@ -158,8 +158,8 @@ class Trainer:
     def _reach(self, level: int, group: int, grow: Callable[[], bool]) -> bool:
         """Let the network grow for a stage, and train it; False if it has no need to grow.
 
-        This is the one place that minds a saved state. Stages before the one that it was saved in
-        are done, and so is that one if it was saved at its end; else the network has grown for it.
+        This is the only place that uses a saved state. Earlier stages are done. The saved stage
+        goes on, unless it was saved at its end.
         """
         position = (level, group)
         is_saved = position == self._position
@@ -189,7 +189,10 @@ class Trainer:
         return True
 
     def finish(self) -> None:
-        """Add, untrained, levels that an interrupted run has not reached: all can be decoded."""
+        """Add missing levels without training.
+
+        So every level can be decoded after an interruption.
+        """
         while len(self.network.levels) < len(self.channels):
             self.growth.deepen(trained=False)
 
@@ -226,7 +229,7 @@ class Trainer:
         self._save(level, group)
 
     def _final_losses(self, level: int) -> dict[str, float]:
-        """Losses of all parts of the snapshots, on all their samples."""
+        """Return the losses of all parts of the snapshots, on all their samples."""
         found: dict[str, float] = {}
         for part, data in self.data.items():
             found |= self.evaluation.losses(
@@ -256,7 +259,7 @@ class Trainer:
     def state(
         self, level: int | None = None, group: int = 0, unfinished: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        """What a run needs to go on from here; without a level, from behind all of them.
+        """Return what a run needs to go on from here; without a level, from behind all of them.
 
         Of tensors, numbers, lists and dicts, and the network as a :class:`NetworkState`.
         """
@@ -279,12 +282,12 @@ class Trainer:
 
 
 def _column(part: str) -> str:
-    """How the history calls a part of the snapshots."""
+    """Return what the history calls a part of the snapshots."""
     return "train" if part == "training" else part
 
 
 def _report(data: Mapping[str, Sequence[LevelData]]) -> dict[str, float]:
-    """Numbers of samples of each part, and the share of variance that they leave out."""
+    """Return the numbers of samples of each part, and the share of variance that they leave out."""
     report: dict[str, float] = {}
     for part, (first, *_) in data.items():
         report[f"{_column(part)}_samples"] = len(first.constant)
@@ -294,7 +297,7 @@ def _report(data: Mapping[str, Sequence[LevelData]]) -> dict[str, float]:
 
 
 def _without_levels(data: Sequence[LevelData], options: Options) -> NetworkState:
-    """The state of a network on the grid of the data that is still to grow."""
+    """Return the state of a network on the grid of the data that is still to grow."""
     weights = [mean_weights(each).astype(np.float32) for each in data]
     return NetworkState(
         has_data=[each.has_data for each in data],
@@ -310,7 +313,7 @@ def _without_levels(data: Sequence[LevelData], options: Options) -> NetworkState
 def _cells_per_group(
     network: Network, channels: Sequence[Sequence[int]], options: Options
 ) -> list[int] | None:
-    """Active cells of each group of a level, if filters are to give encodings of a given size."""
+    """Return the active cells of each group of a level, for encodings of a given size."""
     if options.encoding_size is None:
         return None
     bottleneck = check_encoding_size(options.encoding_size, int(network.storable[0].sum()))

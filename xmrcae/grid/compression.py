@@ -146,8 +146,8 @@ def compress(
         if room(wanted) != wanted:
             raise ValueError(
                 f"activation={activation!r} trains on the snapshots themselves; "
-                f"memory={memory:.3g} bytes has room for {sum(room(wanted).values())} of {sum(wanted.values())}: "
-                "allow more, or fit fewer"
+                f"memory={memory:.3g} bytes has room for {sum(room(wanted).values())} of "
+                f"{sum(wanted.values())}: allow more, or fit fewer"
             )
         samples = _snapshots(array, parts, season, standard)
     else:
@@ -234,7 +234,7 @@ def _variance_behind(vectors: np.ndarray, n: int) -> np.ndarray:
 
 
 def _rotate(vectors: np.ndarray) -> None:
-    """Turn combinations of snapshots, (variable, y, x, vector), into singular vectors times values."""
+    """Turn combinations, (variable, y, x, vector), into singular vectors times singular values."""
     gram = np.zeros(2 * vectors.shape[-1:])
     rows = [vectors[index] for index in np.ndindex(*vectors.shape[:2])]
     for row in rows:

@@ -155,9 +155,9 @@ class Pyramid:
         why = [self._why_no_level(grid, step, at) for at in offsets]
         if levels < self.levels or all(why):
             raise ValueError(
-                f"start: level {self.levels - 1} of levels={levels} over these data is not the grid "
-                f"of the model to start from, taking every {step}. row and column, as in a level of "
-                f"data.mrcae.pyramid(): {why[0]}"
+                f"start: level {self.levels - 1} of levels={levels} over these data is not the "
+                f"grid of the model to start from, taking every {step}. row and column, as in a "
+                f"level of data.mrcae.pyramid(): {why[0]}"
             )
         first = offsets[why.index("")]
         y, x = (

@@ -169,7 +169,7 @@ def _alike(valid: list[Place], field: list[Place], dim: str) -> tuple[Place, Pla
 
 
 def _nearest(source: Place, target: Place) -> np.ndarray:
-    """Find the position in `source` of the value nearest to each of `target`; the smaller of two."""
+    """Find the position in `source` of the value nearest to each of `target`, or the smaller."""
     a, b = source.variable.values, target.variable.values
     wraps = bool(source.circle and target.circle)
     if wraps:  # one more on each side of the seam

@@ -95,7 +95,7 @@ def coordinates_from_plain(stored: xr.Dataset, record: Mapping[str, Any]) -> xr.
 
 
 def _to_plain(values: np.ndarray) -> tuple[np.ndarray | None, dict[str, Any]]:
-    """Write values as numbers or text, with CF's attributes; None for what is neither nor a time."""
+    """Write values as numbers or text, with CF's attributes; None if neither nor a time."""
     kind = values.dtype.kind
     if kind in "iuf":
         return (

@@ -31,7 +31,7 @@ def errors(
     variable: Any = None,
     ax: Any = None,
 ) -> Figure:
-    """Error against size of encoding: one line per model, one point per level.
+    """Draw error against size of encoding: one line per model, one point per level.
 
     Parameters
     ----------

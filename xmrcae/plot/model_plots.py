@@ -50,7 +50,7 @@ class ModelPlots:
         fig: Any = None,
         **map_options: Any,
     ) -> Figure:
-        """Where filters act: their number in each cell of every level's encoding.
+        """Draw where filters act: their number in each cell of every level's encoding.
 
         This is the paper's heat map.
 
@@ -115,7 +115,7 @@ class ModelPlots:
         fig: Any = None,
         **map_options: Any,
     ) -> Figure:
-        """One snapshot as every level reconstructs it, beside the data and the finest error.
+        """Draw one snapshot as every level reconstructs it, beside the data and the finest error.
 
         Parameters
         ----------
@@ -172,7 +172,7 @@ class ModelPlots:
         cmap: Any = None,
         fig: Any = None,
     ) -> Figure:
-        """The 3×3 filters of a level as small images, what reads above what writes.
+        """Draw the 3×3 filters of a level as small images, what reads above what writes.
 
         Parameters
         ----------
@@ -213,7 +213,7 @@ class ModelPlots:
         variable: Any = None,
         ax: Any = None,
     ) -> Figure:
-        """Error of each level against the size of encoding.
+        """Draw the error of each level against the size of encoding.
 
         This is ``xmrcae.plot.errors(model.score(obj))``.
 
@@ -248,7 +248,7 @@ class ModelPlots:
         return errors({name: score}, metric=metric, variable=variable, ax=ax)
 
     def history(self, *, ax: Any = None) -> Figure:
-        """Losses against epoch, with a band for each level and a line where each stage begins.
+        """Draw losses against epoch, with a band for each level and a line where each stage begins.
 
         Parameters
         ----------

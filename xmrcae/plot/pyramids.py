@@ -27,7 +27,7 @@ def pyramid(
     fig: Any = None,
     **map_options: Any,
 ) -> Figure:
-    """One snapshot on every level of a pyramid.
+    """Draw one snapshot on every level of a pyramid.
 
     Parameters
     ----------
