@@ -1,4 +1,4 @@
-"""Data sets to try the method on: the paper's analytic examples, turbulence, sea surface temperatures."""
+"""Data sets to try the method on: analytic examples, turbulence, sea surface temperatures."""
 
 from .analytic import BOUNDS, drifting_mode, two_modes
 from .jhtdb import open_jhtdb

@@ -14,7 +14,9 @@ SIGMA_0, SIGMA_1, OMEGA_0, OMEGA_1 = 10.0, 0.25, 0.5, 4.0
 
 
 def two_modes(*, n_times: int = 500, size: int = 127) -> xr.DataArray:
-    """A broad mode that swings slowly and a narrow one that swings fast, both in place (paper, 4.1).
+    """Make a broad mode that swings slowly and a narrow one that swings fast, both in place.
+
+    This is the example of the paper, 4.1.
 
     Parameters
     ----------
@@ -43,7 +45,9 @@ def two_modes(*, n_times: int = 500, size: int = 127) -> xr.DataArray:
 
 
 def drifting_mode(*, n_times: int = 500, size: int = 127) -> xr.DataArray:
-    """A broad mode that swings slowly and a narrow one that swings fast and drifts along the diagonal (paper, 4.3).
+    """Make a broad mode that swings slowly and a narrow one that swings fast and drifts.
+
+    It drifts along the diagonal (paper, 4.3).
 
     Parameters
     ----------
@@ -79,7 +83,8 @@ def _example(name: str, n_times: int, size: int, *, end: float) -> xr.DataArray:
     chunk = max(1, 2**24 // (8 * size * size))
     values = da.from_array(time, chunks=chunk)[:, None, None].map_blocks(
         _snapshots, axis=axis, drifts=name == "drifting_mode", bounds=BOUNDS[name],
-        chunks=((*da.core.normalize_chunks(chunk, (n_times,))[0],), (size,), (size,)), dtype=np.float32,
+        chunks=((*da.core.normalize_chunks(chunk, (n_times,))[0],), (size,), (size,)),
+        dtype=np.float32,
     )  # fmt: skip
     attrs = {
         "long_name": name.replace("_", " "),
@@ -97,7 +102,7 @@ def _example(name: str, n_times: int, size: int, *, end: float) -> xr.DataArray:
 def _snapshots(
     t: np.ndarray, *, axis: np.ndarray, drifts: bool, bounds: tuple[float, float]
 ) -> np.ndarray:
-    """The formula u cos(omega_0 t) + v cos(omega_1 t + pi/4), scaled; t is (time, 1, 1)."""
+    """Compute u cos(omega_0 t) + v cos(omega_1 t + pi/4), scaled; t is (time, 1, 1)."""
     y, x = axis[:, None], axis[None, :]
     centre_x, centre_y = (3 - 0.5 * t, -3 + 0.5 * t) if drifts else (1.0, -1.0)
     u = 1 / (np.cosh((x + 1) / SIGMA_0) * np.cosh((y - 1) / SIGMA_0))

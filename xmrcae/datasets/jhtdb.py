@@ -26,8 +26,9 @@ LEGACY_STEPS_A_FRAME = 10
 
 LICENSE = "ODC-By 1.0"
 CITATION = (
-    "Li et al. (2008), A public turbulence database cluster and applications to study Lagrangian evolution of "
-    "velocity increments in turbulence, Journal of Turbulence 9, N31, https://doi.org/10.1080/14685240802376389"
+    "Li et al. (2008), A public turbulence database cluster and applications to study Lagrangian "
+    "evolution of velocity increments in turbulence, Journal of Turbulence 9, N31, "
+    "https://doi.org/10.1080/14685240802376389"
 )
 
 
@@ -126,7 +127,8 @@ def _find(path: Any) -> list[str]:
         found = [pattern] if os.path.isfile(pattern) else sorted(glob.glob(pattern))
         if not found:
             raise FileNotFoundError(
-                f"path={pattern!r}: no such file; give the HDF5 cutouts, or a pattern such as '*.h5'"
+                f"path={pattern!r}: no such file; give the HDF5 cutouts, or a pattern "
+                "such as '*.h5'"
             )
         files += found
     if not files:
@@ -140,14 +142,17 @@ def _close(datasets: list[xr.Dataset]) -> None:
 
 
 def _lazy(raw: xr.Dataset) -> xr.Dataset:
-    """The fields as dask arrays; coordinates and the box are read at once, without dask."""
+    """Open the fields as dask arrays; coordinates and the box are read at once, without dask."""
     return raw.assign(
         {name: da.chunk("auto") for name, da in raw.data_vars.items() if da.ndim == 4}
     )
 
 
 def _modern(raw: xr.Dataset) -> xr.Dataset:
-    """The former web service's layout as pyJHTDB's: variables field_frame, and the box in the attributes."""
+    """Bring the former web service's layout to pyJHTDB's.
+
+    Variables are field_frame, and the box is in the attributes.
+    """
     if "_start" not in raw:
         return raw
     number = raw["_dataset"].item()
@@ -161,12 +166,12 @@ def _modern(raw: xr.Dataset) -> xr.Dataset:
 
 
 def label(raw: xr.Dataset, where: str) -> xr.Dataset:
-    """Snapshots in pyJHTDB's layout, one variable each, as components along time."""
+    """Turn snapshots in pyJHTDB's layout, one variable each, into components along time."""
     dataset = raw.attrs.get("dataset")
     if dataset not in SIMULATIONS:
         raise ValueError(
-            f"{where} names {dataset!r} as its data set of JHTDB, not one of those that can be read: "
-            f"{', '.join(SIMULATIONS)}"
+            f"{where} names {dataset!r} as its data set of JHTDB, not one of those that can "
+            f"be read: {', '.join(SIMULATIONS)}"
         )
     snapshots: dict[str, dict[int, xr.Variable]] = {}
     for key, da in raw.data_vars.items():
@@ -178,7 +183,8 @@ def label(raw: xr.Dataset, where: str) -> xr.Dataset:
     if not frames or any(by_frame.keys() != set(frames) for by_frame in snapshots.values()):
         held = ", ".join(f"{field}: {sorted(by_frame)}" for field, by_frame in snapshots.items())
         raise ValueError(
-            f"{where} must hold velocity or pressure, and if both then at the same frames; got {{{held}}}"
+            f"{where} must hold velocity or pressure, and if both then at the same frames; "
+            f"got {{{held}}}"
         )
 
     variables = {}
@@ -221,7 +227,8 @@ def _coordinates(
             values = raw[f"{axis}coor"].values.astype(np.float64)
         else:
             raise ValueError(
-                f"{where} has no {axis}coor, which tells where its points lie along {axis}: get it anew"
+                f"{where} has no {axis}coor, which tells where its points lie along {axis}: "
+                "get it anew"
             )
         coords[axis] = xr.Variable(
             axis, values, {"long_name": axis, "units": "1", "axis": axis.upper()}
@@ -252,7 +259,7 @@ def _check_series(files: list[str], parts: list[xr.Dataset]) -> None:
 
 
 def join(parts: list[xr.Dataset]) -> xr.Dataset:
-    """Series on one grid as one, in the order of time."""
+    """Join series on one grid to one, in the order of time."""
     series = xr.concat(
         parts, "time", data_vars="minimal", coords="minimal", compat="override", join="override",
         combine_attrs="override",

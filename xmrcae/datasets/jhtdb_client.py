@@ -23,9 +23,15 @@ POINTS_A_REQUEST = 128**3
 
 
 def jhtdb_slice(
-    dataset: str, times: Iterable[int], *, z: float | None = None, every: int = 8, token: str | None = None,
-    variable: str = "velocity", cache: str | os.PathLike[str] | None = None,
-) -> xr.Dataset:  # fmt: skip
+    dataset: str,
+    times: Iterable[int],
+    *,
+    z: float | None = None,
+    every: int = 8,
+    token: str | None = None,
+    variable: str = "velocity",
+    cache: str | os.PathLike[str] | None = None,
+) -> xr.Dataset:
     """Get snapshots of a plane of constant z from JHTDB, through its client givernylocal.
 
     A request asks for two snapshots, as many as the client answers for without a warning. The
@@ -105,7 +111,7 @@ def jhtdb_slice(
 def _check_request(
     dataset: str, times: Iterable[int], z: float | None, every: int, variable: str
 ) -> tuple[list[int], int]:
-    """The frames in order, and the plane's number, counted from 1."""
+    """Return the frames in order, and the plane's number, counted from 1."""
     if dataset not in SIMULATIONS:
         raise ValueError(f"dataset={dataset!r}: choose from {', '.join(SIMULATIONS)}")
     if variable not in COMPONENTS:
@@ -131,8 +137,8 @@ def _check_request(
             else "there is none"
         )
         raise ValueError(
-            f"times must be different frames, whole numbers from 1 to {simulation.n_frames} (frame n is at time "
-            f"{simulation.dt} (n - 1)); {problem}"
+            f"times must be different frames, whole numbers from 1 to "
+            f"{simulation.n_frames} (frame n is at time {simulation.dt} (n - 1)); {problem}"
         )
     n_z, dz = simulation.points["z"], simulation.spacing["z"]
     if z is not None and not 0 <= z < n_z * dz:
@@ -145,7 +151,7 @@ def _check_request(
 
 
 def _batches(frames: list[int], most: int) -> list[list[int]]:
-    """Runs of equal steps, which one request can name, of at most so many frames."""
+    """Find runs of equal steps, which one request can name, of at most so many frames."""
     batches: list[list[int]] = []
     for frame in frames:
         last = batches[-1] if batches else []
@@ -159,12 +165,12 @@ def _batches(frames: list[int], most: int) -> list[list[int]]:
 def _snapshots(
     dataset: str, variable: str, frames: list[int], plane: int, every: int, token: str | None
 ) -> Iterator[tuple[int, xr.Dataset]]:
-    """Ask the service for a plane at those frames; one snapshot after another, (frame, labelled)."""
+    """Ask the service for a plane at those frames; yield snapshots, (frame, labelled)."""
     token = token or os.environ.get(TOKEN)
     if not token:
         raise ValueError(
-            f"no token for JHTDB: give token=, or set {TOKEN}; its users get one of their own by a letter to "
-            "turbulence@lists.johnshopkins.edu"
+            f"no token for JHTDB: give token=, or set {TOKEN}; its users get one of their own by a "
+            "letter to turbulence@lists.johnshopkins.edu"
         )
     try:
         from givernylocal.turbulence_dataset import turb_dataset
