@@ -27,8 +27,9 @@ assert xmrcae.__version__ == importlib.metadata.version("xmrcae"), xmrcae.__vers
 field = xmrcae.datasets.drifting_mode(n_times=40, size=31)
 model = field.mrcae.fit(levels=2, max_epochs=2, progress=False)
 model.save("model.nc", overwrite=True)
-xarray.testing.assert_equal(xmrcae.open_model("model.nc").reconstruct(field),
-model.reconstruct(field)) field.to_netcdf("field.nc") print("xmrcae", xmrcae.__version__)
+xarray.testing.assert_equal(xmrcae.open_model("model.nc").reconstruct(field), model.reconstruct(field))
+field.to_netcdf("field.nc")
+print("xmrcae", xmrcae.__version__)
 """
 
 

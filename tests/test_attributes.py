@@ -178,7 +178,7 @@ def test_whole_numbers_have_fill_values(lazy: bool) -> None:
     )
     stored = stored.chunk(time=5) if lazy else stored
     found, expected = (prepare_with(each, levels=2) for each in (stored, field))
-    assert found.dtype == np.float32
+    assert found.array.dtype == np.float32
     np.testing.assert_array_equal(found.standard.valid, expected.standard.valid)
     np.testing.assert_array_equal(found.standard.centre, expected.standard.centre)
 
@@ -255,3 +255,64 @@ def test_packed_numbers_are_taken_once_decoded(field: xr.DataArray) -> None:
     decoded = xr.decode_cf(stored.assign_attrs(attrs).to_dataset()).sst
     found = prepare_with(decoded, levels=2)
     np.testing.assert_allclose(found.rms, prepare_with(field, levels=2).rms, rtol=1e-3)
+
+
+# What a tester with odd files found
+
+
+@pytest.mark.parametrize("flag", [1e20, -9.96921e36, np.inf])
+def test_fill_values_of_single_precision_are_missing_in_double(flag):
+    field = make_field()
+    stored = field.fillna(flag).astype("float64").assign_attrs(missing_value=flag)
+    np.testing.assert_array_equal(
+        stored.mrcae.fit(**QUICK).reconstruct(stored).isnull(), field.isnull()
+    )
+
+
+def test_attributes_of_coordinates_weights_and_masks_are_read():
+    field = make_field()
+    model = field.mrcae.fit(**QUICK)
+    halved = field.lat.copy(data=field.lat / 2).assign_attrs(scale_factor=2.0)
+    with pytest.raises(ValueError, match=r"lat have the attributes scale_factor=2\.0"):
+        field.assign_coords(lat=halved).mrcae.fit(**QUICK)
+    ones = xr.ones_like(field[0].drop_vars("time"))
+    with pytest.raises(ValueError, match="scale_factor"):
+        model.score(field, weights=ones.assign_attrs(scale_factor=0.1))
+    with pytest.raises(ValueError, match="weights must be finite"):
+        model.score(field, weights=ones.where(field.lat > 0, 1e20).assign_attrs(_FillValue=1e20))
+    mask = field[0].notnull().astype("int8").assign_attrs(scale_factor=0.5)
+    with pytest.raises(ValueError, match="scale_factor"):
+        field.fillna(0).mrcae.fit(valid=mask, **QUICK)
+
+
+@pytest.mark.parametrize("dtype", ["complex64", str, bool, "datetime64[s]"])
+def test_new_data_that_are_no_numbers_are_refused_as_by_fit(dtype):
+    field = make_field(land=False)
+    model = field.mrcae.fit(**QUICK)
+    given = field.astype(dtype)
+    for use in (model.encode, model.reconstruct, model.score):
+        with pytest.raises(TypeError, match="real numbers are needed"):
+            use(given)
+
+
+def test_a_checkpoint_of_other_units_is_refused(tmp_path):
+    field = make_field()
+    field.mrcae.fit(checkpoint=tmp_path, **QUICK)
+    with pytest.raises(ValueError, match=r"another fit.*other units"):
+        field.assign_attrs(units="K").mrcae.fit(checkpoint=tmp_path, **QUICK)
+
+
+def test_snapshots_of_the_land_value_alone_are_named():
+    field = make_field().fillna(0.0)
+    field[4:6] = 0
+    with pytest.raises(ValueError, match=r"snapshot.*2001-0[56]"):
+        field.mrcae.fit(land_value=0, **QUICK)
+
+
+@pytest.mark.parametrize("chunks", [None, {"time": 5}])
+def test_a_pyramid_refuses_infinities(chunks):
+    field = make_field(land=False)
+    field[3, 10, 10] = np.inf
+    field = field if chunks is None else field.chunk(chunks)
+    with pytest.raises(ValueError, match="the data hold 1 infinite values"):
+        field.mrcae.pyramid(levels=2)["level_0/sst"].compute()

@@ -165,15 +165,13 @@ import xmrcae
 
 def made(block_info=None):
     (t0, t1), (y0, y1), (x0, x1) = block_info[None]["array-location"]
-    t, y, x = np.arange(t0, t1)[:, None, None], np.arange(y0, y1)[None, :, None], np.arange(x0,
-    x1)[None, None] noise = np.random.default_rng([t0, y0, x0]).standard_normal((t1 - t0, y1 - y0,
-    x1 - x0), dtype=np.float32) return np.cos(t / 9 + y / 40).astype(np.float32) * np.sin(x / 70) +
-    np.sin(t / 23) * np.cos(y / 90) + noise * 1e-3
+    t, y, x = np.arange(t0, t1)[:, None, None], np.arange(y0, y1)[None, :, None], np.arange(x0, x1)[None, None]
+    noise = np.random.default_rng([t0, y0, x0]).standard_normal((t1 - t0, y1 - y0, x1 - x0), dtype=np.float32)
+    return np.cos(t / 9 + y / 40).astype(np.float32) * np.sin(x / 70) + np.sin(t / 23) * np.cos(y / 90) + noise * 1e-3
 
 def field(shape, chunks):
     chunks = da.core.normalize_chunks(chunks, shape)
-    return xr.DataArray(da.map_blocks(made, chunks=chunks, dtype=np.float32), dims=("time", "lat",
-    "lon"))
+    return xr.DataArray(da.map_blocks(made, chunks=chunks, dtype=np.float32), dims=("time", "lat", "lon"))
 
 dask.config.set(scheduler="threads", num_workers=2)
 options = dict(levels=3, channels=[[1]], max_epochs=2, progress=False, tolerance=0.1)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import dask.array as da
 import numpy as np
 import xarray as xr
+
+T = TypeVar("T", bound=xr.DataArray | xr.Dataset)
 
 #: Attributes that name values which stand for missing ones.
 FILL_VALUES = ("_FillValue", "missing_value")
@@ -18,7 +20,7 @@ FILL_VALUES = ("_FillValue", "missing_value")
 PACKING = ("scale_factor", "add_offset", "_Unsigned")
 
 
-def plain_numbers(obj: xr.DataArray | xr.Dataset) -> xr.DataArray | xr.Dataset:
+def plain_numbers(obj: T) -> T:
     """Return data whose numbers mean what they say, on the host; nothing is read of lazy data.
 
     Arrays of a device are taken to the host, by DLPack. What holds a value that the attributes
@@ -43,7 +45,7 @@ def plain_numbers(obj: xr.DataArray | xr.Dataset) -> xr.DataArray | xr.Dataset:
         For numbers that are packed, by their attributes `scale_factor`, `add_offset` or
         `_Unsigned`, and for fill values that are no numbers.
     """
-    return _each_field(obj, lambda field: _decoded(_on_host(field)))
+    return _each_field(obj, lambda field: _decoded(_on_host(field)))  # type: ignore[return-value]
 
 
 def where_not(obj: xr.DataArray | xr.Dataset, land_value: float) -> xr.DataArray | xr.Dataset:
@@ -94,7 +96,12 @@ def _decoded(field: xr.DataArray) -> xr.DataArray:
         return field
     given = {key: attrs[key] for key in FILL_VALUES if key in attrs}
     try:
-        flags = [_in_type(value, field.dtype) for value in given.values()]
+        # Values of a float32 file, computed on in float64, hold fill values as float32 rounds them.
+        flags = [
+            _in_type(each, field.dtype)
+            for value in given.values()
+            for each in (value, np.asarray(value, np.float32))
+        ]
     except (TypeError, ValueError):
         raise ValueError(
             f"{name} have the attributes {given}, of which one is no number: correct or delete it"
@@ -114,8 +121,8 @@ def _in_type(values: Any, dtype: np.dtype[Any]) -> np.ndarray:
         given = given[(given >= info.min) & (given <= info.max) & (given % 1 == 0)]
         return given.astype(dtype)
     with np.errstate(over="ignore"):
-        given = given.astype(dtype)
-    return given[np.isfinite(given)]
+        stored = given.astype(dtype)
+    return stored[np.isfinite(stored) | np.isinf(given)]
 
 
 def _without(field: xr.DataArray, flags: Iterable[Any]) -> xr.DataArray:

@@ -120,8 +120,7 @@ def first_pass(
     parts = split_samples(about.samples, options.split, seed=options.seed)
     parts = {part: positions for part, positions in parts.items() if len(positions)}
     season = _season(about, options)
-    memory = float(memory or options.memory or free_memory() / 2)
-    array = _values(obj, about, memory)
+    array = _values(obj, about, memory := float(memory or options.memory or free_memory() / 2))
     land = _land(obj, array.dtype, options)
     found = survey(
         array,
@@ -134,10 +133,7 @@ def first_pass(
         land=land,
         memory=memory / 4,
     )
-    valid = _valid(found, mask, about, options)
-    standard, rms = scaling_of(found, valid, options)
-    if start is not None:
-        standard = replace(standard, scale=start.standard.scale)
+    standard, rms = _scaling(found, mask, about, options, start)
     return FirstPass(
         description=about,
         parts=parts,
@@ -146,7 +142,7 @@ def first_pass(
         found=found,
         standard=standard.astype(array.dtype),
         rms=rms,
-        weights=known_weights(weights, valid),
+        weights=known_weights(weights, standard.valid),
         memory=memory,
     )
 
@@ -193,6 +189,18 @@ def _without(array: Any, land: np.ndarray) -> Any:
     """Return an archive, (sample, variable, y, x), with NaN where it holds the value of land."""
     where = da.where if isinstance(array, da.Array) else np.where
     return where(array == land[:, None, None], array.dtype.type(np.nan), array)
+
+
+def _scaling(
+    found: Survey,
+    given: np.ndarray | None,
+    about: Description,
+    options: Options,
+    start: Fitted | None,
+) -> tuple[Scaling, np.ndarray]:
+    """Find valid pixels, centring and scaling, and the rms of each variable about its centre."""
+    standard, rms = scaling_of(found, _valid(found, given, about, options), options)
+    return standard if start is None else replace(standard, scale=start.standard.scale), rms
 
 
 def _valid(
@@ -250,7 +258,8 @@ def fingerprint(first: FirstPass) -> dict[str, str]:
     contents = {
         "grid": [each for name in sorted(map(str, grid)) for each in _content(grid[name])],
         "snapshots": [split.values, *(coords[name].values for name in sorted(map(str, coords)))],
-        "variables": [np.array(list(map(str, about.labels.variables)))],
+        "variables": [np.array([*map(str, about.labels.variables), first.array.dtype.str])],
+        "units": [np.array([str(attrs.get("units", "")) for attrs in about.labels.attrs])],
         "valid pixels": [first.standard.valid],
         "weights": [first.weights],
         "data": [found.finite, found.checksum, found.total, found.squares],

@@ -70,6 +70,8 @@ class Labels:
                     "model was fitted"
                 )
             obj = obj[self.variables if self.is_dataset else self.variables[0]]
+        for field in fields_of(obj):
+            _check_numeric(field)
         check_units(obj, self.attrs)
         return plain_numbers(obj)
 

@@ -83,15 +83,7 @@ def find_dimensions(
         If a coordinate has a type that only pandas knows.
     """
     check_text([*obj.dims, *obj.coords, *_variable_names(obj)])
-    for name, coord in obj.coords.items():
-        index = getattr(obj.xindexes.get(name), "index", None)
-        dtype = index.dtype if isinstance(index, PANDAS_ONLY) else coord.dtype
-        if not isinstance(dtype, np.dtype):
-            raise TypeError(
-                f"coordinate {name!r} holds {type(dtype).__name__}, which no file can "
-                "hold: give it as numbers, text or times (periods by .to_timestamp(), categories "
-                "as text), or drop it"
-            )
+    _check_types(obj)
     dims = [str(dim) for dim in obj.dims]
     shown = ", ".join(f"{dim}: {obj.sizes[dim]}" for dim in dims)
     samples = _find_sample(obj, dims, shown, sample)
@@ -105,28 +97,7 @@ def find_dimensions(
             )
         y, x = horizontal
     else:
-        guessed = obj.cf.guess_coord_axis()
-        found = None
-        for keys, table in (
-            (("Y", "X"), obj.cf.axes),
-            (("latitude", "longitude"), obj.cf.coordinates),
-            (("Y", "X"), guessed.cf.axes),
-            (("latitude", "longitude"), guessed.cf.coordinates),
-        ):
-            candidates = {
-                axis: [dim for dim in _dims_of(obj, table.get(key, [])) if dim in rest]
-                for axis, key in zip("YX", keys, strict=True)
-            }
-            found = found or _one_each(candidates)
-        long = [dim for dim in rest if obj.sizes[dim] > 1]
-        if found is None and len(long) == 2:
-            found = _rows_first(obj, (long[0], long[1]))
-        if found is None:
-            raise ValueError(
-                f"no horizontal dimensions found among ({shown}): name them with "
-                "horizontal=(y, x), or give their coordinates the CF attribute axis"
-            )
-        y, x = found
+        y, x = _find_horizontal(obj, rest, shown)
     others = [dim for dim in rest if dim not in (y, x) and obj.sizes[dim] > 1]
     if others:
         raise ValueError(
@@ -135,6 +106,45 @@ def find_dimensions(
             f"snapshots lie along it too with sample={[*samples, *others]!r}"
         )
     return Dimensions(samples, y, x)
+
+
+def _check_types(obj: Labelled) -> None:
+    """Refuse coordinates that no file can hold."""
+    for name, coord in obj.coords.items():
+        index = getattr(obj.xindexes.get(name), "index", None)
+        dtype = index.dtype if isinstance(index, PANDAS_ONLY) else coord.dtype
+        if not isinstance(dtype, np.dtype):
+            raise TypeError(
+                f"coordinate {name!r} holds {type(dtype).__name__}, which no file can "
+                "hold: give it as numbers, text or times (periods by .to_timestamp(), categories "
+                "as text), or drop it"
+            )
+
+
+def _find_horizontal(obj: Labelled, rest: Sequence[str], shown: str) -> tuple[str, str]:
+    """Find (y, x) among the dimensions that snapshots do not lie along."""
+    guessed = obj.cf.guess_coord_axis()
+    found = None
+    for keys, table in (
+        (("Y", "X"), obj.cf.axes),
+        (("latitude", "longitude"), obj.cf.coordinates),
+        (("Y", "X"), guessed.cf.axes),
+        (("latitude", "longitude"), guessed.cf.coordinates),
+    ):
+        candidates = {
+            axis: [dim for dim in _dims_of(obj, table.get(key, [])) if dim in rest]
+            for axis, key in zip("YX", keys, strict=True)
+        }
+        found = found or _one_each(candidates)
+    long = [dim for dim in rest if obj.sizes[dim] > 1]
+    if found is None and len(long) == 2:
+        found = _rows_first(obj, (long[0], long[1]))
+    if found is None:
+        raise ValueError(
+            f"no horizontal dimensions found among ({shown}): name them with "
+            "horizontal=(y, x), or give their coordinates the CF attribute axis"
+        )
+    return found
 
 
 def _rows_first(obj: Labelled, dims: tuple[str, str]) -> tuple[str, str]:

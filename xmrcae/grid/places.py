@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from ..arrays import plain_numbers
 from . import units
 from .conventions import CIRCLE, Labelled, is_geographic
 
@@ -132,6 +133,7 @@ def horizontal_coordinates(obj: Labelled, dims: tuple[str, str]) -> xr.Dataset:
             continue
         geographic = any(is_geographic(coordinate, kind) for kind in FARTHEST)
         if geographic:
+            coordinate = plain_numbers(coordinate)
             coordinate = _unmoved(coordinate, others) if others else coordinate.compute()
         if geographic or not others:
             found[name] = coordinate.variable

@@ -67,6 +67,9 @@ def _finest(array: Any, pyramid: Pyramid, valid: np.ndarray | None) -> Any:
 def _padded(values: np.ndarray, *, pyramid: Pyramid, valid: np.ndarray | None) -> np.ndarray:
     if valid is not None:
         values = np.where(valid, values, values.dtype.type(np.nan))
+    infinite = int(np.isinf(values).sum())
+    if infinite:
+        raise ValueError(f"the data hold {infinite} infinite values: replace them by NaN")
     values = pyramid.pad(values)
     return np.where(pyramid.may_have_data(pyramid.levels - 1), values, values.dtype.type(np.nan))
 

@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from .._version import __version__
+from ..arrays import plain_numbers
 from . import units
 from .conventions import CIRCLE, Labelled
 from .coordinates import Grid
@@ -207,7 +208,7 @@ def valid_from(valid: xr.DataArray, grid: Grid) -> np.ndarray:
         If it has other dimensions or coordinates than the grid, or other values than True and
         False, 1 and 0.
     """
-    valid = valid.isel(
+    valid = plain_numbers(valid).isel(
         {dim: 0 for dim in valid.dims if dim not in (grid.y, grid.x) and valid.sizes[dim] == 1}
     )
     if set(valid.dims) != {grid.y, grid.x}:
@@ -310,7 +311,7 @@ def find_valid(
         )
     partial = valid & (finite < n_samples)
     rare = partial & _now_and_then(finite, flagged, n_samples)
-    if gaps is None and (partial & ~rare).any():
+    if gaps is None and ((partial & ~rare).any() or (empty and rare.any())):
         _refuse_gaps((n_samples - finite)[partial], flagged[partial], land_value, empty)
     if gaps is None and rare.any():
         warnings.warn(

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays import plain_numbers
 from .coordinates import Grid
 
 
@@ -28,6 +29,7 @@ def grid_weights(weights: Any, grid: Grid) -> np.ndarray:
         return np.ones(grid.sizes)
     if isinstance(weights, str):
         return grid.area_weights().values
+    weights = plain_numbers(weights)
     if set(weights.dims) != {grid.y, grid.x}:
         raise ValueError(
             f"weights has dimensions {tuple(weights.dims)}; the grid has ({grid.y}, {grid.x})"
