@@ -367,11 +367,15 @@ def _on_levels(
 
 
 def variance_left_out(compressed: Compressed) -> float:
-    """Return the share of the snapshots' variance, over all pixels, that the samples leave out."""
+    """Return the share of the snapshots' variance, over all pixels, that the samples leave out.
+
+    It is rounded to float32, as samples are: what is beyond depends on where it was computed.
+    """
     vectors = compressed.samples[1:]  # all but the mean
     kept = sum(float(np.square(vector, dtype=np.float64).sum()) for vector in vectors)
     lost = float(compressed.lost.sum()) * float(compressed.constant @ compressed.constant)
-    return lost / (lost + kept) if lost > 1e-12 * kept else 0.0  # what is smaller is rounding
+    # What is smaller is rounding.
+    return float(np.float32(lost / (lost + kept))) if lost > 1e-12 * kept else 0.0
 
 
 def _warn_of_loss(
