@@ -14,7 +14,7 @@ from .core.matrices import Prolongation
 from .core.network import Network, NetworkState
 from .core.projection import from_state
 from .grid.fill import fill_and_pad
-from .grid.pyramid import Pyramid
+from .grid.pyramid import Pyramid, restrict_known
 from .grid.scaling import Scaling
 
 #: Snapshots that go through the network together. The number is fixed, so that chunks change no
@@ -161,11 +161,7 @@ class Codec:
     def _squared_errors(self, fields: np.ndarray, known: np.ndarray) -> np.ndarray:
         pyramid, finest = self.pyramid, self.pyramid.levels - 1
         outputs = self.network(*self._tensors(fields)).outputs
-        target = np.where(pyramid.may_have_data(finest), pyramid.pad(known), np.nan)
-        targets: list[np.ndarray] = [target]
-        for level in range(finest - 1, -1, -1):
-            coarse, has = pyramid.restrict(targets[0], np.isfinite(targets[0]), level)
-            targets.insert(0, np.where(has, coarse, np.nan))
+        targets = restrict_known(pyramid, known)
         sums = []
         for level, field in enumerate(outputs):
             sums.append(self._compare(self._cut(field, level), targets[level][pyramid.cut(level)]))

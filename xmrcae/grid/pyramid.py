@@ -338,3 +338,16 @@ def restrict_all(
     for level in range(pyramid.levels - 2, -1, -1):
         result.insert(0, pyramid.restrict(*result[0], level))
     return result
+
+
+def restrict_known(pyramid: Pyramid, values: np.ndarray) -> list[np.ndarray]:
+    """Make all levels, coarsest first, of fields (..., y, x) that may lack values: NaN.
+
+    Each level is padded; a point is known if any of the nine that it is restricted from is.
+    """
+    finest = pyramid.levels - 1
+    result = [np.where(pyramid.may_have_data(finest), pyramid.pad(values), np.nan)]
+    for level in range(finest - 1, -1, -1):
+        coarse, has = pyramid.restrict(result[0], np.isfinite(result[0]), level)
+        result.insert(0, np.where(has, coarse, np.nan))
+    return result
