@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from .core.matrices import Prolongation
-from .core.network import Network, NetworkState
+from .core.network import Network
 from .core.projection import from_state
+from .core.state import NetworkState
 from .grid.fill import fill_and_pad
 from .grid.pyramid import Pyramid, restrict_known
 from .grid.scaling import Scaling

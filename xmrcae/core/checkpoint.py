@@ -13,7 +13,7 @@ import torch
 from fsspec.implementations.local import LocalFileSystem
 
 from .._version import __version__
-from .network import NetworkState
+from .state import NetworkState
 
 FORMAT, FORMAT_VERSION = "xmrcae-checkpoint", 2
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from .layers import Deepening, Group
+from .state import NetworkState, storable
 
 
 class Level(nn.Module):
@@ -34,45 +35,6 @@ class Level(nn.Module):
     def code_sizes(self) -> list[tuple[int, int]]:
         """(channels, cells) of each group."""
         return [(group.channels, group.n_cells) for group in self.groups]
-
-
-@dataclass(frozen=True, kw_only=True)
-class NetworkState:
-    """A network in numpy arrays and plain values: all that is needed to make it again.
-
-    Attributes
-    ----------
-    has_data : list of numpy.ndarray of bool, shape (variable, y, x)
-        Of each level that the network has or will have.
-    counts : numpy.ndarray of bool, shape (variable, y, x)
-        Valid pixels of the finest level.
-    widening, restriction, activation
-        The options of :class:`Network`.
-    dtype : str
-        Of the weights.
-    projection : list of numpy.ndarray, shape (variable, y, x), or None
-        Weights of each level's pixels if codes are found by projection.
-    anchor : float
-        With `projection`: factor of the weights of coarser levels.
-    masks : list of list of numpy.ndarray of bool, shape (y, x)
-        Refinement mask of each group, for each level so far.
-    channels : list of list of int
-        Number of filters of each group, for each level so far.
-    weights : dict of str to numpy.ndarray
-        Parameters by name.
-    """
-
-    has_data: list[np.ndarray]
-    counts: np.ndarray
-    widening: str
-    restriction: str
-    activation: str | None = None
-    dtype: str = "float32"
-    projection: list[np.ndarray] | None = None
-    anchor: float = 0.0
-    masks: list[list[np.ndarray]] = field(default_factory=list)
-    channels: list[list[int]] = field(default_factory=list)
-    weights: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass
@@ -129,11 +91,8 @@ class Network(nn.Module):
         self.widening, self.restriction = widening, restriction
         self.activation, self.dtype = activation, dtype
         self.levels: list[Level] = nn.ModuleList()  # type: ignore[assignment]
-        reach = counts
-        self.storable: list[Tensor] = []
-        for _ in has_data:  # finest first: a cell reaches a valid pixel if a pixel under it does
-            reach = torch.nn.functional.max_pool2d(reach.float(), 3, stride=2) > 0
-            self.storable.insert(0, reach)
+        cells = storable(counts.cpu().numpy(), len(has_data))
+        self.storable = [torch.as_tensor(each, device=counts.device) for each in cells]
 
     @property
     def device(self) -> torch.device:

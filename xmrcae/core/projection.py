@@ -17,7 +17,8 @@ import scipy.sparse.linalg
 import torch
 from torch import Tensor, nn
 
-from .network import Level, Network, NetworkState, Pass
+from .network import Level, Network, Pass
+from .state import NetworkState
 
 #: Share of the diagonal of the normal matrix that is added to it: atoms may depend on each other.
 RIDGE = 1e-6

@@ -16,10 +16,11 @@ from .allocation import cells_per_group, check_encoding_size
 from .evaluation import Evaluation
 from .growth import Growth, allocate
 from .matrices import Prolongation
-from .network import Network, NetworkState
+from .network import Network
 from .projection import ProjectedNetwork, from_state
 from .samples import Samples, mean_weights, sketched
 from .stage import Objective, descend
+from .state import NetworkState
 
 if TYPE_CHECKING:
     from ..handover import LevelData

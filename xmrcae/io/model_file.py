@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 
 from .._version import __version__
-from ..core.network import NetworkState
+from ..core.state import NetworkState
 from ..fitted import Fitted
 from ..grid.coordinates import Grid
 from ..grid.description import Labels
