@@ -64,7 +64,8 @@ def storable(counts: np.ndarray, n_levels: int) -> list[np.ndarray]:
     list of numpy.ndarray of bool, shape (variable, y, x)
         For each level, on the grid of the level below it.
     """
-    reach, result = counts, []
+    reach = counts
+    result: list[np.ndarray] = []
     for _ in range(n_levels):
         rows = reach[:, :-2:2] | reach[:, 1:-1:2] | reach[:, 2::2]
         reach = rows[..., :-2:2] | rows[..., 1:-1:2] | rows[..., 2::2]
