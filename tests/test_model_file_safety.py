@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import numpy as np
 import pytest
 import xarray as xr
 from helpers import make_field, with_split
@@ -151,13 +152,50 @@ def test_a_damaged_file_is_named(model: xmrcae.MrCAE, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"cut\.nc is no model"):
             xmrcae.open_model(tmp_path / "cut.nc")
     model.save(tmp_path / "model.zarr")
-    last = sorted((tmp_path / "model.zarr" / "level_1").glob("group_*"))[-1]
-    shutil.rmtree(last)
-    with pytest.raises(ValueError, match=rf"model\.zarr is a damaged model.*{last.name}"):
+    shutil.rmtree(tmp_path / "model.zarr" / "network" / "bits")
+    with pytest.raises(ValueError, match=r"model\.zarr is a damaged model.*network/bits"):
         xmrcae.open_model(tmp_path / "model.zarr")
     xr.DataTree(xr.Dataset(attrs={"format": model_file.FORMAT})).to_netcdf(tmp_path / "empty.nc")
     with pytest.raises(ValueError, match=r"empty\.nc is a damaged model"):
         xmrcae.open_model(tmp_path / "empty.nc")
+
+
+CHANGES: dict[str, Callable[[Any], Any]] = {
+    "network/weights": lambda values: values + np.float32(1e-30),
+    "network/bits": lambda values: values ^ 1,
+    "standard/centre": lambda values: np.where(values == values.max(), 0, values),
+    "history/history": lambda values: -values,
+    "split/time": lambda values: values + 1,
+    "split/zone": lambda values: values[::-1],
+    "grid/lat": lambda values: values * 2,
+    "about": lambda text: text.replace("false", "true", 1),
+    "xmrcae_options": lambda text: text.replace("0.5", "0.6", 1),
+}
+
+
+@pytest.mark.parametrize("name", ["model.nc", "model.zarr"])
+@pytest.mark.parametrize(("part", "change"), CHANGES.items(), ids=CHANGES.keys())
+def test_what_changed_in_a_file_is_named(
+    model: xmrcae.MrCAE, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    name: str, part: str, change: Callable[[Any], Any],
+) -> None:  # fmt: skip
+    write = model_file.write_tree
+
+    def write_changed(tree: xr.DataTree, *args: Any, **kwargs: Any) -> None:
+        if part in tree.attrs:
+            tree.attrs[part] = change(tree.attrs[part])
+        else:
+            variable = tree[part].variable
+            values = variable.dims, change(variable.values), variable.attrs
+            node, array = part.split("/")
+            tree[node].dataset = tree[node].to_dataset().assign({array: values})
+        write(tree, *args, **kwargs)
+
+    monkeypatch.setattr(model_file, "write_tree", write_changed)
+    zones = with_split(model, zone=("time", [f"zone {i}" for i in range(model.split.size)]))
+    zones.save(tmp_path / name)
+    with pytest.raises(ValueError, match=rf"damaged model.*{part} differs"):
+        xmrcae.open_model(tmp_path / name)
 
 
 class Code:

@@ -17,7 +17,7 @@ from helpers import make_field, make_two_variables, prepare_with
 
 import xmrcae
 from xmrcae.core.checkpoint import Checkpoint
-from xmrcae.io.model_file import _options as options_of_json
+from xmrcae.io.model_datasets import options_of as options_of_json
 from xmrcae.options import CHOICES, WHOLE, Options, make_options
 
 MASK = xr.DataArray(np.ones((2, 2), dtype=bool), dims=("y", "x"))

@@ -252,6 +252,8 @@ class MrCAE(Results):
     def save(self, path: Any, *, overwrite: bool = False) -> None:
         """Write the model as netCDF-4, or as Zarr if the path ends in ``.zarr``.
 
+        All comes back to the bit but the losses in `history`, which are written in float32.
+
         Parameters
         ----------
         path : str or os.PathLike

@@ -46,6 +46,7 @@ def stages(fitted: Fitted) -> xr.Dataset:
     options = json.loads(fitted.options_json)
     # Where cells of all levels compete, rounds of training belong to no stage.
     at_once = options.get("encoding_size") is not None and options.get("encoder") == "projection"
+    spans = np.diff(history["epoch"].values, prepend=0)  # above 1 where only last rows are kept
     rows: list[dict[str, Any]] = []
     for level in range(len(network.levels)):
         shares = [1.0, *network.active_share(level)]
@@ -53,7 +54,7 @@ def stages(fitted: Fitted) -> xr.Dataset:
         for group, ((parameters, size), share) in enumerate(zip(costs, shares, strict=True)):
             is_row = (history["level"].values == level) & (history["group"].values == group)
             at = np.flatnonzero(is_row & (not at_once))
-            row: dict[str, Any] = {"level": level, "group": group, "epochs": len(at)}
+            row: dict[str, Any] = {"level": level, "group": group, "epochs": int(spans[at].sum())}
             row |= {"parameters": parameters, "active_share": share, "encoding_size": size}
             for name in ("train_loss", "validation_mse", "validation_loss"):
                 row[name] = float(history[name].values[at[-1]]) if len(at) else np.nan

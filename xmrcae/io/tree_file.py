@@ -103,7 +103,9 @@ def _read(path: str) -> xr.DataTree:
     else:
         options |= {"engine": "netcdf4"}
     with xr.open_datatree(path, **options) as tree:
-        return tree.load()
+        # DataTree.load skips variables that have the name of a group
+        nodes = {node.path: node.to_dataset(inherit=False).load() for node in tree.subtree}
+        return xr.DataTree.from_dict(nodes)
 
 
 def _refuse_pickles(folder: str) -> None:
@@ -120,16 +122,27 @@ def _refuse_pickles(folder: str) -> None:
 
 
 def _write(tree: xr.DataTree, path: str, *, zarr: bool) -> None:
-    encoding = {}
-    for group in tree.subtree:
-        variables = group.to_dataset(inherit=False).variables
-        encoding[group.path] = {
-            name: {"_FillValue": None} for name, v in variables.items() if v.dtype.kind in "fMmO"
+    encoding = {
+        group.path: {
+            name: _encoding(variable, zarr=zarr)
+            for name, variable in group.to_dataset(inherit=False).variables.items()
         }
+        for group in tree.subtree
+    }
     if zarr:
         tree.to_zarr(path, encoding=encoding, consolidated=False)
     else:
         tree.to_netcdf(path, encoding=encoding, engine="netcdf4", format="NETCDF4")
+
+
+def _encoding(variable: xr.Variable, *, zarr: bool) -> dict[str, Any]:
+    """Return how to store a variable: its own values, compressed, in one chunk."""
+    plain = {"_FillValue": None} if variable.dtype.kind in "fMmO" else {}
+    if variable.size < 2 or variable.dtype.kind == "O":  # HDF5 does not compress text
+        return plain
+    if zarr:
+        return plain | {"chunks": variable.shape}
+    return plain | {"zlib": True, "shuffle": True, "chunksizes": variable.shape}
 
 
 def _replace(filesystem: Any, part: str, target: str) -> None:
