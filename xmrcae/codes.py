@@ -19,6 +19,10 @@ from .grid.dimensions import CODES_OWN, Dimensions, check_names, check_text
 from .grid.layout import Layout, map_samples
 from .grid.pyramid import Pyramid
 
+#: How netCDF stores codes unless told otherwise; Zarr compresses by itself, and takes no notice.
+#: Chunks are the library's own, of some megabytes: given ones would be wrong for what is selected.
+COMPRESSED = {"zlib": True, "shuffle": True}
+
 
 def flat_codes(obj: Labelled, fitted: Fitted) -> tuple[Any, Layout]:
     """Return all codes (sample, code) of labelled data, and how they lie."""
@@ -52,6 +56,7 @@ def codes_to_tree(flat: Any, codec: Codec, layout: Layout, attrs: dict[str, Any]
             values, ("channel", grid.y, grid.x), coords, name="encoding",
             attrs={"long_name": f"encoding of level {level}"},
         )  # fmt: skip
+        encoding.encoding = dict(COMPRESSED)
         nodes[f"/level_{level}"] = layout.orient(encoding).to_dataset().assign_attrs(attrs)
     return xr.DataTree.from_dict(nodes)
 
@@ -127,12 +132,15 @@ def _check_same_samples(layout: Layout, finest: Layout, levels: tuple[int, int])
 
 
 def _side_by_side(pieces: list[Any]) -> Any:
-    """Join the codes (sample, code) of several levels, in the chunks of the first lazy one."""
+    """Join the codes (sample, code) of several levels, in the chunks of the first lazy one.
+
+    All codes of a sample are in one chunk: Zarr refuses chunks that differ in size.
+    """
     chunks = next((piece.chunks[0] for piece in pieces if isinstance(piece, da.Array)), None)
     if chunks is None:
         return np.concatenate(pieces, axis=1)
     lazy = [da.asarray(piece).rechunk({0: chunks}) for piece in pieces]
-    return da.concatenate(lazy, axis=1)
+    return da.concatenate(lazy, axis=1).rechunk({1: -1})
 
 
 def _active_codes(
@@ -259,6 +267,7 @@ def stack(codes: xr.DataTree, fitted: Fitted, attrs: dict[str, Any]) -> xr.DataA
         name="encoding",
         attrs=attrs | {"descending": json.dumps(descending)},
     )
+    stacked.encoding = dict(COMPRESSED)
     index = xr.Coordinates.from_pandas_multiindex(feature_index(codec), "feature")
     return stacked.assign_coords(layout.sample_coords.coords).assign_coords(index)
 

@@ -53,7 +53,7 @@ def _network_state(
     about: Mapping[str, Any],
     counts: np.ndarray,
 ) -> NetworkState:
-    """Return the network that a file describes; `counts` are the valid pixels of the finest level."""
+    """Return the network of a file; `counts` are the valid pixels of the finest level."""
     has_data, projection, masks, channels, weights = [], [], [], [], {}
     for k, n_groups in enumerate(about["groups"]):
         level = tree.children[f"level_{k}"]
