@@ -95,13 +95,43 @@ def test_minimum_versions_are_the_lower_bounds():
     assert {name: Version(found[name]) for name in expected} == expected
 
 
-def test_import_is_light():
-    code = (
-        "import sys, xmrcae; print(*{'torch', 'matplotlib', 'cartopy'}.intersection(sys.modules))"
-    )
+def output_of(code: str) -> list[str]:
+    """Give the words that a program of one line prints."""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == []
+    return done.stdout.split()
+
+
+def test_import_is_light():
+    heavy = {"torch", "matplotlib", "cartopy", "dask.array", "scipy", "cf_xarray"}
+    assert output_of(f"import sys, xmrcae; print(*{heavy}.intersection(sys.modules))") == []
+    public = "xmrcae.nearest_valid, xmrcae.MrCAE, xmrcae.datasets.two_modes"
+    loaded = output_of(f"import sys, xmrcae; {public}; print(*{heavy}.intersection(sys.modules))")
+    assert "dask.array" in loaded and "torch" not in loaded
+
+
+def test_what_archives_are_read_with_needs_no_heavy_package():
+    absent = "sys.modules.update(dict.fromkeys(['torch', 'dask', 'cartopy', 'cf_xarray']))"
+    use = "print(xmrcae.archive.format.ABOUT, xmrcae.ArchiveError.__name__)"
+    code = f"import sys; {absent}; import xmrcae, xmrcae.archive.format; {use}"
+    assert output_of(code) == ["xmrcae_archive", "ArchiveError"]
+
+
+def test_a_name_is_the_same_thing_however_it_is_asked_for():
+    asked = "[xmrcae.recipes, xmrcae.MrCAE, xmrcae.plot, xmrcae.datasets]"
+    code = (
+        f"import xmrcae; before = {asked}; import xmrcae.recipes, xmrcae.model, xmrcae.__main__; "
+        f"print(all(a is b for a, b in zip(before, {asked})), 'sst' in xmrcae.recipes)"
+    )
+    assert output_of(code) == ["True", "True"]
+
+
+def test_public_names_are_listed_and_others_are_errors():
+    import xmrcae
+
+    assert {*xmrcae.__all__} <= {*dir(xmrcae)}
+    with pytest.raises(AttributeError, match="'xmrcae' has no attribute 'nothing'"):
+        xmrcae.nothing  # noqa: B018
 
 
 def imports(path: Path) -> set[str]:

@@ -1,22 +1,52 @@
 """xmrcae: multi-resolution convolutional autoencoders for labelled archives.
 
-Importing it registers the accessor ``.mrcae`` on DataArray and Dataset. Torch is imported when a
-network is needed.
+Importing it registers the accessor ``.mrcae`` on DataArray and Dataset. All else is imported when
+it is asked for, torch when a network is needed.
 """
 
-from . import datasets
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from ._version import __version__
 from .accessor import DataArrayMrcae as _DataArrayMrcae  # noqa: F401  (registers .mrcae)
-from .grid.valid import nearest_valid
-from .model import MrCAE, open_model
 from .recipes import RECIPES as recipes
 
-__all__ = ["MrCAE", "__version__", "datasets", "nearest_valid", "open_model", "plot", "recipes"]
+if TYPE_CHECKING:
+    from . import datasets, plot
+    from .archive.format import ArchiveError
+    from .grid.valid import nearest_valid
+    from .model import MrCAE, open_model
+
+__all__ = [
+    "ArchiveError",
+    "MrCAE",
+    "__version__",
+    "datasets",
+    "nearest_valid",
+    "open_model",
+    "plot",
+    "recipes",
+]
+
+#: The module of each public name that is not imported yet.
+_MODULES = {
+    "ArchiveError": ".archive.format",
+    "MrCAE": ".model",
+    "nearest_valid": ".grid.valid",
+    "open_archive": ".archive.archive",
+    "open_model": ".model",
+}
 
 
-def __getattr__(name: str) -> object:
-    if name == "plot":
-        from importlib import import_module
+def __getattr__(name: str) -> Any:
+    if name in ("datasets", "plot"):
+        return import_module(f".{name}", __name__)
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_MODULES[name], __name__), name)
+    globals()[name] = value
+    return value
 
-        return import_module(".plot", __name__)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,17 +1,17 @@
-"""The accessor ``.mrcae`` of DataArray and Dataset: each method is one call; no state, no logic."""
+"""The accessor ``.mrcae`` of DataArray and Dataset: each method is one call; no state, no logic.
+
+What methods call is imported in them: the module itself is imported wherever xmrcae is.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
-from . import repr as representation
-from .grid.dimensions import select_variables
-from .grid.tree import build_pyramid
-from .grid.valid import named_valid
-from .model import MrCAE
-from .options import Options, make_options
+if TYPE_CHECKING:
+    from .model import MrCAE
+    from .options import Options
 
 
 @xr.register_dataarray_accessor("mrcae")
@@ -22,9 +22,13 @@ class DataArrayMrcae:
         self._obj = obj
 
     def __repr__(self) -> str:
+        from . import repr as representation
+
         return representation.accessor_text(self._obj)
 
     def _repr_html_(self) -> str:
+        from . import repr as representation
+
         return representation.accessor_html(self._obj)
 
     def fit(self, **options: Any) -> MrCAE:
@@ -52,6 +56,8 @@ class DataArrayMrcae:
         >>> field.mrcae.fit(levels=2, tolerance=0.02, progress=False).levels
         2
         """
+        from .model import MrCAE
+
         return MrCAE(**options).fit(self._obj)
 
     def pyramid(self, **options: Any) -> xr.DataTree:
@@ -81,6 +87,9 @@ class DataArrayMrcae:
         >>> tree["level_0"].sizes["x"]
         15
         """
+        from .grid.tree import build_pyramid
+        from .options import make_options
+
         return build_pyramid(self._obj, make_options(options))
 
 
@@ -92,9 +101,13 @@ class DatasetMrcae:
         self._obj = obj
 
     def __repr__(self) -> str:
+        from . import repr as representation
+
         return representation.accessor_text(self._obj)
 
     def _repr_html_(self) -> str:
+        from . import repr as representation
+
         return representation.accessor_html(self._obj)
 
     def fit(self, variables: Any = None, **options: Any) -> MrCAE:
@@ -126,6 +139,8 @@ class DatasetMrcae:
         >>> ds.mrcae.fit("height", levels=1, max_epochs=3, progress=False).levels
         1
         """
+        from .model import MrCAE
+
         model = MrCAE(**self._named(options))
         return model.fit(self._selected(variables, model.options))
 
@@ -157,12 +172,19 @@ class DatasetMrcae:
         >>> ds.mrcae.pyramid(levels=2)["level_0/height"].shape
         (40, 15, 15)
         """
+        from .grid.tree import build_pyramid
+        from .options import make_options
+
         checked = make_options(self._named(options))
         return build_pyramid(self._selected(variables, checked), checked)
 
     def _selected(self, variables: Any, options: Options) -> xr.DataArray | xr.Dataset:
+        from .grid.dimensions import select_variables
+
         dims = {name: getattr(options, name) for name in ("horizontal", "sample")}
         return select_variables(self._obj, variables, **dims)
 
     def _named(self, options: dict[str, Any]) -> dict[str, Any]:
+        from .grid.valid import named_valid
+
         return options | {"valid": named_valid(self._obj, options.get("valid"))}
