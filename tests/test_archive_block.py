@@ -7,7 +7,7 @@ from helpers import random_network, with_land
 from xmrcae.archive.block import BlockCoder, Variable, base_maps, quantise_base
 from xmrcae.archive.decoder import Decoder
 from xmrcae.archive.format import ArchiveError
-from xmrcae.archive.waves import LIMIT, Predictor
+from xmrcae.archive.waves import LIMIT, TERMS, Predictor
 
 TIMES = 6
 BOUNDS = [{"max_error": 0.1}, {"rmse": 0.05}, {"max_error": 0.1, "rmse": 0.05}, {}]
@@ -33,7 +33,7 @@ def make_coder(dtypes=("f4", "f4"), offset=0.0, decoder=None, **options):
         masks = [*(valid[v] for valid in decoder.valid[:-1]), kept[v]]
         base = [offset + rng.standard_normal((12, mask.sum())) for mask in masks]
         bounded = options.get("max_error") or options.get("rmse")
-        weights = rng.integers(-900, 900, 16)
+        weights = rng.integers(-900, 900, len(TERMS))
         variable = Variable(
             array=f"v{v}",
             dtype=np.dtype(dtype),
