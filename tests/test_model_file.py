@@ -53,7 +53,7 @@ def details(ds: xr.Dataset) -> list[Any]:
 
 
 def assert_same_labels(a: xmrcae.MrCAE, b: xmrcae.MrCAE) -> None:
-    """Split, grid and attributes are the same, down to data types and order; history in float32."""
+    """Labels are the same, down to data types and order; history in float32."""
     xr.testing.assert_identical(a.split, b.split)
     xr.testing.assert_identical(a.history.astype("float32"), b.history.astype("float32"))
     assert details(a.split.coords.to_dataset()) == details(b.split.coords.to_dataset())

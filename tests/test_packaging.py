@@ -112,8 +112,9 @@ def test_import_is_light():
 
 def test_what_archives_are_read_with_needs_no_heavy_package():
     absent = "sys.modules.update(dict.fromkeys(['torch', 'dask', 'cartopy', 'cf_xarray']))"
+    modules = "xmrcae, xmrcae.archive.format, xmrcae.core.state, xmrcae.io.network_arrays"
     use = "print(xmrcae.archive.format.ABOUT, xmrcae.ArchiveError.__name__)"
-    code = f"import sys; {absent}; import xmrcae, xmrcae.archive.format; {use}"
+    code = f"import sys; {absent}; import {modules}; {use}"
     assert output_of(code) == ["xmrcae_archive", "ArchiveError"]
 
 

@@ -62,7 +62,7 @@ def coordinates_to_plain(
             warnings.warn(
                 f"coordinate {name!r} holds neither numbers, text nor times: the file "
                 "leaves it out",
-                stacklevel=4,
+                stacklevel=5,
             )
             continue
         for key in (

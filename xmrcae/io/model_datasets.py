@@ -74,20 +74,15 @@ def fitted_to_datasets(
     """
     import torch
 
-    state = fitted.codec.network.state()
-    arrays, network = to_arrays(state)
+    arrays, network = to_arrays(fitted.codec.network.state())
     on_grid, grid_record = coordinates_to_plain(fitted.codec.pyramid.grid.coords, ())
-    samples = fitted.split.coords.to_dataset()
-    on_samples, split_record = coordinates_to_plain(samples, fitted.labels.sample)
-    labels = [fitted.split.values == label for label in LABELS]
-    part = np.select(labels, range(len(LABELS))).astype("int8")
-    split = {PART: ([split_record["dims"][dim] for dim in fitted.split.dims], part)}
+    split, split_record = _split_to_dataset(fitted.split)
     history, columns = _history_to_dataset(fitted.history, all_epochs=all_epochs)
     datasets = {
         "network": network_dataset(arrays),
         "history": history,
         "grid": xr.Dataset(on_grid),
-        "split": xr.Dataset(on_samples | split),
+        "split": split,
     }
     if base_maps:
         datasets["standard"] = standard_dataset(fitted.standard.centre, fitted.standard.mean)
@@ -97,17 +92,14 @@ def fitted_to_datasets(
         "grid_coordinates": grid_record,
         "split_coordinates": split_record,
     }
+    versions = {"torch": torch.__version__, "xarray": xr.__version__, "numpy": np.__version__}
     return datasets, {
         "xmrcae_version": __version__,
         "xmrcae_model": fitted.id,
         "xmrcae_options": fitted.options_json,
         "partial": int(fitted.partial),
         "about": about,
-        "versions": {
-            "torch": torch.__version__,
-            "xarray": xr.__version__,
-            "numpy": np.__version__,
-        },
+        "versions": versions,
     }
 
 
@@ -157,7 +149,7 @@ def fitted_from_datasets(
         labels=labels,
         codec=Codec(from_state(state), pyramid, standard, attrs["xmrcae_model"]),
         history=_history_from_dataset(datasets["history"], about["history"]),
-        split=_split(datasets["split"], about),
+        split=_split_from_dataset(datasets["split"], about),
         dtype=np.dtype(about["dtype"]),
         options_json=attrs["xmrcae_options"],
         id=attrs["xmrcae_model"],
@@ -225,7 +217,15 @@ def _history_from_dataset(stored: xr.Dataset, columns: list[str]) -> xr.Dataset:
     return xr.Dataset.from_dataframe(frame).assign_attrs(stored.attrs)
 
 
-def _split(stored: xr.Dataset, about: Mapping[str, Any]) -> xr.DataArray:
+def _split_to_dataset(split: xr.DataArray) -> tuple[xr.Dataset, dict[str, Any]]:
+    """Write what each snapshot served for, and what its coordinates were."""
+    coords, record = coordinates_to_plain(split.coords.to_dataset(), split.dims)
+    part = np.select([split.values == label for label in LABELS], range(len(LABELS)))
+    dims = [record["dims"][dim] for dim in split.dims]
+    return xr.Dataset(coords | {PART: xr.Variable(dims, part.astype("int8"))}), record
+
+
+def _split_from_dataset(stored: xr.Dataset, about: Mapping[str, Any]) -> xr.DataArray:
     return xr.DataArray(
         np.array(LABELS)[stored[PART].values],
         dims=about["sample"],
