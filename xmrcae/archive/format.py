@@ -11,7 +11,8 @@ ABOUT = "xmrcae_archive"
 FORMAT_VERSION = 1
 
 #: The packages that archives need beside those of the package itself, with their least versions.
-NEEDED = {"zarr": (3, 1), "numcodecs": (0, 16), "pcodec": (0, 3)}
+#: Before 3.1.4 zarr took pcodec from numcodecs, which since 0.16.2 takes it from zarr.
+NEEDED = {"zarr": (3, 1, 4), "numcodecs": (0, 16), "pcodec": (0, 3)}
 
 
 class ArchiveError(ValueError):
@@ -38,8 +39,8 @@ def require() -> None:
 
 
 def _version(name: str) -> tuple[int, ...]:
-    """Return the first two numbers of a package's version; nothing if it is not installed."""
+    """Return the first three numbers of a package's version; nothing if it is not installed."""
     try:
-        return tuple(int(part) for part in version(name).split(".")[:2])
+        return tuple(int(part) for part in version(name).split(".")[:3])
     except (PackageNotFoundError, ValueError):
         return ()

@@ -1,0 +1,94 @@
+"""The record of what is complete while an archive is written, from which a stopped run goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from .folder import LOCK, Folder
+from .format import ABOUT, ArchiveError
+
+#: Name of the record.
+JOURNAL = "writing.json"
+
+
+def begin(
+    about: Mapping[str, Any], n_before: int, fingerprint: Mapping[str, Any], *, appending: bool
+) -> dict[str, Any]:
+    """Return the record of a run that begins."""
+    return plain(
+        {
+            "appending": appending,
+            "fingerprint": fingerprint,
+            "about": about,
+            "n_before": n_before,
+            "rows": {},
+            "blocks": [],
+        }
+    )
+
+
+def resumed(
+    folder: Folder,
+    fingerprint: Mapping[str, Any],
+    root: Mapping[str, Any] | None,
+    *,
+    appending: bool,
+) -> dict[str, Any] | None:
+    """Return the record of the run that was stopped; None if there is nothing to go on with.
+
+    Raises
+    ------
+    ArchiveError
+        If it cannot be read, or was made by another call.
+    """
+    try:
+        journal = json.loads(folder.read(JOURNAL))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ArchiveError(f"{JOURNAL} of {folder.url} is damaged: {error}") from error
+    if (journal["appending"], journal["fingerprint"]) == (appending, plain(fingerprint)):
+        return journal
+    # Another call's run that was stopped after its commit, or before its first block was complete.
+    complete = journal["n_before"] + len(journal["blocks"])
+    if root is not None and complete == len(root["attributes"][ABOUT]["blocks"]["length"]):
+        return None
+    way_out = (
+        f"give up what it appended by removing the file {JOURNAL} there"
+        if journal["appending"]
+        else "remove the folder"
+    )
+    raise ArchiveError(
+        f"writing of {folder.url} was stopped, and this is another call (other data or options): "
+        f"finish it with the same call, or {way_out}"
+    )
+
+
+def check_free(folder: Folder, root: Mapping[str, Any] | None) -> None:
+    """Check that nothing is where an archive is to be written."""
+    if root is not None:
+        raise ArchiveError(
+            f"there is an archive at {folder.url} already: append to it, or remove it first"
+        )
+    others = [key for key in folder.sizes() if key not in (LOCK, f"{JOURNAL}.part")]
+    if others:
+        raise ArchiveError(
+            f"{folder.url} holds other files, such as {others[0]}: give another place"
+        )
+
+
+def group(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metadata of a Zarr group."""
+    return {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
+
+
+def dumps(value: Any) -> bytes:
+    """Return the bytes of a value in JSON: no spaces, and no NaN, which others cannot read."""
+    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+
+
+def plain(value: Any) -> Any:
+    """Return a value as it comes back from JSON."""
+    return json.loads(dumps(value))

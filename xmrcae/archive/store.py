@@ -1,0 +1,305 @@
+"""An archive's arrays, read by block from any URL."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from .folder import LOCK, Folder
+from .format import ABOUT, FORMAT_VERSION, ArchiveError, require
+from .journal import JOURNAL
+from .packing import check_document, open_array
+
+#: Name of an archive's description; it is written last.
+ROOT = "zarr.json"
+
+_CACHE = 2**26  # bytes of decoded chunks that are kept
+
+
+class ArchiveStore:
+    """An archive that is read; made by `open`. It pickles, and threads may share it.
+
+    Attributes
+    ----------
+    about : dict
+        What the archive says of itself.
+    n_blocks : int
+        Blocks of rows.
+    arrays : dict of str to dict
+        Metadata of every array, by path.
+    """
+
+    def __init__(self, folder: Folder, root: Mapping[str, Any]) -> None:
+        self._folder = folder
+        self._root = root
+        self.about: dict[str, Any] = root["attributes"][ABOUT]
+        self._lengths, self._lanes = _sizes(self.about, folder.url)
+        self.n_blocks = len(self._lengths)
+        self.arrays, self._groups = _members(root, folder.url)
+        for path, document in self.arrays.items():
+            self._check_shape(path, document)
+        self._store = folder.store()
+        self._open: dict[str, Any] = {}
+        self._kept: OrderedDict[tuple[str, int, int], np.ndarray] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(
+        cls, url: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None
+    ) -> ArchiveStore:
+        """Open an archive; one file is read.
+
+        Parameters
+        ----------
+        url : str or os.PathLike
+            A path, or a URL that fsspec knows.
+        storage_options : mapping, optional
+            Options of the file system.
+
+        Returns
+        -------
+        ArchiveStore
+
+        Raises
+        ------
+        ArchiveError
+            If there is none, or it is damaged, foreign, unfinished or of a later version.
+        ImportError
+            Naming the packages that are missing.
+        """
+        require()
+        folder = Folder(url, storage_options)
+        root = read_root(folder)
+        if root is not None:
+            return cls(folder, root)
+        if folder.exists(JOURNAL):
+            raise ArchiveError(
+                f"writing of {folder.url} was stopped: the same call finishes it, "
+                "or another process is writing it now"
+            )
+        raise ArchiveError(f"there is no archive at {folder.url}")
+
+    def __reduce__(self) -> tuple[Callable[..., ArchiveStore], tuple[str]]:
+        return partial(type(self).open, storage_options=self._folder.options), (self._folder.url,)
+
+    def static(self, path: str) -> np.ndarray:
+        """Return a whole array that has no rows.
+
+        Parameters
+        ----------
+        path : str
+
+        Returns
+        -------
+        numpy.ndarray
+
+        Raises
+        ------
+        ArchiveError
+            If there is no such array, or it is damaged.
+        """
+        checksum = self.about["checksums"].get(path)
+        if path not in self.arrays or checksum is None:
+            raise ArchiveError(f"{self._folder.url} has no array {path!r}")
+        values = self._read(path, ..., (0,) * len(self.arrays[path]["shape"]))
+        if zlib.crc32(values.tobytes()) != checksum:
+            raise ArchiveError(f"{path!r} of {self._folder.url} is not what was written")
+        return values
+
+    def rows(self, path: str, block: int, lane: int = 0) -> np.ndarray:
+        """Return the rows of one block and lane.
+
+        Parameters
+        ----------
+        path : str
+        block : int
+            From 0 to `n_blocks` - 1.
+        lane : int, default: 0
+            Number of the combination of the other sample dimensions, the last varying fastest.
+
+        Returns
+        -------
+        numpy.ndarray
+            (row, ...), read-only: the last chunks are kept, 64 MiB at most.
+
+        Raises
+        ------
+        ArchiveError
+            If there is no such array, or its chunk is missing or damaged.
+        IndexError
+            If there is no such block or lane.
+        """
+        if path not in self.arrays or path in self.about["checksums"]:
+            raise ArchiveError(f"{self._folder.url} has no array {path!r} of rows")
+        if not 0 <= block < self.n_blocks:
+            raise IndexError(f"block must lie between 0 and {self.n_blocks - 1}, got {block}")
+        key = (path, block, lane)
+        with self._lock:
+            values = self._kept.get(key)
+            if values is not None:
+                self._kept.move_to_end(key)
+        if values is None:
+            values = self._chunk(path, block, lane)
+            self._keep(key, values)
+        return values[: self._lengths[block]]
+
+    def attributes(self, path: str) -> dict[str, Any]:
+        """Return the attributes of an array or group; those of the root for an empty path."""
+        if not path:
+            return dict(self._root["attributes"])
+        document = self.arrays.get(path) or self._groups.get(path)
+        if document is None:
+            raise ArchiveError(f"{self._folder.url} has nothing named {path!r}")
+        return dict(document.get("attributes", {}))
+
+    def n_bytes(self) -> dict[str, Any]:
+        """Return the bytes of the archive's files, found by listing them.
+
+        Returns
+        -------
+        dict
+            "time": of the chunks that grow with the rows, "model": of all else, metadata
+            included, and "arrays": of the chunks of every array, by path.
+        """
+        arrays, total = dict.fromkeys(self.arrays, 0), 0
+        for key, size in self._folder.sizes().items():
+            path, _ = chunk_of(key)
+            if path in arrays:
+                arrays[path] += size
+            total += size * (key not in (JOURNAL, LOCK))
+        time = sum(size for path, size in arrays.items() if path not in self.about["checksums"])
+        return {"model": total - time, "time": time, "arrays": arrays}
+
+    def _chunk(self, path: str, block: int, lane: int) -> np.ndarray:
+        """Return the rows of one chunk, padding included, read-only."""
+        size = self.about["rows_per_block"]
+        lanes = tuple(int(index) for index in np.unravel_index(lane, self._lanes))
+        trailing = (0,) * (len(self.arrays[path]["shape"]) - 1 - len(lanes))
+        rows = slice(block * size, (block + 1) * size)
+        values = self._read(path, (rows, *lanes), (block, *lanes, *trailing))
+        values.flags.writeable = False
+        return values
+
+    def _keep(self, key: tuple[str, int, int], values: np.ndarray) -> None:
+        """Keep a chunk, and of those before as many as the bytes allow."""
+        with self._lock:
+            self._kept[key] = values
+            while sum(kept.nbytes for kept in self._kept.values()) > _CACHE:
+                self._kept.popitem(last=False)
+
+    def _read(self, path: str, selection: Any, chunk: tuple[int, ...]) -> np.ndarray:
+        """Return the values of one chunk, which must be there and sound."""
+        try:
+            array = self._open.get(path)
+            if array is None:
+                array = self._open[path] = open_array(self._store, path, self.arrays[path])
+            values = np.asarray(array[selection])
+            fill = array.fill_value
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # each codec has its own kinds
+            raise ArchiveError(
+                f"chunk {chunk} of {path!r} of {self._folder.url} is damaged: {error}"
+            ) from error
+        # Zarr reads what is missing as fill values.
+        first = values[(0,) * values.ndim] if values.size else None
+        key = "/".join([path, "c", *map(str, chunk)])
+        doubtful = first is not None and (first == fill or first != first)
+        if doubtful and not self._folder.exists(key):
+            raise ArchiveError(f"{self._folder.url} lacks the file {key}")
+        return values
+
+    def _check_shape(self, path: str, document: Mapping[str, Any]) -> None:
+        """Check that an array has the chunks that the description asks for."""
+        shape = list(document["shape"])
+        chunk = list(document["chunk_grid"]["configuration"]["chunk_shape"])
+        if path in self.about["checksums"]:
+            good = chunk == [max(1, size) for size in shape]
+        else:
+            rows, lanes = self.about["rows_per_block"], list(self._lanes)
+            n = 1 + len(lanes)
+            good = shape[:n] == [rows * self.n_blocks, *lanes]
+            good &= chunk == [rows, *(1 for _ in lanes), *(max(1, size) for size in shape[n:])]
+        if not good:
+            raise ArchiveError(
+                f"{path!r} of {self._folder.url} has the shape {shape} in chunks of {chunk}, "
+                "which the archive's description does not allow"
+            )
+
+
+def read_root(folder: Folder) -> dict[str, Any] | None:
+    """Return the metadata of an archive's root; None if there are none.
+
+    Raises
+    ------
+    ArchiveError
+        If they cannot be read, or are not an archive's, or of a later version.
+    """
+    try:
+        root = json.loads(folder.read(ROOT))
+    except FileNotFoundError:
+        return None
+    except (ValueError, RecursionError) as error:
+        raise ArchiveError(f"{ROOT} of {folder.url} is damaged: {error}") from error
+    attributes = root.get("attributes") if isinstance(root, dict) else None
+    about = attributes.get(ABOUT) if isinstance(attributes, dict) else None
+    if not isinstance(about, dict):
+        raise ArchiveError(f"{folder.url} is no archive of xmrcae's: it has no {ABOUT!r}")
+    version = about.get("format_version")
+    if type(version) is not int or version < 1:
+        raise ArchiveError(f"the archive at {folder.url} is damaged: its version is {version!r}")
+    if version > FORMAT_VERSION:
+        raise ArchiveError(
+            f"the archive at {folder.url} has format version {version}, this xmrcae reads up to "
+            f"{FORMAT_VERSION}: install a newer one"
+        )
+    return root
+
+
+def chunk_of(key: str) -> tuple[str, int]:
+    """Return which array a file is a chunk of, and its first index; an empty path if of none."""
+    found = re.fullmatch(r"(.+)/c((?:/\d+)*)", key)
+    if found is None:
+        return "", 0
+    return found[1], int(found[2].split("/")[1]) if found[2] else 0
+
+
+def _sizes(about: Mapping[str, Any], url: str) -> tuple[list[int], tuple[int, ...]]:
+    """Return the rows of every block, and the sizes of the other sample dimensions."""
+    try:
+        rows, lanes = about["rows_per_block"], about["lanes"]
+        lengths, checksums = about["blocks"]["length"], about["checksums"]
+        good = (
+            all(type(n) is int and n >= 1 for n in (rows, *lanes))
+            and all(type(n) is int and 1 <= n <= rows for n in lengths)
+            and all(type(checksum) is int for checksum in checksums.values())
+        )
+    except (KeyError, TypeError, AttributeError):
+        good = False
+    if not good:
+        raise ArchiveError(f"the archive at {url} is damaged: the sizes of its blocks are lacking")
+    return lengths, tuple(lanes)
+
+
+def _members(
+    root: Mapping[str, Any], url: str
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """Return the metadata of the arrays and of the groups, by path."""
+    try:
+        members = dict(root["consolidated_metadata"]["metadata"])
+        groups = {path: one for path, one in members.items() if one["node_type"] == "group"}
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArchiveError(f"{ROOT} of {url} is damaged: it does not list its arrays") from error
+    arrays = {path: one for path, one in members.items() if path not in groups}
+    for path, document in arrays.items():
+        check_document(document, path)
+    return arrays, groups

@@ -1,0 +1,359 @@
+"""An archive's arrays, written block by block so that a run that was stopped can go on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from .folder import LOCK, Folder
+from .format import ABOUT, require
+from .journal import JOURNAL, begin, check_free, dumps, group, plain, resumed
+from .packing import Packer
+from .store import ROOT, ArchiveStore, chunk_of, read_root
+
+
+class ArchiveWriter:
+    """An archive that is written, made by `create` or `append`.
+
+    Blocks are written in order: `put_rows` of every array and lane, then `finish_block`. The
+    archive opens, or shows what was appended, after `commit`. Without it, what is complete is
+    kept: the same call, with the same `fingerprint`, goes on after it, and every file ends up
+    the same to the byte.
+
+    Attributes
+    ----------
+    about : dict
+        As given to `create`, or of the archive before it was appended to.
+    n_before : int
+        Blocks that were there before.
+    finished : list of dict
+        Records of the blocks that are complete since then, a stopped run's included.
+    """
+
+    def __init__(
+        self, folder: Folder, journal: Mapping[str, Any], root: Mapping[str, Any] | None
+    ) -> None:
+        self._folder = folder
+        self._journal = journal
+        self.about: dict[str, Any] = journal["about"]
+        self.n_before: int = journal["n_before"]
+        self.finished: list[dict[str, Any]] = list(journal["blocks"])
+        self._rows: dict[str, dict[str, Any]] = dict(journal["rows"])
+        self._static: dict[str, dict[str, Any]] = {}
+        self._groups: dict[str, dict[str, Any]] = {}
+        self._checksums: dict[str, int] = {}
+        self._attributes: dict[str, Any] = {}
+        self._packers: dict[str, Packer] = {}
+        if root is not None:
+            self._take(root)
+        self._clear()
+        self._write_journal()
+
+    @classmethod
+    @contextlib.contextmanager
+    def create(
+        cls,
+        url: str | os.PathLike[str],
+        about: Mapping[str, Any],
+        *,
+        fingerprint: Mapping[str, Any],
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> Iterator[ArchiveWriter]:
+        """Begin an archive, or go on with one that was begun by the same call; a context.
+
+        Parameters
+        ----------
+        url : str or os.PathLike
+            A path, or a URL that fsspec knows and can write.
+        about : mapping
+            "rows_per_block" and "lanes", and what else is known by now; as JSON has it.
+        fingerprint : mapping
+            What makes this call the same as one that was stopped; as JSON has it.
+        storage_options : mapping, optional
+            Options of the file system.
+
+        Yields
+        ------
+        ArchiveWriter
+
+        Raises
+        ------
+        ArchiveError
+            If something else is there, another call was stopped there, or another process writes.
+        ImportError
+            Naming the packages that are missing.
+        """
+        require()
+        folder = Folder(url, storage_options)
+        with folder.lock():
+            root = read_root(folder)
+            journal = resumed(folder, fingerprint, root, appending=False)
+            if journal is None:
+                check_free(folder, root)
+                journal = begin(about, 0, fingerprint, appending=False)
+            yield cls(folder, journal, root)
+
+    @classmethod
+    @contextlib.contextmanager
+    def append(
+        cls,
+        url: str | os.PathLike[str],
+        *,
+        fingerprint: Mapping[str, Any],
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> Iterator[ArchiveWriter]:
+        """Begin to append to an archive, or go on with it; a context.
+
+        Parameters
+        ----------
+        url, fingerprint, storage_options
+            As for `create`.
+
+        Yields
+        ------
+        ArchiveWriter
+
+        Raises
+        ------
+        ArchiveError
+            If there is no archive, another call was stopped there, or another process writes.
+        ImportError
+            Naming the packages that are missing.
+        """
+        ArchiveStore.open(url, storage_options=storage_options)  # a lock would make the folder
+        folder = Folder(url, storage_options)
+        with folder.lock():
+            # What another process committed in between counts.
+            before = ArchiveStore.open(url, storage_options=storage_options)
+            root = read_root(folder)
+            journal = resumed(folder, fingerprint, root, appending=True) or begin(
+                before.about, before.n_blocks, fingerprint, appending=True
+            )
+            yield cls(folder, journal, root)
+
+    def put_static(
+        self,
+        path: str,
+        values: np.ndarray,
+        dims: Sequence[str],
+        attrs: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write an array that has no rows, in one chunk.
+
+        Parameters
+        ----------
+        path : str
+        values : numpy.ndarray
+            bool, integers, or floats of 2 to 8 bytes.
+        dims : sequence of str
+            Names of its dimensions.
+        attrs : mapping, optional
+            Its attributes, as JSON has them.
+
+        Raises
+        ------
+        ValueError
+            If the archive that is appended to has this array already.
+        TypeError
+            For another dtype.
+        """
+        if self._journal["appending"] and path in self._checksums:
+            raise ValueError(f"{path!r} is in the archive already: nothing that is there changes")
+        packer = Packer(values.shape, values.dtype, dims, attrs)
+        self._static[path] = packer.document(values.shape)
+        self._checksums[path] = zlib.crc32(values.astype(packer.dtype).tobytes())
+        self._put_chunk(path, (0,) * values.ndim, packer.pack(values))
+        self._put_document(path, self._static[path])
+
+    def put_attributes(self, path: str, attrs: Mapping[str, Any]) -> None:
+        """Set the attributes of a group, as JSON has them; `commit` writes them."""
+        self._groups[path] = dict(attrs)
+
+    def declare_rows(
+        self,
+        path: str,
+        trailing_shape: Sequence[int],
+        dtype: Any,
+        dims: Sequence[str],
+        attrs: Mapping[str, Any] | None = None,
+        *,
+        transpose: bool = False,
+    ) -> None:
+        """Say what an array of rows is like, before any are put there.
+
+        Parameters
+        ----------
+        path : str
+        trailing_shape : sequence of int
+            Its shape after the append dimension and the lanes.
+        dtype : numpy.dtype
+            bool, integers, or floats of 2 to 8 bytes.
+        dims : sequence of str
+            Names of all its dimensions.
+        attrs : mapping, optional
+            Its attributes, as JSON has them.
+        transpose : bool, default: False
+            Pack with the last dimension first. This and `attrs` stay as they are in an archive
+            that is appended to.
+
+        Raises
+        ------
+        ValueError
+            If the archive that is appended to has another array of this name.
+        TypeError
+            For another dtype.
+        """
+        shape = (*self.about["lanes"], *trailing_shape)
+        chunk = (self.about["rows_per_block"], *(1 for _ in self.about["lanes"]), *trailing_shape)
+        there = self._rows.get(path)
+        if there is not None:
+            attrs = there["attributes"]
+            transpose = there["codecs"][0]["name"] == "transpose"
+        packer = Packer(chunk, dtype, dims, attrs, transpose=transpose)
+        self._packers[path] = packer
+        document = packer.document((0, *shape))
+        if there is not None and document != there | {"shape": document["shape"]}:
+            raise ValueError(f"{path!r} in the archive is {there}, got {document}")
+        self._rows[path] = document
+
+    def put_rows(self, path: str, block: int, lane: int, values: np.ndarray) -> None:
+        """Write the rows of one block and lane; they count once the block is finished.
+
+        Parameters
+        ----------
+        path : str
+            Of an array that was declared.
+        block : int
+            The first that is not complete.
+        lane : int
+        values : numpy.ndarray
+            (row, ...), of the array's dtype; blocks that are not full are padded with zeros.
+
+        Raises
+        ------
+        ValueError
+            For another block, or if `values` do not fit the array.
+        """
+        self._check_block(block)
+        packer = self._packers[path]
+        full = np.zeros((self.about["rows_per_block"], *values.shape[1:]), values.dtype)
+        full[: len(values)] = values
+        lanes = [int(index) for index in np.unravel_index(lane, tuple(self.about["lanes"]))]
+        at = (block, *lanes, *(0 for _ in values.shape[1:]))
+        self._put_chunk(path, at, packer.pack(full.reshape(packer.shape)))
+
+    def finish_block(self, block: int, record: Mapping[str, Any]) -> None:
+        """Note that a block is complete; a run that goes on begins after it.
+
+        Parameters
+        ----------
+        block : int
+            The first that is not complete.
+        record : mapping
+            What `finished` shall have of it, as JSON has it (no NaN).
+
+        Raises
+        ------
+        ValueError
+            For another block, or if JSON cannot hold `record`.
+        """
+        self._check_block(block)
+        self.finished.append(plain(record))
+        self._write_journal()
+
+    def commit(self, about: Mapping[str, Any], attributes: Mapping[str, Any] | None = None) -> None:
+        """Make the archive, or what was appended, visible, by replacing one file.
+
+        Parameters
+        ----------
+        about : mapping
+            The archive's description, as JSON has it; "checksums" are added.
+        attributes : mapping, optional
+            Other attributes of the root; by default those that it has.
+
+        Raises
+        ------
+        ValueError
+            If ``about["blocks"]["length"]`` does not list the blocks, or JSON cannot hold it.
+        """
+        n_blocks = self.n_before + len(self.finished)
+        if len(about["blocks"]["length"]) != n_blocks:
+            raise ValueError(
+                f"about['blocks']['length'] must list {n_blocks} blocks, "
+                f"got {len(about['blocks']['length'])}"
+            )
+        about = dict(about) | {"checksums": dict(sorted(self._checksums.items()))}
+        others = self._attributes if attributes is None else attributes
+        rows = n_blocks * self.about["rows_per_block"]
+        changed = self._group_documents()
+        for path, document in self._rows.items():
+            changed[path] = document | {"shape": [rows, *document["shape"][1:]]}
+        members = dict(sorted((self._static | changed).items()))
+        root = group({**others, ABOUT: about}) | {
+            "consolidated_metadata": {
+                "kind": "inline",
+                "must_understand": False,
+                "metadata": members,
+            }
+        }
+        data = dumps(root)  # raises before anything is written
+        for path in sorted(changed):
+            self._put_document(path, changed[path])
+        self._folder.write(ROOT, data)
+        self._folder.remove(JOURNAL)
+
+    def _take(self, root: Mapping[str, Any]) -> None:
+        """Take over what an archive has."""
+        attributes = dict(root["attributes"])
+        self._checksums = dict(attributes.pop(ABOUT)["checksums"])
+        self._attributes = attributes
+        for path, document in root["consolidated_metadata"]["metadata"].items():
+            if document["node_type"] == "group":
+                self._groups[path] = document["attributes"]
+            elif path in self._checksums:
+                self._static[path] = document
+            else:
+                self._rows[path] = document
+
+    def _clear(self) -> None:
+        """Remove what a stopped run left beyond its complete blocks."""
+        done = self.n_before + len(self.finished)
+        members = self._static | self._groups | self._rows
+        kept = {LOCK, JOURNAL, ROOT, *(f"{path}/{ROOT}" for path in members)}
+        for key in self._folder.sizes():
+            path, first = chunk_of(key)
+            complete = path in self._rows and first < done
+            if not (key in kept or complete or path in self._checksums):
+                self._folder.remove(key)
+
+    def _check_block(self, block: int) -> None:
+        current = self.n_before + len(self.finished)
+        if block != current:
+            raise ValueError(f"block {current} comes next, got {block}")
+
+    def _put_chunk(self, path: str, at: Sequence[int], data: bytes | None) -> None:
+        if data is not None:
+            self._folder.write("/".join([path, "c", *map(str, at)]), data)
+
+    def _put_document(self, path: str, document: Mapping[str, Any]) -> None:
+        self._folder.write(f"{path}/{ROOT}", dumps(document))
+
+    def _group_documents(self) -> dict[str, dict[str, Any]]:
+        """Return the metadata of every group above an array, and of those with attributes."""
+        paths = {
+            str(parent)
+            for path in (*self._static, *self._rows, *self._groups)
+            for parent in (PurePosixPath(path) / "_").parents
+        } - {".", *self._static, *self._rows}
+        return {path: group(self._groups.get(path, {})) for path in paths}
+
+    def _write_journal(self) -> None:
+        self._folder.write(
+            JOURNAL, dumps({**self._journal, "rows": self._rows, "blocks": self.finished})
+        )
