@@ -51,8 +51,9 @@ class Variable:
         the valid ones of the others.
     predictor : Predictor or None
         Of the steps; None where nothing but the codes is kept.
-    classes : numpy.ndarray of uint8, shape (pixel,)
-        How much the steps of each kept pixel vary: those of a class are stored side by side.
+    classes : numpy.ndarray of uint8, shape (pixel,), or None
+        How much the steps of each kept pixel vary: those of a class are stored side by side. None
+        without a predictor.
     max_error, rmse : float or None
         Bound of each value, and of each snapshot's root-mean-square error, in the data's units.
     lossless : bool
@@ -64,8 +65,8 @@ class Variable:
     kept: np.ndarray
     scale: float
     base: Sequence[np.ndarray]
-    predictor: Predictor | None
-    classes: np.ndarray
+    predictor: Predictor | None = None
+    classes: np.ndarray | None = None
     max_error: float | None = None
     rmse: float | None = None
     lossless: bool = False
@@ -73,7 +74,7 @@ class Variable:
     @cached_property
     def order(self) -> np.ndarray:
         """The kept pixels by class, row by row within each."""
-        return np.argsort(self.classes, kind="stable")
+        return np.argsort(np.asarray(self.classes), kind="stable")
 
 
 class BlockCoder:
@@ -128,7 +129,7 @@ class BlockCoder:
         finest = level == len(self.decoder.valid) - 1
         kept = [each.kept for each in self.variables] if finest else self.decoder.valid[level]
         result = np.full((len(codes), len(kept), *kept[0].shape), np.nan)
-        for v, field in enumerate(self._on_kept(codes, season, level)):
+        for v, field in enumerate(self.on_kept(codes, season, level)):
             result[:, v, kept[v]] = field
         return result
 
@@ -160,7 +161,7 @@ class BlockCoder:
         """
         arrays: dict[str, np.ndarray] = {}
         records: dict[str, dict[str, Any]] = {}
-        fields = self._on_kept(codes, season, len(self.decoder.valid) - 1)
+        fields = self.on_kept(codes, season, len(self.decoder.valid) - 1)
         for variable, given, field in zip(self.variables, values, fields, strict=True):
             own, records[variable.array] = _encode(variable, given, field)
             arrays |= own
@@ -193,15 +194,15 @@ class BlockCoder:
         list of numpy.ndarray, shape (snapshot, y, x)
             Of each variable, in its type, NaN where missing.
         """
-        fields = self._on_kept(codes, season, len(self.decoder.valid) - 1)
+        fields = self.on_kept(codes, season, len(self.decoder.valid) - 1)
         return [
             _decode(variable, field, arrays, records[variable.array])
             for variable, field in zip(self.variables, fields, strict=True)
             if variables is None or variable.array in variables
         ]
 
-    def _on_kept(self, codes: np.ndarray, season: np.ndarray, level: int) -> list[np.ndarray]:
-        """Decode each variable's field on the kept pixels of a level, (snapshot, pixel)."""
+    def on_kept(self, codes: np.ndarray, season: np.ndarray, level: int) -> list[np.ndarray]:
+        """Decode as :meth:`fields`, each variable on its kept pixels alone, (snapshot, pixel)."""
         valid = self.decoder.valid[level]
         finest = level == len(self.decoder.valid) - 1
         decoded = self.decoder.decode(codes * self._code_steps[: codes.shape[1]], level)

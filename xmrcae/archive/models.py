@@ -1,0 +1,157 @@
+"""Models that suit an archive: options to fit one, and what is made of a fitted one."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from ..core.state import NetworkState
+    from ..fitted import Fitted
+    from ..grid.conventions import Labelled
+
+#: Pixels times variables up to which codes are found by projection.
+MOST_PIXELS = 300_000
+
+#: Weight of coarser levels: it costs nothing at the finest and keeps coarse pictures good.
+ANCHOR = 0.1
+
+#: Codes per valid pixel and variable: with more, codes take more bytes than the rest loses.
+SHARE = 0.025
+
+#: Days from one month to the next, and the fewest months with a climatology.
+MONTH_DAYS, LEAST_MONTHS = (28, 31), 24
+
+
+def archive_options(obj: Labelled, **options: Any) -> dict[str, Any]:
+    """Return the options of a fit that is to serve an archive of some data.
+
+    Parameters
+    ----------
+    obj : xarray.DataArray or xarray.Dataset
+        The data, of which one snapshot is read, and the times.
+    **options
+        What is to differ, as for :class:`xmrcae.MrCAE`.
+    """
+    from ..grid.description import describe, fittable
+    from ..options import make_options
+
+    result: dict[str, Any] = {
+        "encoder": "projection",
+        "channels": [[1] * 6],
+        "omega": 1.0,
+        "anchor": ANCHOR,
+        "split": (0.9, 0.1, 0.0),
+    } | options
+    checked = make_options(result)
+    obj = fittable(obj, checked)
+    about = describe(obj, checked)
+    array = about.layout.array(obj)
+    if "center" not in options and _is_monthly(about.samples):
+        result["center"] = "month"
+    if not {"tolerance", "encoding_size"} & set(options):
+        n_valid = int(np.isfinite(np.asarray(array[len(array) // 2])).sum())
+        bottleneck = int(np.prod(about.pyramid.shape(-1))) * array.shape[1]
+        result["encoding_size"] = max(round(SHARE * n_valid), 2 * bottleneck)
+    if "encoder" not in options and int(np.prod(array.shape[1:])) > MOST_PIXELS:
+        result["encoder"] = "filters"
+    return result
+
+
+def _is_monthly(samples: Any) -> bool:
+    """Tell whether samples are of consecutive months, enough of them for a climatology."""
+    from ..grid.split import time_of
+
+    time = time_of(samples.coords.to_dataset(), samples.dims)
+    if time is None or time.ndim != 1 or time.size < LEAST_MONTHS or time.dtype.kind not in "MO":
+        return False
+    days = np.diff(time.values).astype("timedelta64[s]").astype(float) / 86400
+    return bool((days >= MONTH_DAYS[0]).all() and (days <= MONTH_DAYS[1]).all())
+
+
+def projecting(fitted: Fitted) -> Fitted:
+    """Return a model with the same decoders whose codes are found by least squares.
+
+    It is the model itself where the grid is so large that projecting would be too dear: codes of
+    filters serve there, as the rest corrects them.
+    """
+    network = fitted.codec.network
+    state = network.state()
+    if state.projection is not None or state.counts.size > MOST_PIXELS:
+        return fitted
+    weights = []
+    for level, standard in enumerate(fitted.codec.standards):
+        weight = np.zeros(state.has_data[level].shape, dtype=np.float32)
+        counts = standard.valid.sum((1, 2), keepdims=True)
+        share = standard.valid / np.maximum(counts, 1) / len(counts)
+        weight[fitted.codec.pyramid.cut(level)] = share
+        weights.append(weight)
+    # A model that was fitted without regard to coarse levels needs some for coarse pictures.
+    anchor = json.loads(fitted.options_json).get("anchor") or ANCHOR
+    decoders = {name: each for name, each in state.weights.items() if "decoder" in name}
+    state = replace(state, activation=None, projection=weights, anchor=anchor, weights=decoders)
+    return _with_network(fitted, state, "projecting")
+
+
+def truncated(fitted: Fitted, n_groups: int) -> Fitted:
+    """Return a model that keeps the first groups alone, at least those of level 0.
+
+    Its levels stay, so that it opens at each of them.
+    """
+    state = fitted.codec.network.state()
+    numbers = [len(masks) for masks in state.masks]
+    left = max(n_groups, numbers[0])
+    if left >= sum(numbers):
+        return fitted
+    before = np.cumsum([0, *numbers[:-1]])
+    kept = [int(np.clip(left - first, 0, n)) for first, n in zip(before, numbers, strict=True)]
+    gone = tuple(
+        f"levels.{k}.groups.{j}."
+        for k, (n, n_kept) in enumerate(zip(numbers, kept, strict=True))
+        for j in range(n_kept, n)
+    )
+    state = replace(
+        state,
+        masks=[masks[:n] for masks, n in zip(state.masks, kept, strict=True)],
+        channels=[channels[:n] for channels, n in zip(state.channels, kept, strict=True)],
+        weights={name: w for name, w in state.weights.items() if not name.startswith(gone)},
+    )
+    return _with_network(fitted, state, f"{left} groups")
+
+
+def _with_network(fitted: Fitted, state: NetworkState, what: str) -> Fitted:
+    """Return a model with another network: its codes are others, so its id is."""
+    from ..codec import Codec
+    from ..core.projection import from_state
+
+    codec, model_id = fitted.codec, str(uuid.uuid5(uuid.NAMESPACE_OID, f"{fitted.id} {what}"))
+    network = from_state(state, codec.network.device)
+    codec = Codec(network, codec.pyramid, fitted.standard, model_id)
+    return replace(fitted, codec=codec, id=model_id)
+
+
+def centred(fitted: Fitted, maps: Sequence[np.ndarray], kept: Sequence[np.ndarray]) -> Fitted:
+    """Return a model that departs from other maps.
+
+    Parameters
+    ----------
+    fitted : Fitted
+        The model.
+    maps : sequence of numpy.ndarray, shape (season, pixel)
+        Of each variable, in the data's units.
+    kept : sequence of numpy.ndarray of bool, shape (y, x)
+        The pixels that they lie on, all valid ones among them.
+    """
+    from ..codec import Codec
+
+    codec, centre = fitted.codec, fitted.standard.centre.copy()
+    for v, (own, pixels) in enumerate(zip(maps, kept, strict=True)):
+        valid = fitted.standard.valid[v]
+        centre[:, v, valid] = own[:, valid[pixels]]
+    standard = replace(fitted.standard, centre=centre)
+    return replace(fitted, codec=Codec(codec.network, codec.pyramid, standard, codec.token))

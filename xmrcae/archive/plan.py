@@ -1,0 +1,377 @@
+"""Which codes an archive keeps, and in which steps: those of the least bytes on a sample.
+
+Codes, what they leave (the rest) and base maps share the bytes: with more codes in finer steps the
+rest is smaller. Every candidate is costed by packing the sample as the archive will be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .block import BlockCoder, Variable, base_maps, quantise_base
+from .decoder import Decoder
+from .models import centred, truncated
+from .waves import LIMIT, Predictor
+
+if TYPE_CHECKING:
+    from ..fitted import Fitted
+
+#: Classes of pixels by how much their steps vary; more of them save under 0.3 %.
+N_CLASSES = 8
+
+#: Least numbers per class in a block: pcodec finds distributions of 10,000 numbers or more.
+LEAST_PER_CLASS = 10_000
+
+#: Most Fourier terms over the months of a coarse level's base maps: mean, annual, half-annual.
+COARSE_TERMS = 5
+
+#: Level of compression, as :mod:`xmrcae.archive.packing` has it.
+PCODEC_LEVEL = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What is asked for one variable; fields as those of :class:`xmrcae.archive.block.Variable`."""
+
+    array: str
+    dtype: np.dtype[Any]
+    kept: np.ndarray
+    max_error: float | None = None
+    rmse: float | None = None
+    lossless: bool = False
+
+    @property
+    def bound(self) -> float | None:
+        """Half the step of the rest, nearly; None where nothing but codes is kept."""
+        each = [self.max_error, None if self.rmse is None else self.rmse * 3**0.5]
+        return min((bound for bound in each if bound is not None), default=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Base:
+    """The base maps of one variable, for each level, coarsest first.
+
+    Attributes
+    ----------
+    differences : list of numpy.ndarray of int32, shape (term, pixel)
+        To be stored.
+    weights : list of list of int
+        Of their prediction.
+    steps : list of float
+        In the data's units.
+    maps : list of numpy.ndarray of float64, shape (season, pixel)
+        What is read.
+    """
+
+    differences: list[np.ndarray]
+    weights: list[list[int]]
+    steps: list[float]
+    maps: list[np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What a candidate differs in: number of groups, steps in units of the bounds, Fourier terms.
+
+    `code_step` is the norm of what a step of a code writes.
+    """
+
+    n_groups: int
+    code_step: float
+    base_step: float
+    n_terms: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How an archive is to be written.
+
+    Attributes
+    ----------
+    fitted : Fitted
+        The model with the groups that are kept; its centre is the finest base maps.
+    coder : BlockCoder
+        What encodes and decodes blocks.
+    code_steps : list of numpy.ndarray, shape (channel,)
+        For each level, in scaled units.
+    bases : list of Base
+        Of each variable.
+    setting : Setting
+        What was chosen.
+    bytes : dict of str to float
+        Estimated bytes per snapshot: `codes` for each level, `rest` and `model`, base maps and
+        classes shared among all snapshots.
+    rms : float
+        Root-mean-square error of the decoded codes on the sample, in units of the bounds.
+    """
+
+    fitted: Fitted
+    coder: BlockCoder
+    code_steps: list[np.ndarray]
+    bases: list[Base]
+    setting: Setting
+    bytes: dict[str, Any]
+    rms: float
+
+    @property
+    def total(self) -> float:
+        """Estimated bytes per snapshot."""
+        return float(sum(self.bytes["codes"]) + self.bytes["rest"] + self.bytes["model"])
+
+
+def choose(
+    fitted: Fitted,
+    values: np.ndarray,
+    season: np.ndarray,
+    wanted: Sequence[Wanted],
+    *,
+    length: int,
+    levels: int | None = None,
+    codes: int | None = None,
+) -> Plan:
+    """Choose codes, steps and base maps for the least bytes per snapshot.
+
+    Parameters
+    ----------
+    fitted : Fitted
+        The model, as :func:`projecting` returns it.
+    values : numpy.ndarray, shape (snapshot, variable, y, x)
+        A sample of consecutive snapshots, or of runs of them, one after the other.
+    season : numpy.ndarray of int, shape (snapshot,)
+        Which of its centres each departs from.
+    wanted : sequence of Wanted
+        Of each variable.
+    length : int
+        Snapshots that the archive is to hold in the end, which share the bytes of base maps.
+    levels : int, optional
+        Number of levels that keep codes of their own.
+    codes : int, optional
+        The most codes per snapshot.
+
+    Raises
+    ------
+    ValueError
+        If the codes of level 0 alone are more than `codes`, or there are not so many levels.
+    """
+    planner = _Planner(fitted, values, season, wanted, length)
+    counts = _group_counts(fitted, levels, codes)
+    best = planner.plan(planner.first_setting(counts[-1]))
+    if all(each.bound is None for each in wanted):
+        return best
+
+    best = _descend(planner, best, "code_step", 2.0)
+    others = [planner.plan(replace(best.setting, n_groups=n)) for n in counts[:-1]]
+    best = min([best, *others], key=_total)
+    best = _descend(planner, best, "base_step", 2.0)
+    for n_terms in range(7, 2, -2) if best.setting.n_terms > 1 else ():
+        best = min(best, planner.plan(replace(best.setting, n_terms=n_terms)), key=_total)
+    return _descend(planner, best, "code_step", 2**0.5)
+
+
+def _total(plan: Plan) -> float:
+    return plan.total
+
+
+def _descend(planner: _Planner, best: Plan, name: str, factor: float) -> Plan:
+    """Change one step by a factor, up or down, for as long as the bytes get less."""
+    start = getattr(best.setting, name)
+    for ratio in (factor, 1 / factor):
+        step, moved = start * ratio, False
+        while (plan := planner.plan(replace(best.setting, **{name: step}))).total < best.total:
+            best, step, moved = plan, step * ratio, True
+        if moved:
+            break
+    return best
+
+
+class _Planner:
+    """Makes and costs plans on one sample."""
+
+    def __init__(
+        self,
+        fitted: Fitted,
+        values: np.ndarray,
+        season: np.ndarray,
+        wanted: Sequence[Wanted],
+        length: int,
+    ) -> None:
+        self.values, self.season, self.wanted, self.length = values, season, wanted, length
+        self.fitted, self._kept = fitted, [each.kept for each in wanted]
+        self._models: dict[int, tuple[Fitted, Decoder]] = {}
+        self.errors = _level_errors(fitted, values, season)  # (level, variable)
+        bounds = [each.bound for each in wanted]
+        pairs = zip(bounds, self.errors[-1], strict=True)
+        self.units = np.array([bound or error for bound, error in pairs])
+        self.centres = [self._centres(v) for v in range(len(wanted))]
+
+    def first_setting(self, n_groups: int) -> Setting:
+        """Return steps that add one per cent to the error that the codes leave."""
+        decoder = self.model(n_groups)[1]
+        variance = float(np.mean((self.errors[-1] / self.units) ** 2))
+        n_pixels, n_codes = int(decoder.valid[-1].sum()), sum(decoder.sizes)
+        step = (0.01 * 12 * variance * n_pixels / n_codes) ** 0.5
+        base_step = min(0.25, 0.2 * variance**0.5)
+        n_terms = len(self.fitted.standard.centre)
+        return Setting(n_groups=n_groups, code_step=step, base_step=base_step, n_terms=n_terms)
+
+    def model(self, n_groups: int) -> tuple[Fitted, Decoder]:
+        """Return the model with so many groups, and its decoder."""
+        if n_groups not in self._models:
+            fitted = truncated(self.fitted, n_groups)
+            pyramid = fitted.codec.pyramid
+            cuts = [pyramid.cut(level)[1:] for level in range(pyramid.levels)]
+            decoder = Decoder(fitted.codec.network.state(), cuts)
+            self._models[n_groups] = fitted, decoder
+        return self._models[n_groups]
+
+    def plan(self, setting: Setting) -> Plan:
+        """Make the plan of a setting and pack the sample by it."""
+        fitted, decoder = self.model(setting.n_groups)
+        bases = [self._base(v, decoder, setting) for v in range(len(self.wanted))]
+        fitted = centred(fitted, [base.maps[-1] for base in bases], self._kept)
+        scale = fitted.standard.scale.astype(np.float64)
+        norms = decoder.norms(scale / self.units)
+        floor = 1e-6 * max(each.max(initial=0) for each in norms)
+        code_steps = [setting.code_step / np.maximum(each, floor) for each in norms]
+        variables = [
+            Variable(**vars(wanted), scale=float(s), base=base.maps)
+            for wanted, s, base in zip(self.wanted, scale, bases, strict=True)
+        ]
+        coder = BlockCoder(decoder, variables, code_steps)
+        dtype = fitted.standard.centre.dtype
+        codes = coder.quantise(fitted.codec.encode(self.values.astype(dtype), self.season))
+        n, model, rest, squares, count = len(codes), 0.0, 0.0, 0.0, 0
+        for v, field in enumerate(coder.on_kept(codes, self.season, len(decoder.sizes) - 1)):
+            given = self.values[:, v][:, self.wanted[v].kept]
+            left = np.where(np.isfinite(given), (given - field) / self.units[v], 0)
+            squares, count = squares + float((left**2).sum()), count + left.size
+            variables[v], packed = _with_predictor(variables[v], left)
+            rest, model = rest + packed["rest"], model + packed["classes"]
+            model += sum(packed_bytes(each) for each in bases[v].differences)
+        parts = np.split(codes, np.cumsum(decoder.sizes)[:-1], axis=1)
+        return Plan(
+            fitted=fitted,
+            coder=BlockCoder(decoder, variables, code_steps),
+            code_steps=code_steps,
+            bases=bases,
+            setting=setting,
+            bytes={
+                "codes": [packed_bytes(part) / n for part in parts],
+                "rest": rest / n,
+                "model": model / self.length,
+            },
+            rms=(squares / max(1, count)) ** 0.5,
+        )
+
+    def _centres(self, v: int) -> list[np.ndarray]:
+        """Return a variable's centre on the pixels of each level, (season, pixel).
+
+        Kept pixels that the model does not know take their mean over the sample.
+        """
+        standards = self.fitted.codec.standards
+        result = [each.centre[:, v][:, each.valid[v]].astype(np.float64) for each in standards]
+        kept, valid = self.wanted[v].kept, standards[-1].valid[v]
+        if (kept & ~valid).any():
+            given = self.values[:, v][:, kept].astype(np.float64)
+            known = np.isfinite(given)
+            total = np.where(known, given, 0).sum(0)
+            overall = total.sum() / max(1, known.sum())
+            mean = np.where(known.any(0), total / known.sum(0).clip(1), overall)
+            mean = np.broadcast_to(mean, (len(result[-1]), len(mean))).copy()
+            mean[:, valid[kept]] = result[-1]
+            result[-1] = mean
+        return result
+
+    def _base(self, v: int, decoder: Decoder, setting: Setting) -> Base:
+        """Quantise a variable's base maps.
+
+        Those of coarser levels add 4 % to the level's own error: the rest does not mend them.
+        """
+        kept = [*(valid[v] for valid in decoder.valid[:-1]), self.wanted[v].kept]
+        finest = setting.base_step * self.units[v]
+        base = Base(differences=[], weights=[], steps=[], maps=[])
+        for level, (maps, mask) in enumerate(zip(self.centres[v], kept, strict=True)):
+            n_terms, step = setting.n_terms, finest
+            if level < len(kept) - 1:
+                n_terms = min(n_terms, COARSE_TERMS)
+                step = max(finest, self.errors[level][v] * (len(maps) / n_terms) ** 0.5)
+            differences, weights, step = quantise_base(maps, mask, step, n_terms)
+            base.differences.append(differences)
+            base.weights.append(weights)
+            base.steps.append(step)
+            base.maps.append(base_maps(differences, mask, weights, step, len(maps)))
+        return base
+
+
+def _with_predictor(variable: Variable, left: np.ndarray) -> tuple[Variable, dict[str, int]]:
+    """Return a variable with predictor and classes for what codes leave, and the packed bytes.
+
+    `left`, (snapshot, pixel), is in units of the bound.
+    """
+    if variable.max_error is None and variable.rmse is None:
+        return variable, {"rest": 0, "classes": 0}
+    steps = np.rint(left / 2).clip(-LIMIT, LIMIT).astype(np.int32)
+    predictor = Predictor.fit(variable.kept, steps)
+    differences = predictor.differences(steps)
+    n_classes = int(np.clip(steps.size // LEAST_PER_CLASS, 1, N_CLASSES))
+    activity = np.abs(differences.astype(np.float64)).mean(0)
+    rank = np.argsort(np.argsort(activity, kind="stable"), kind="stable")
+    classes = (rank * n_classes // max(1, len(rank))).astype(np.uint8)
+    variable = replace(variable, predictor=predictor, classes=classes)
+    chunks = np.array_split(differences[:, variable.order], n_classes, axis=1)
+    map_of_classes = classes.astype(np.int32)[None]
+    spatial = Predictor.fit(variable.kept, map_of_classes).differences(map_of_classes)
+    return variable, {
+        "rest": sum(packed_bytes(chunk) for chunk in chunks),
+        "classes": packed_bytes(spatial),
+    }
+
+
+def packed_bytes(integers: np.ndarray) -> int:
+    """Return the bytes that an array of integers takes as one chunk."""
+    from pcodec import ChunkConfig, standalone  # type: ignore[import-untyped]
+
+    if not integers.size:
+        return 0
+    flat = np.ascontiguousarray(integers, dtype=np.int32).ravel()
+    return len(standalone.simple_compress(flat, ChunkConfig(compression_level=PCODEC_LEVEL)))
+
+
+def _level_errors(fitted: Fitted, values: np.ndarray, season: np.ndarray) -> np.ndarray:
+    """Return the root-mean-square error of each level and variable, in the data's units."""
+    codec = fitted.codec
+    dtype = fitted.standard.centre.dtype
+    squares, counts = codec.squared_errors(values.astype(dtype, copy=False), season)[0]
+    shapes = [standard.valid.shape for standard in codec.standards]
+    ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
+    result = []
+    for shape, end in zip(shapes, ends, strict=True):
+        own = slice(end - int(np.prod(shape)), end)
+        square, count = (each[own].reshape(shape[0], -1).sum(1) for each in (squares, counts))
+        result.append(np.sqrt(square / np.maximum(count, 1)))
+    return np.maximum(result, 1e-30)
+
+
+def _group_counts(fitted: Fitted, levels: int | None, codes: int | None) -> list[int]:
+    """Return the numbers of groups to try: those of the coarsest level, of the two coarsest, ..."""
+    sizes = [fitted.codec.network.stage_sizes(k) for k in range(fitted.codec.pyramid.levels)]
+    ends = list(accumulate(len(each) - 1 for each in sizes))
+    if levels is not None:
+        if not 1 <= levels <= len(ends):
+            raise ValueError(f"levels={levels!r}: from 1 to {len(ends)}, those of the model")
+        ends = [ends[levels - 1]]
+    if codes is None:
+        return sorted(set(ends))
+    needed = list(accumulate([sum(sizes[0]), *(n for each in sizes[1:] for n in each[1:])]))
+    if codes < needed[0]:
+        raise ValueError(
+            f"codes={codes!r}: level 0 alone takes {needed[0]}: allow more, or fit a model with a "
+            "smaller encoding_size"
+        )
+    most = len(sizes[0]) - 1 + sum(n <= codes for n in needed[1:])
+    return sorted({min(end, most) for end in ends})
