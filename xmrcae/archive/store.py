@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import threading
@@ -16,7 +17,7 @@ import numpy as np
 
 from .folder import LOCK, Folder
 from .format import ABOUT, FORMAT_VERSION, ArchiveError, require
-from .journal import JOURNAL
+from .journal import JOURNAL, dumps
 from .packing import check_document, open_array
 
 #: Name of an archive's description; it is written last.
@@ -140,8 +141,12 @@ class ArchiveStore:
         """
         if path not in self.arrays or path in self.about["checksums"]:
             raise ArchiveError(f"{self._folder.url} has no array {path!r} of rows")
-        if not 0 <= block < self.n_blocks:
-            raise IndexError(f"block must lie between 0 and {self.n_blocks - 1}, got {block}")
+        for name, got, size in (
+            ("block", block, self.n_blocks),
+            ("lane", lane, math.prod(self._lanes)),
+        ):
+            if not 0 <= got < size:
+                raise IndexError(f"{name} must lie between 0 and {size - 1}, got {got}")
         key = (path, block, lane)
         with self._lock:
             values = self._kept.get(key)
@@ -237,7 +242,7 @@ class ArchiveStore:
 
 
 def read_root(folder: Folder) -> dict[str, Any] | None:
-    """Return the metadata of an archive's root; None if there are none.
+    """Return the metadata of an archive's root, less their own checksum; None if there are none.
 
     Raises
     ------
@@ -262,6 +267,8 @@ def read_root(folder: Folder) -> dict[str, Any] | None:
             f"the archive at {folder.url} has format version {version}, this xmrcae reads up to "
             f"{FORMAT_VERSION}: install a newer one"
         )
+    if about.pop("checksum", None) != zlib.crc32(dumps(root)):
+        raise ArchiveError(f"{ROOT} of {folder.url} is not what was written")
     return root
 
 

@@ -218,9 +218,11 @@ class ArchiveWriter:
         packer = Packer(chunk, dtype, dims, attrs, transpose=transpose)
         self._packers[path] = packer
         document = packer.document((0, *shape))
-        if there is not None and document != there | {"shape": document["shape"]}:
-            raise ValueError(f"{path!r} in the archive is {there}, got {document}")
-        self._rows[path] = document
+        if there is not None and _kind(document) != _kind(there):
+            raise ValueError(
+                f"{path!r} of the archive is {_kind(there)}; what was declared is {_kind(document)}"
+            )
+        self._rows[path] = there or document
 
     def put_rows(self, path: str, block: int, lane: int, values: np.ndarray) -> None:
         """Write the rows of one block and lane; they count once the block is finished.
@@ -273,7 +275,8 @@ class ArchiveWriter:
         Parameters
         ----------
         about : mapping
-            The archive's description, as JSON has it; "checksums" are added.
+            The archive's description, as JSON has it; "checksums" and "checksum" are
+            added.
         attributes : mapping, optional
             Other attributes of the root; by default those that it has.
 
@@ -302,10 +305,10 @@ class ArchiveWriter:
                 "metadata": members,
             }
         }
-        data = dumps(root)  # raises before anything is written
+        about["checksum"] = zlib.crc32(dumps(root))  # raises before anything is written
         for path in sorted(changed):
             self._put_document(path, changed[path])
-        self._folder.write(ROOT, data)
+        self._folder.write(ROOT, dumps(root))
         self._folder.remove(JOURNAL)
 
     def _take(self, root: Mapping[str, Any]) -> None:
@@ -357,3 +360,14 @@ class ArchiveWriter:
         self._folder.write(
             JOURNAL, dumps({**self._journal, "rows": self._rows, "blocks": self.finished})
         )
+
+
+def _kind(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an array's chunks must have in common."""
+    return {
+        "shape after rows": document["shape"][1:],
+        "chunks": document["chunk_grid"]["configuration"]["chunk_shape"],
+        "dtype": document["data_type"],
+        "dims": document["dimension_names"],
+        "codecs": [codec["name"] for codec in document["codecs"]],
+    }
