@@ -22,7 +22,7 @@ MOST_PIXELS = 300_000
 ANCHOR = 0.1
 
 #: Codes per valid pixel and variable: with more, codes take more bytes than the rest loses.
-SHARE = 0.025
+SHARE = 0.0275
 
 #: Days from one month to the next, and the fewest months with a climatology.
 MONTH_DAYS, LEAST_MONTHS = (28, 31), 24

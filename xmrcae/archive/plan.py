@@ -170,7 +170,8 @@ def choose(
     best = _descend(planner, best, "base_step", 2.0)
     for n_terms in range(7, 2, -2) if best.setting.n_terms > 1 else ():
         best = min(best, planner.plan(replace(best.setting, n_terms=n_terms)), key=_total)
-    return _descend(planner, best, "code_step", 2**0.5)
+    best = _descend(planner, best, "code_step", 2**0.5)
+    return _descend(planner, best, "base_step", 2**0.5)
 
 
 def _total(plan: Plan) -> float:
