@@ -155,3 +155,29 @@ def centred(fitted: Fitted, maps: Sequence[np.ndarray], kept: Sequence[np.ndarra
         centre[:, v, valid] = own[:, valid[pixels]]
     standard = replace(fitted.standard, centre=centre)
     return replace(fitted, codec=Codec(codec.network, codec.pyramid, standard, codec.token))
+
+
+def level_errors(fitted: Fitted, values: np.ndarray, season: np.ndarray) -> np.ndarray:
+    """Return the root-mean-square error of each level and variable, in the data's units."""
+    codec = fitted.codec
+    dtype = fitted.standard.centre.dtype
+    squares, counts = codec.squared_errors(values.astype(dtype, copy=False), season)[0]
+    shapes = [standard.valid.shape for standard in codec.standards]
+    ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
+    result = []
+    for shape, end in zip(shapes, ends, strict=True):
+        own = slice(end - int(np.prod(shape)), end)
+        square, count = (each[own].reshape(shape[0], -1).sum(1) for each in (squares, counts))
+        result.append(np.sqrt(square / np.maximum(count, 1)))
+    return np.maximum(result, 1e-30)
+
+
+def coarsest(fitted: Fitted, values: np.ndarray) -> np.ndarray:
+    """Restrict snapshots to level 0, (snapshot, variable, y, x); NaN where it has no data."""
+    pyramid = fitted.codec.pyramid
+    known = np.where(fitted.standard.valid, values, np.nan)
+    level = np.where(pyramid.may_have_data(pyramid.levels - 1), pyramid.pad(known), np.nan)
+    for k in range(pyramid.levels - 2, -1, -1):
+        level, has = pyramid.restrict(level, np.isfinite(level), k)
+        level = np.where(has, level, np.nan)
+    return level[pyramid.cut(0)]

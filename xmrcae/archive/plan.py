@@ -15,7 +15,7 @@ import numpy as np
 
 from .block import BlockCoder, Variable, base_maps, quantise_base
 from .decoder import Decoder
-from .models import centred, truncated
+from .models import centred, coarsest, level_errors, truncated
 from .waves import LIMIT, Predictor
 
 if TYPE_CHECKING:
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 #: Classes of pixels by how much their steps vary; more of them save under 0.3 %.
 N_CLASSES = 8
+
+#: By how much more a coarsest picture may be off than with unquantised codes of all groups.
+COARSE_LOSS = 1.1
 
 #: Least numbers per class in a block: pcodec finds distributions of 10,000 numbers or more.
 LEAST_PER_CLASS = 10_000
@@ -108,6 +111,8 @@ class Plan:
         classes shared among all snapshots.
     rms : float
         Root-mean-square error of the decoded codes on the sample, in units of the bounds.
+    coarse_loss : float
+        Root-mean-square error of level 0, over that of unquantised codes of all groups.
     """
 
     fitted: Fitted
@@ -117,11 +122,20 @@ class Plan:
     setting: Setting
     bytes: dict[str, Any]
     rms: float
+    coarse_loss: float
 
     @property
     def total(self) -> float:
         """Estimated bytes per snapshot."""
         return float(sum(self.bytes["codes"]) + self.bytes["rest"] + self.bytes["model"])
+
+    @property
+    def cost(self) -> tuple[float, float]:
+        """What the choice makes least: bytes, among plans that open with a good coarse picture.
+
+        Where the rest is cheap to predict, the fewest bytes would be those of no codes at all.
+        """
+        return max(self.coarse_loss, COARSE_LOSS), self.total
 
 
 def choose(
@@ -164,26 +178,27 @@ def choose(
     if all(each.bound is None for each in wanted):
         return best
 
-    best = _descend(planner, best, "code_step", 2.0)
-    others = [planner.plan(replace(best.setting, n_groups=n)) for n in counts[:-1]]
-    best = min([best, *others], key=_total)
-    best = _descend(planner, best, "base_step", 2.0)
-    for n_terms in range(7, 2, -2) if best.setting.n_terms > 1 else ():
-        best = min(best, planner.plan(replace(best.setting, n_terms=n_terms)), key=_total)
-    best = _descend(planner, best, "code_step", 2**0.5)
-    return _descend(planner, best, "base_step", 2**0.5)
+    for factor in (2.0, 2**0.5):
+        best = _descend(planner, best, "code_step", factor)
+        best = _best(planner, best, "n_groups", counts)
+        best = _descend(planner, best, "base_step", factor)
+        best = _best(planner, best, "n_terms", [n for n in (3, 5, 7) if n < best.setting.n_terms])
+    return _descend(planner, best, "code_step", factor)
 
 
-def _total(plan: Plan) -> float:
-    return plan.total
+def _best(planner: _Planner, best: Plan, name: str, values: Sequence[int]) -> Plan:
+    """Try some values of a setting."""
+    others = [n for n in values if n != getattr(best.setting, name)]
+    plans = [best, *(planner.plan(replace(best.setting, **{name: n})) for n in others)]
+    return min(plans, key=lambda plan: plan.cost)
 
 
 def _descend(planner: _Planner, best: Plan, name: str, factor: float) -> Plan:
-    """Change one step by a factor, up or down, for as long as the bytes get less."""
+    """Change one step by a factor, up or down, for as long as the cost gets less."""
     start = getattr(best.setting, name)
     for ratio in (factor, 1 / factor):
         step, moved = start * ratio, False
-        while (plan := planner.plan(replace(best.setting, **{name: step}))).total < best.total:
+        while (plan := planner.plan(replace(best.setting, **{name: step}))).cost < best.cost:
             best, step, moved = plan, step * ratio, True
         if moved:
             break
@@ -204,10 +219,11 @@ class _Planner:
         self.values, self.season, self.wanted, self.length = values, season, wanted, length
         self.fitted, self._kept = fitted, [each.kept for each in wanted]
         self._models: dict[int, tuple[Fitted, Decoder]] = {}
-        self.errors = _level_errors(fitted, values, season)  # (level, variable)
+        self.errors = level_errors(fitted, values, season)  # (level, variable)
         bounds = [each.bound for each in wanted]
         pairs = zip(bounds, self.errors[-1], strict=True)
         self.units = np.array([bound or error for bound, error in pairs])
+        self.coarsest = coarsest(fitted, values)
         self.centres = [self._centres(v) for v in range(len(wanted))]
 
     def first_setting(self, n_groups: int) -> Setting:
@@ -254,6 +270,7 @@ class _Planner:
             variables[v], packed = _with_predictor(variables[v], left)
             rest, model = rest + packed["rest"], model + packed["classes"]
             model += sum(packed_bytes(each) for each in bases[v].differences)
+        coarse = coder.fields(codes[:, : decoder.sizes[0]], self.season, 0) - self.coarsest
         parts = np.split(codes, np.cumsum(decoder.sizes)[:-1], axis=1)
         return Plan(
             fitted=fitted,
@@ -267,6 +284,7 @@ class _Planner:
                 "model": model / self.length,
             },
             rms=(squares / max(1, count)) ** 0.5,
+            coarse_loss=float((_rms(coarse) / self.errors[0]).max()),
         )
 
     def _centres(self, v: int) -> list[np.ndarray]:
@@ -343,19 +361,11 @@ def packed_bytes(integers: np.ndarray) -> int:
     return len(standalone.simple_compress(flat, ChunkConfig(compression_level=PCODEC_LEVEL)))
 
 
-def _level_errors(fitted: Fitted, values: np.ndarray, season: np.ndarray) -> np.ndarray:
-    """Return the root-mean-square error of each level and variable, in the data's units."""
-    codec = fitted.codec
-    dtype = fitted.standard.centre.dtype
-    squares, counts = codec.squared_errors(values.astype(dtype, copy=False), season)[0]
-    shapes = [standard.valid.shape for standard in codec.standards]
-    ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
-    result = []
-    for shape, end in zip(shapes, ends, strict=True):
-        own = slice(end - int(np.prod(shape)), end)
-        square, count = (each[own].reshape(shape[0], -1).sum(1) for each in (squares, counts))
-        result.append(np.sqrt(square / np.maximum(count, 1)))
-    return np.maximum(result, 1e-30)
+def _rms(errors: np.ndarray) -> np.ndarray:
+    """Return the root mean square of each variable's errors (snapshot, variable, y, x)."""
+    known = np.isfinite(errors)
+    squares = np.where(known, errors, 0) ** 2
+    return np.sqrt(squares.sum((0, 2, 3)) / known.sum((0, 2, 3)).clip(1))
 
 
 def _group_counts(fitted: Fitted, levels: int | None, codes: int | None) -> list[int]:
