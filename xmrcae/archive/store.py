@@ -185,12 +185,18 @@ class ArchiveStore:
         return {"model": total - time, "time": time, "arrays": arrays}
 
     def _chunk(self, path: str, block: int, lane: int) -> np.ndarray:
-        """Return the rows of one chunk, padding included, read-only."""
+        """Return the rows of one block and lane, padding included, read-only."""
         size = self.about["rows_per_block"]
         lanes = tuple(int(index) for index in np.unravel_index(lane, self._lanes))
-        trailing = (0,) * (len(self.arrays[path]["shape"]) - 1 - len(lanes))
+        document, n = self.arrays[path], 1 + len(lanes)
+        trailing, own = document["shape"][n:], self._chunk_shape(document)[n:]
+        values = np.empty((size, *trailing), np.dtype(document["data_type"]))
         rows = slice(block * size, (block + 1) * size)
-        values = self._read(path, (rows, *lanes), (block, *lanes, *trailing))
+        counts = (max(1, n // c) for n, c in zip(trailing, own, strict=True))
+        for at in np.ndindex(*counts):
+            inside = tuple(slice(i * c, (i + 1) * c) for i, c in zip(at, own, strict=True))
+            found = self._read(path, (rows, *lanes, *inside), (block, *lanes, *at))
+            values[:, *inside] = found
         values.flags.writeable = False
         return values
 
@@ -223,17 +229,22 @@ class ArchiveStore:
             raise ArchiveError(f"{self._folder.url} lacks the file {key}")
         return values
 
+    @staticmethod
+    def _chunk_shape(document: Mapping[str, Any]) -> list[int]:
+        return list(document["chunk_grid"]["configuration"]["chunk_shape"])
+
     def _check_shape(self, path: str, document: Mapping[str, Any]) -> None:
         """Check that an array has the chunks that the description asks for."""
         shape = list(document["shape"])
-        chunk = list(document["chunk_grid"]["configuration"]["chunk_shape"])
+        chunk = self._chunk_shape(document)
         if path in self.about["checksums"]:
             good = chunk == [max(1, size) for size in shape]
         else:
             rows, lanes = self.about["rows_per_block"], list(self._lanes)
             n = 1 + len(lanes)
             good = shape[:n] == [rows * self.n_blocks, *lanes]
-            good &= chunk == [rows, *(1 for _ in lanes), *(max(1, size) for size in shape[n:])]
+            good &= chunk[:n] == [rows, *(1 for _ in lanes)]
+            good &= all(size % own == 0 for size, own in zip(shape[n:], chunk[n:], strict=True))
         if not good:
             raise ArchiveError(
                 f"{path!r} of {self._folder.url} has the shape {shape} in chunks of {chunk}, "

@@ -34,6 +34,8 @@ class ArchiveWriter:
         Blocks that were there before.
     finished : list of dict
         Records of the blocks that are complete since then, a stopped run's included.
+    n_bytes : int
+        Bytes of the chunks that this run has written.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class ArchiveWriter:
         self._checksums: dict[str, int] = {}
         self._attributes: dict[str, Any] = {}
         self._packers: dict[str, Packer] = {}
+        self.n_bytes = 0
         if root is not None:
             self._take(root)
         self._clear()
@@ -183,6 +186,7 @@ class ArchiveWriter:
         dims: Sequence[str],
         attrs: Mapping[str, Any] | None = None,
         *,
+        chunk: Sequence[int] | None = None,
         transpose: bool = False,
     ) -> None:
         """Say what an array of rows is like, before any are put there.
@@ -198,6 +202,8 @@ class ArchiveWriter:
             Names of all its dimensions.
         attrs : mapping, optional
             Its attributes, as JSON has them.
+        chunk : sequence of int, optional
+            What of `trailing_shape` a chunk holds, a divisor of it; all of it by default.
         transpose : bool, default: False
             Pack with the last dimension first. This and `attrs` stay as they are in an archive
             that is appended to.
@@ -210,12 +216,13 @@ class ArchiveWriter:
             For another dtype.
         """
         shape = (*self.about["lanes"], *trailing_shape)
-        chunk = (self.about["rows_per_block"], *(1 for _ in self.about["lanes"]), *trailing_shape)
+        own = trailing_shape if chunk is None else chunk
+        whole = (self.about["rows_per_block"], *(1 for _ in self.about["lanes"]), *own)
         there = self._rows.get(path)
         if there is not None:
             attrs = there["attributes"]
             transpose = there["codecs"][0]["name"] == "transpose"
-        packer = Packer(chunk, dtype, dims, attrs, transpose=transpose)
+        packer = Packer(whole, dtype, dims, attrs, transpose=transpose)
         self._packers[path] = packer
         document = packer.document((0, *shape))
         if there is not None and _kind(document) != _kind(there):
@@ -247,8 +254,15 @@ class ArchiveWriter:
         full = np.zeros((self.about["rows_per_block"], *values.shape[1:]), values.dtype)
         full[: len(values)] = values
         lanes = [int(index) for index in np.unravel_index(lane, tuple(self.about["lanes"]))]
-        at = (block, *lanes, *(0 for _ in values.shape[1:]))
-        self._put_chunk(path, at, packer.pack(full.reshape(packer.shape)))
+        own = packer.shape[1 + len(lanes) :]
+        trailing = self._rows[path]["shape"][1 + len(lanes) :]
+        if list(values.shape[1:]) != trailing:
+            raise ValueError(f"rows of {path!r} are of shape {trailing}, got {values.shape[1:]}")
+        counts = [size // max(1, chunk) for size, chunk in zip(values.shape[1:], own, strict=True)]
+        for at in np.ndindex(*(max(1, n) for n in counts)):
+            inside = tuple(slice(i * n, (i + 1) * n) for i, n in zip(at, own, strict=True))
+            part = full[:, *inside].reshape(packer.shape)
+            self._put_chunk(path, (block, *lanes, *at), packer.pack(part))
 
     def finish_block(self, block: int, record: Mapping[str, Any]) -> None:
         """Note that a block is complete; a run that goes on begins after it.
@@ -343,6 +357,7 @@ class ArchiveWriter:
     def _put_chunk(self, path: str, at: Sequence[int], data: bytes | None) -> None:
         if data is not None:
             self._folder.write("/".join([path, "c", *map(str, at)]), data)
+            self.n_bytes += len(data)
 
     def _put_document(self, path: str, document: Mapping[str, Any]) -> None:
         self._folder.write(f"{path}/{ROOT}", dumps(document))

@@ -1,0 +1,215 @@
+"""What an archive holds before its first block: the model, base maps, coordinates, labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from .._version import __version__
+from ..fitted import Fitted
+from ..grid.conventions import Labelled
+from ..io.model_datasets import fitted_to_datasets
+from . import labelling
+from .format import FORMAT_VERSION, ArchiveError
+from .models import projecting
+from .plan import Plan, Wanted, choose
+from .source import Source
+from .store_writer import ArchiveWriter
+
+#: Values of the sample that codes and steps are chosen on.
+SAMPLE = 2**22
+
+#: Values in a chunk of the rest: whole years of small fields, some snapshots of large ones.
+CHUNK = 2**22
+
+#: Least snapshots in a block: the first two are predicted from fewer neighbours.
+LEAST_ROWS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a user asks of an archive, as :meth:`xmrcae.MrCAE.to_archive` documents it."""
+
+    max_error: Any = None
+    rmse: Any = None
+    levels: int | None = None
+    codes: int | None = None
+    rows_per_block: int | None = None
+    append_dim: str | None = None
+    lossless: bool = False
+
+    def bounds(self, names: Sequence[Any]) -> list[dict[str, float | None]]:
+        """Return the bounds of each variable.
+
+        Raises
+        ------
+        ValueError
+            For what is no positive number, or names no variable.
+        """
+        result: list[dict[str, float | None]] = [{} for _ in names]
+        for option in ("max_error", "rmse"):
+            given = getattr(self, option)
+            by_name = given if isinstance(given, Mapping) else dict.fromkeys(names, given)
+            if unknown := [name for name in by_name if name not in names]:
+                raise ValueError(f"{option} names {unknown[0]!r}; the variables are {list(names)}")
+            for bounds, name in zip(result, names, strict=True):
+                bounds[option] = _bound(option, by_name.get(name))
+        return result
+
+    def rows(self, n_pixels: int, n_rows: int) -> int:
+        """Return how many rows make a block, of fields of so many pixels."""
+        rows = self.rows_per_block
+        if rows is None:
+            return max(1, min(n_rows, max(LEAST_ROWS, CHUNK // max(1, n_pixels))))
+        if not isinstance(rows, int | np.integer) or isinstance(rows, bool) or rows < 1:
+            raise ValueError(f"rows_per_block={rows!r}: a whole number of at least 1")
+        return int(rows)
+
+
+def _bound(option: str, value: Any) -> float | None:
+    if value is None:
+        return None
+    number = isinstance(value, int | float | np.integer | np.floating)
+    if not number or isinstance(value, bool) or not (0 < value < math.inf):
+        raise ValueError(f"{option}={value!r}: a positive number in the data's units, or None")
+    return float(value)
+
+
+def check_types(source: Source) -> None:
+    """Refuse variables that would not come back in their type."""
+    for name, dtype in zip(source.fitted.labels.variables, source.dtypes, strict=True):
+        if dtype.kind != "f":
+            raise ArchiveError(
+                f"{name!r} is of type {dtype}: an archive takes floating-point numbers; convert "
+                "with .astype('float32') or .astype('float64')"
+            )
+
+
+def plan_for(source: Source, request: Request) -> tuple[Plan, int]:
+    """Choose what the archive keeps, on a sample of the data; and how many rows make a block."""
+    fitted = source.fitted
+    n_pixels = max(int(each.sum()) for each in fitted.standard.valid)
+    rows = request.rows(n_pixels, source.n_rows)
+    kept = fitted.standard.valid | source.ever_finite(rows)
+    bounds = request.bounds(fitted.labels.variables)
+    names = [_array_name(name, v) for v, name in enumerate(fitted.labels.variables)]
+    wanted = [
+        Wanted(array=name, dtype=dtype, kept=own, lossless=request.lossless, **bound)  # type: ignore[arg-type]
+        for name, dtype, own, bound in zip(names, source.dtypes, kept, bounds, strict=True)
+    ]
+    parts = [source.read(rows) for rows in source.sample(SAMPLE)]
+    values, season = (
+        np.concatenate([_by_lane(each) for each in arrays]) for arrays in zip(*parts, strict=True)
+    )
+    plan = choose(
+        projecting(fitted),
+        values,
+        season,
+        wanted,
+        length=source.n_rows * math.prod(source.lanes),
+        levels=request.levels,
+        codes=request.codes,
+    )
+    return plan, rows
+
+
+def _array_name(name: Any, v: int) -> str:
+    """Return the name of a variable's arrays: its own, where a path can hold it."""
+    return labelling.file_name(name, f"variable_{v}")
+
+
+def _by_lane(array: np.ndarray) -> np.ndarray:
+    """Return (row, lane, ...) as one lane after the other, (snapshot, ...)."""
+    return array.swapaxes(0, 1).reshape(-1, *array.shape[2:])
+
+
+def describe(source: Source, obj: Labelled, plan: Plan, rows: int, made_from: str) -> dict[str, Any]:
+    """Return an archive's description, without blocks; what is put as arrays is not in it."""
+    fitted, pyramid = plan.fitted, plan.fitted.codec.pyramid
+    valid = [standard.valid for standard in fitted.codec.standards]
+    cuts = [pyramid.cut(level)[1:] for level in range(pyramid.levels)]
+    return {
+        "format_version": FORMAT_VERSION,
+        "xmrcae_version": __version__,
+        "sample": [dim for dim in (source.append, *source.others) if dim is not None],
+        "append": source.append,
+        "lanes": list(source.lanes),
+        "rows_per_block": rows,
+        "horizontal": [pyramid.grid.y, pyramid.grid.x],
+        "descending": [bool(each) for each in fitted.layout(source.obj).descending],
+        "levels": [
+            {"shape": list(own.shape[1:]), "cut": [[cut.start, cut.stop] for cut in cuts[k]]}
+            for k, own in enumerate(valid)
+        ],
+        "seasons": len(plan.bases[0].maps[-1]),
+        "code_steps": [each.tolist() for each in plan.code_steps],
+        "codes_by": "filters" if fitted.codec.network.encodes else "projection",
+        "made_from": made_from,
+        "variables": [_variable(plan, v) for v in range(len(plan.bases))],
+    }
+
+
+def _variable(plan: Plan, v: int) -> dict[str, Any]:
+    """Return the description of one variable."""
+    variable, base = plan.coder.variables[v], plan.bases[v]
+    return {
+        "array": variable.array,
+        "dtype": variable.dtype.name,
+        "scale": variable.scale,
+        "max_error": variable.max_error,
+        "rmse": variable.rmse,
+        "lossless": variable.lossless,
+        "weights": None if variable.predictor is None else variable.predictor.weights,
+        "base": {"steps": base.steps, "weights": base.weights},
+    }
+
+
+def put_arrays(writer: ArchiveWriter, plan: Plan) -> dict[str, Any]:
+    """Write model, masks, classes and base maps; return what the model has beside arrays."""
+    coder, finest = plan.coder, len(plan.code_steps) - 1
+    kept = np.stack([variable.kept for variable in coder.variables])
+    masks = [*coder.decoder.valid[:-1], kept]
+    bits = np.packbits(np.concatenate([mask.ravel() for mask in masks]))
+    writer.put_static("masks", bits, ["byte"])
+    for level in range(finest + 1):
+        maps = np.concatenate([base.differences[level] for base in plan.bases], axis=1)
+        writer.put_static(f"level_{level}/base", maps, ["term", "pixel"])
+    for variable in coder.variables:
+        if variable.classes is not None:
+            path = f"level_{finest}/{variable.array}_classes"
+            writer.put_static(path, variable.classes, ["pixel"])
+    return _put_model(writer, plan.fitted)
+
+
+def _put_model(writer: ArchiveWriter, fitted: Fitted) -> dict[str, Any]:
+    datasets, attrs = fitted_to_datasets(fitted, base_maps=False, all_epochs=False)
+    text: dict[str, Any] = {}
+    dims: dict[str, list[str]] = {}
+    for name, dataset in datasets.items():
+        for key, variable in dataset.variables.items():
+            path = f"{name}/{key}"
+            dims[path] = [str(dim) for dim in variable.dims]
+            if variable.dtype.kind in "OUT":
+                text[path] = variable.values.tolist()
+            else:
+                writer.put_static(f"model/{path}", variable.values, dims[path], variable.attrs)
+    return attrs | {"dims": dims, "text": text}
+
+
+def declare_rows(writer: ArchiveWriter, plan: Plan, source: Source) -> None:
+    """Declare the arrays that grow with the rows; those of gaps and the like when they are met."""
+    dims = [source.append or "row", *source.others]
+    coder, finest = plan.coder, len(plan.code_steps) - 1
+    for level, size in enumerate(coder.decoder.sizes):
+        writer.declare_rows(f"level_{level}/codes", [size], np.int32, [*dims, "code"])
+    for variable in coder.variables:
+        if variable.classes is not None:
+            n_classes = int(variable.classes.max(initial=0)) + 1
+            shape = n_classes, math.ceil(int(variable.kept.sum()) / n_classes)
+            path = f"level_{finest}/{variable.array}"
+            writer.declare_rows(path, shape, np.int32, [*dims, "class", "pixel"], chunk=(1, shape[1]))

@@ -1,0 +1,244 @@
+"""Write a dataset as codes and what they leave, block by block, and add later times to it.
+
+What a user gave is read once per block. A block is encoded, decoded as a reader will, compared with
+what was given, written, and noted in the journal; a run that was stopped goes on after it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from ..fitted import Fitted
+from ..grid.conventions import Labelled
+from ..grid.pyramid import restrict_known
+from ..progress import progress_bar
+from . import labelling, prepare
+from .archive import Archive, open_archive
+from .block import BlockCoder
+from .format import ArchiveError, require
+from .multiscales import multiscales
+from .prepare import Request
+from .source import Source
+from .store_writer import ArchiveWriter
+
+#: Bytes per snapshot, in units of those of the first blocks, from which a model fits badly.
+TOO_MANY = 1.5
+
+
+def create_archive(
+    fitted: Fitted,
+    obj: Labelled,
+    url: Any,
+    request: Request,
+    *,
+    storage_options: Mapping[str, Any] | None,
+    progress: bool,
+) -> Archive:
+    """Write an archive, or go on with one that the same call has begun."""
+    require()
+    source = Source.of(obj, fitted, request.append_dim)
+    prepare.check_types(source)
+    bounds = request.bounds(fitted.labels.variables)
+    asked = {name: getattr(request, name) for name in ("levels", "codes", "rows_per_block", "lossless")}
+    fingerprint = asked | {"bounds": bounds, "model": content_id(fitted), **_extent(source)}
+    rows = request.rows(max(int(each.sum()) for each in fitted.standard.valid), source.n_rows)
+    about = {"rows_per_block": rows, "lanes": list(source.lanes)}
+    with ArchiveWriter.create(
+        url, about, fingerprint=fingerprint, storage_options=storage_options
+    ) as writer:
+        plan = prepare.plan_for(source, request, rows)
+        record, static, along = labelling.describe(
+            obj, fitted.labels.variables, source.append, source.others, _horizontal(fitted)
+        )
+        about = prepare.describe(source, plan, rows, content_id(fitted))
+        about |= {"model": prepare.put_arrays(writer, plan), "labels": record}
+        prepare.put_labels(writer, plan, source, about, static)
+        prepare.declare_rows(writer, plan, source)
+        run = Run(writer, source, plan.fitted, plan.coder, about, along)
+        run.write(progress=progress)
+        run.commit(blocks={})
+    return open_archive(url, storage_options=storage_options)
+
+
+def append_archive(
+    url: Any,
+    obj: Labelled,
+    *,
+    fitted: Fitted | None = None,
+    storage_options: Mapping[str, Any] | None,
+    progress: bool,
+) -> Archive:
+    """Add later rows to an archive, by the model that it was written with."""
+    archive = open_archive(url, storage_options=storage_options)
+    about = archive.about
+    if fitted is not None and content_id(fitted) != about["made_from"]:
+        raise ArchiveError(
+            f"the archive at {url} was written by another model: append with the same one, or with "
+            "xmrcae.open_archive(url).append(data), which takes the archive's own"
+        )
+    own = archive.model.fitted
+    source = Source.of(obj, own, about["append"])
+    prepare.check_types(source)
+    record, static, along = labelling.describe(
+        obj, own.labels.variables, source.append, source.others, _horizontal(own)
+    )
+    record = archive.check_append(record, static, along)
+    fingerprint = {"model": own.id, **_extent(source)}
+    with ArchiveWriter.append(
+        url, fingerprint=fingerprint, storage_options=storage_options
+    ) as writer:
+        run = Run(writer, source, own, archive.coder, about | {"labels": record}, along)
+        run.write(progress=progress)
+        run.commit(blocks=about["blocks"])
+    return open_archive(url, storage_options=storage_options)
+
+
+def content_id(fitted: Fitted) -> str:
+    """Return what tells a model from others that decode otherwise, the same in every process."""
+    digest = hashlib.sha256(fitted.codec.network.vector().numpy().tobytes())
+    digest.update(fitted.standard.centre.tobytes())
+    digest.update(fitted.standard.scale.tobytes())
+    return digest.hexdigest()[:32]
+
+
+def _horizontal(fitted: Fitted) -> tuple[str, str]:
+    grid = fitted.codec.pyramid.grid
+    return grid.y, grid.x
+
+
+def _extent(source: Source) -> dict[str, Any]:
+    """Return sizes and the first and last label of some data: what tells a call from another."""
+    index = None if source.append is None else source.obj.indexes.get(source.append)
+    ends = [] if index is None or not len(index) else [str(index[0]), str(index[-1])]
+    return {"sizes": {str(dim): n for dim, n in source.obj.sizes.items()}, "ends": ends}
+
+
+class Run:
+    """The blocks of one call."""
+
+    def __init__(
+        self,
+        writer: ArchiveWriter,
+        source: Source,
+        fitted: Fitted,
+        coder: BlockCoder,
+        about: dict[str, Any],
+        along: Mapping[str, xr.Variable],
+    ) -> None:
+        self.writer, self.source, self.fitted, self.coder = writer, source, fitted, coder
+        self.about, self.along = about, along
+        self._dims = [source.append or "row", *source.others]
+        self._declared: set[str] = set()
+
+    def write(self, *, progress: bool) -> None:
+        """Write all blocks that are not complete."""
+        blocks = list(self.source.blocks(self.about["rows_per_block"]))
+        done = len(self.writer.finished)
+        with progress_bar(progress, total=len(blocks), initial=done, unit="block") as bar:
+            for number, rows in enumerate(blocks):
+                if number < done:
+                    continue
+                self._write_block(self.writer.n_before + number, rows)
+                bar.set_postfix_str(f"{self.writer.n_bytes / 1e6:.1f} MB")
+                bar.update()
+
+    def _write_block(self, block: int, rows: slice) -> None:
+        values, season = self.source.read(rows)
+        n_lanes = values.shape[1]
+        records: list[dict[str, dict[str, Any]]] = []
+        coarse = []
+        for lane in range(n_lanes):
+            own = values[:, lane].astype(self.fitted.dtype, copy=False)
+            codes = self.coder.quantise(self.fitted.codec.encode(own, season[:, lane]))
+            given = [
+                values[:, lane, v].astype(variable.dtype, copy=False)
+                for v, variable in enumerate(self.coder.variables)
+            ]
+            arrays, record = self.coder.encode(given, codes, season[:, lane])
+            records.append(record)
+            coarse.append(self._coarse_errors(values[:, lane], codes, season[:, lane]))
+            self._put(block, lane, codes, arrays)
+            if self.about["seasons"] > 1:
+                self._put_rows("season", block, lane, season[:, lane].astype(np.int16), [])
+        self._put_labels(block, rows)
+        table: dict[str, Any] = {"length": len(values), "levels": np.sum(coarse, axis=0).tolist()}
+        for variable in self.coder.variables:
+            of = [record[variable.array] for record in records]
+            table[variable.array] = {key: [each[key] for each in of] for key in of[0]}
+        self.writer.finish_block(block, table)
+
+    def _put(self, block: int, lane: int, codes: np.ndarray, arrays: Mapping[str, np.ndarray]) -> None:
+        ends = np.cumsum(self.coder.decoder.sizes)
+        for level, part in enumerate(np.split(codes, ends[:-1], axis=1)):
+            self._put_rows(f"level_{level}/codes", block, lane, part, ["code"])
+        names = {variable.array: variable for variable in self.coder.variables}
+        for name, array in arrays.items():
+            path = f"level_{len(ends) - 1}/{name}"
+            if name in names:
+                n_classes = int(np.max(names[name].classes, initial=0)) + 1
+                array = _in_classes(array, n_classes)
+                self._put_rows(path, block, lane, array, ["class", "pixel"], (1, array.shape[2]))
+            else:
+                wide = np.float32 if array.dtype == np.float16 else array.dtype
+                self._put_rows(path, block, lane, array.astype(wide), ["pixel"])
+
+    def _put_rows(
+        self,
+        path: str,
+        block: int,
+        lane: int,
+        values: np.ndarray,
+        dims: Sequence[str],
+        chunk: tuple[int, ...] | None = None,
+    ) -> None:
+        if path not in self._declared:
+            self.writer.declare_rows(
+                path, values.shape[1:], values.dtype, [*self._dims, *dims], chunk=chunk
+            )
+            self._declared.add(path)
+        self.writer.put_rows(path, block, lane, values)
+
+    def _put_labels(self, block: int, rows: slice) -> None:
+        """Write what of the labels lies along the rows: coordinates, variables not fitted."""
+        for name, variable in self.along.items():
+            part = variable.isel({self.source.append: rows})
+            plain = labelling.to_plain(self.about["labels"], name, np.asarray(part.values))
+            self._put_rows(f"rows/{name}", block, 0, plain, variable.dims[1:])
+
+    def _coarse_errors(self, values: np.ndarray, codes: np.ndarray, season: np.ndarray) -> Any:
+        """Compare coarser levels with the data restricted to them: (2, level, variable).
+
+        Squared errors are summed, and values counted.
+        """
+        pyramid, sizes = self.fitted.codec.pyramid, self.coder.decoder.sizes
+        targets = restrict_known(pyramid, np.where(self.fitted.standard.valid, values, np.nan))
+        result = np.zeros((2, len(sizes) - 1, len(self.coder.variables)))
+        for level in range(len(sizes) - 1):
+            fields = self.coder.fields(codes[:, : sum(sizes[: level + 1])], season, level)
+            error = fields - targets[level][pyramid.cut(level)]
+            known = np.isfinite(error)
+            result[0, level] = np.where(known, error**2, 0).sum((0, 2, 3))
+            result[1, level] = known.sum((0, 2, 3))
+        return result
+
+    def commit(self, blocks: Mapping[str, Any]) -> None:
+        """Make what was written visible."""
+        table = joined(blocks, self.writer.finished)
+        about = self.about | {"blocks": table}
+        names = [variable.array for variable in self.coder.variables]
+        self.writer.commit(about, multiscales(len(about["levels"])) | _measured(about, names))
+
+
+def _in_classes(array: np.ndarray, n_classes: int) -> np.ndarray:
+    """Cut pixels (t, pixel) into classes of equal size, (t, class, pixel), zeros at the end."""
+    size = math.ceil(array.shape[1] / n_classes)
+    full = np.zeros((len(array), n_classes * size), array.dtype)
+    full[:, : array.shape[1]] = array
+    return full.reshape(len(array), n_classes, size)
