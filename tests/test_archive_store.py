@@ -177,7 +177,7 @@ def test_archives_are_written_and_read_in_memory(memory: str) -> None:
 
 def test_archives_are_written_and_read_on_an_object_store(s3: tuple[str, dict[str, Any]]) -> None:
     url, options = s3
-    with pytest.raises(ArchiveError, match="no archive at s3://bucket/a.zarr"):
+    with pytest.raises(ArchiveError, match=r"no archive at s3://bucket/a.zarr"):
         ArchiveStore.open(url, storage_options=options)
     write(url, options=options)
     append(url, options=options)
@@ -345,7 +345,7 @@ def test_another_call_does_not_finish_a_stopped_run(
     new = tmp_path / "new.zarr"
     assert stopped(monkeypatch, lambda: write(new), 60)
     with (
-        pytest.raises(ArchiveError, match="another call .* remove the folder"),
+        pytest.raises(ArchiveError, match=r"another call .* remove the folder"),
         ArchiveWriter.create(new, describe([]), fingerprint={"call": 2}),
     ):
         pass
@@ -443,7 +443,7 @@ def test_a_chunk_of_another_archive_is_refused_where_nothing_else_tells(archive:
         writer.put_static("model/weights", STATIC["model/weights"] + 1, ["dim_0"])
         writer.commit(describe([]))
     (archive / "model/weights/c/0").write_bytes((other / "model/weights/c/0").read_bytes())
-    with pytest.raises(ArchiveError, match="'model/weights' of .* is not what was written"):
+    with pytest.raises(ArchiveError, match=r"'model/weights' of .* is not what was written"):
         ArchiveStore.open(archive).static("model/weights")
 
 
@@ -577,7 +577,7 @@ def test_blocks_are_written_in_order_and_as_they_were_declared(tmp_path: Path) -
         ):
             with pytest.raises(ValueError):
                 call()
-        with pytest.raises(TypeError, match="safe|equiv"):
+        with pytest.raises(TypeError, match=r"safe|equiv"):
             writer.put_rows("a", 0, 0, np.zeros((2, 3), "i8"))
         for dtype in ("M8[s]", "U3", object, "c8", "g"):
             with pytest.raises(TypeError, match="takes bool, integers and floats"):
@@ -586,7 +586,7 @@ def test_blocks_are_written_in_order_and_as_they_were_declared(tmp_path: Path) -
 
 def test_what_is_appended_is_like_what_is_there(archive: Path) -> None:
     with ArchiveWriter.append(archive, fingerprint=CALL) as writer:
-        with pytest.raises(ValueError, match="what was declared is .*'float32'"):
+        with pytest.raises(ValueError, match=r"what was declared is .*'float32'"):
             writer.declare_rows("level_1/sst", (70,), "f4", ["time", "lane_0", "dim_0"])
         with pytest.raises(ValueError, match="nothing that is there changes"):
             writer.put_static("masks", STATIC["masks"], ["dim_0"])
