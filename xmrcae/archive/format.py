@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 #: Key of the root's attributes under which an archive describes itself.
 ABOUT = "xmrcae_archive"
@@ -14,6 +15,16 @@ FORMAT_VERSION = 1
 #: Before 3.1.4, zarr left the name of pcodec to numcodecs, which now leaves it to zarr;
 #: before 0.3.6, pcodec does not read what later versions write.
 NEEDED = {"zarr": (3, 1, 4), "numcodecs": (0, 16), "pcodec": (0, 3, 6)}
+
+
+#: What names the convention in an archive's attributes.
+CONVENTION = {
+    "schema_url": "https://raw.githubusercontent.com/zarr-conventions/multiscales/refs/tags/v1/schema.json",
+    "spec_url": "https://github.com/zarr-conventions/multiscales/blob/v1/README.md",
+    "uuid": "d35379db-88df-4056-af3a-620245f8e347",
+    "name": "multiscales",
+    "description": "Multiscale layout of zarr datasets",
+}
 
 
 class ArchiveError(ValueError):
@@ -45,3 +56,22 @@ def _version(name: str) -> tuple[int, ...]:
         return tuple(int(part) for part in version(name).split(".")[:3])
     except (PackageNotFoundError, ValueError):
         return ()
+
+
+def multiscales(levels: int) -> dict[str, Any]:
+    """Return the attributes by which other tools list levels: convention `multiscales`, version 1.
+
+    A level is every second point of the next finer one, from the second on.
+    """
+    layout: list[dict[str, Any]] = [
+        {"asset": f"level_{levels - 1}", "transform": {"scale": [1.0, 1.0]}}
+    ]
+    for level in range(levels - 2, -1, -1):
+        layout.append(
+            {
+                "asset": f"level_{level}",
+                "derived_from": f"level_{level + 1}",
+                "transform": {"scale": [2.0, 2.0], "translation": [1.0, 1.0]},
+            }
+        )
+    return {"zarr_conventions": [CONVENTION], "multiscales": {"layout": layout}}

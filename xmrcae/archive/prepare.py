@@ -90,11 +90,9 @@ def check_types(source: Source) -> None:
             )
 
 
-def plan_for(source: Source, request: Request) -> tuple[Plan, int]:
-    """Choose what the archive keeps, on a sample of the data; and how many rows make a block."""
+def plan_for(source: Source, request: Request, rows: int) -> Plan:
+    """Choose what the archive keeps, on a sample of the data; `rows` make a block."""
     fitted = source.fitted
-    n_pixels = max(int(each.sum()) for each in fitted.standard.valid)
-    rows = request.rows(n_pixels, source.n_rows)
     kept = fitted.standard.valid | source.ever_finite(rows)
     bounds = request.bounds(fitted.labels.variables)
     names = [_array_name(name, v) for v, name in enumerate(fitted.labels.variables)]
@@ -106,7 +104,7 @@ def plan_for(source: Source, request: Request) -> tuple[Plan, int]:
     values, season = (
         np.concatenate([_by_lane(each) for each in arrays]) for arrays in zip(*parts, strict=True)
     )
-    plan = choose(
+    return choose(
         projecting(fitted),
         values,
         season,
@@ -115,7 +113,6 @@ def plan_for(source: Source, request: Request) -> tuple[Plan, int]:
         levels=request.levels,
         codes=request.codes,
     )
-    return plan, rows
 
 
 def _array_name(name: Any, v: int) -> str:
@@ -128,7 +125,9 @@ def _by_lane(array: np.ndarray) -> np.ndarray:
     return array.swapaxes(0, 1).reshape(-1, *array.shape[2:])
 
 
-def describe(source: Source, obj: Labelled, plan: Plan, rows: int, made_from: str) -> dict[str, Any]:
+def describe(
+    source: Source, obj: Labelled, plan: Plan, rows: int, made_from: str
+) -> dict[str, Any]:
     """Return an archive's description, without blocks; what is put as arrays is not in it."""
     fitted, pyramid = plan.fitted, plan.fitted.codec.pyramid
     valid = [standard.valid for standard in fitted.codec.standards]
@@ -201,15 +200,26 @@ def _put_model(writer: ArchiveWriter, fitted: Fitted) -> dict[str, Any]:
     return attrs | {"dims": dims, "text": text}
 
 
-def declare_rows(writer: ArchiveWriter, plan: Plan, source: Source) -> None:
-    """Declare the arrays that grow with the rows; those of gaps and the like when they are met."""
-    dims = [source.append or "row", *source.others]
-    coder, finest = plan.coder, len(plan.code_steps) - 1
-    for level, size in enumerate(coder.decoder.sizes):
-        writer.declare_rows(f"level_{level}/codes", [size], np.int32, [*dims, "code"])
-    for variable in coder.variables:
-        if variable.classes is not None:
-            n_classes = int(variable.classes.max(initial=0)) + 1
-            shape = n_classes, math.ceil(int(variable.kept.sum()) / n_classes)
-            path = f"level_{finest}/{variable.array}"
-            writer.declare_rows(path, shape, np.int32, [*dims, "class", "pixel"], chunk=(1, shape[1]))
+def put_labels(
+    writer: ArchiveWriter, plan: Plan, source: Source, static: Mapping[str, xr.Variable]
+) -> list[Any]:
+    """Write labels that have no rows, and the coordinates of coarser levels.
+
+    Returns
+    -------
+    list
+        For each level but the finest, what labelling says of its coordinates.
+    """
+    for name, variable in static.items():
+        writer.put_static(f"labels/{name}", variable.values, [str(dim) for dim in variable.dims])
+    pyramid = plan.fitted.codec.pyramid
+    layout = plan.fitted.layout(source.obj)
+    records = []
+    for level in range(pyramid.levels - 1):
+        coords = layout.orient(pyramid.coordinates(level))
+        record, plain = labelling.plain_coordinates(coords)
+        records.append(record)
+        for name, variable in plain.items():
+            dims = [str(dim) for dim in variable.dims]
+            writer.put_static(f"level_{level}/{name}", variable.values, dims, variable.attrs)
+    return records

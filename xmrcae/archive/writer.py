@@ -8,25 +8,28 @@ from __future__ import annotations
 
 import hashlib
 import math
-import warnings
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from tqdm.auto import tqdm
 
 from ..fitted import Fitted
 from ..grid.conventions import Labelled
 from ..grid.pyramid import restrict_known
-from ..progress import progress_bar
 from . import labelling, prepare
 from .archive import Archive, open_archive
 from .block import BlockCoder
-from .format import ArchiveError, require
-from .multiscales import multiscales
+from .format import ArchiveError, multiscales, require
+from .journal import dumps
 from .prepare import Request
 from .source import Source
 from .store_writer import ArchiveWriter
+
+#: What is summed over the snapshots of a block for each coarser level and variable.
+LEVELS = ("squared_error", "count")
 
 #: Bytes per snapshot, in units of those of the first blocks, from which a model fits badly.
 TOO_MANY = 1.5
@@ -46,7 +49,9 @@ def create_archive(
     source = Source.of(obj, fitted, request.append_dim)
     prepare.check_types(source)
     bounds = request.bounds(fitted.labels.variables)
-    asked = {name: getattr(request, name) for name in ("levels", "codes", "rows_per_block", "lossless")}
+    asked = {
+        name: getattr(request, name) for name in ("levels", "codes", "rows_per_block", "lossless")
+    }
     fingerprint = asked | {"bounds": bounds, "model": content_id(fitted), **_extent(source)}
     rows = request.rows(max(int(each.sum()) for each in fitted.standard.valid), source.n_rows)
     about = {"rows_per_block": rows, "lanes": list(source.lanes)}
@@ -59,8 +64,9 @@ def create_archive(
         )
         about = prepare.describe(source, plan, rows, content_id(fitted))
         about |= {"model": prepare.put_arrays(writer, plan), "labels": record}
-        prepare.put_labels(writer, plan, source, about, static)
-        prepare.declare_rows(writer, plan, source)
+        records = prepare.put_labels(writer, plan, source, static)
+        for level, coordinates in zip(about["levels"], records, strict=False):
+            level["coordinates"] = coordinates
         run = Run(writer, source, plan.fitted, plan.coder, about, along)
         run.write(progress=progress)
         run.commit(blocks={})
@@ -141,13 +147,30 @@ class Run:
         """Write all blocks that are not complete."""
         blocks = list(self.source.blocks(self.about["rows_per_block"]))
         done = len(self.writer.finished)
-        with progress_bar(progress, total=len(blocks), initial=done, unit="block") as bar:
+        self._check_goes_on()
+        with tqdm(
+            desc="archive", total=len(blocks), initial=done, unit="block", disable=not progress
+        ) as bar:
             for number, rows in enumerate(blocks):
                 if number < done:
                     continue
                 self._write_block(self.writer.n_before + number, rows)
                 bar.set_postfix_str(f"{self.writer.n_bytes / 1e6:.1f} MB")
                 bar.update()
+
+    def _check_goes_on(self) -> None:
+        """Refuse to go on after blocks that were written by other choices than those of now."""
+        before = {record["written_by"] for record in self.writer.finished}
+        if before - {self._written_by}:
+            raise ArchiveError(
+                "the blocks that are complete were written by other versions of packages, or on "
+                "another machine: remove the unfinished archive and write it anew"
+            )
+
+    @cached_property
+    def _written_by(self) -> str:
+        """What tells the choices that blocks are written by."""
+        return hashlib.sha256(dumps(self.about)).hexdigest()[:16]
 
     def _write_block(self, block: int, rows: slice) -> None:
         values, season = self.source.read(rows)
@@ -168,13 +191,16 @@ class Run:
             if self.about["seasons"] > 1:
                 self._put_rows("season", block, lane, season[:, lane].astype(np.int16), [])
         self._put_labels(block, rows)
-        table: dict[str, Any] = {"length": len(values), "levels": np.sum(coarse, axis=0).tolist()}
+        table: dict[str, Any] = {"length": len(values), "written_by": self._written_by}
+        table["levels"] = np.sum(coarse, axis=0).tolist()
         for variable in self.coder.variables:
             of = [record[variable.array] for record in records]
             table[variable.array] = {key: [each[key] for each in of] for key in of[0]}
         self.writer.finish_block(block, table)
 
-    def _put(self, block: int, lane: int, codes: np.ndarray, arrays: Mapping[str, np.ndarray]) -> None:
+    def _put(
+        self, block: int, lane: int, codes: np.ndarray, arrays: Mapping[str, np.ndarray]
+    ) -> None:
         ends = np.cumsum(self.coder.decoder.sizes)
         for level, part in enumerate(np.split(codes, ends[:-1], axis=1)):
             self._put_rows(f"level_{level}/codes", block, lane, part, ["code"])
@@ -229,11 +255,32 @@ class Run:
         return result
 
     def commit(self, blocks: Mapping[str, Any]) -> None:
-        """Make what was written visible."""
-        table = joined(blocks, self.writer.finished)
-        about = self.about | {"blocks": table}
-        names = [variable.array for variable in self.coder.variables]
-        self.writer.commit(about, multiscales(len(about["levels"])) | _measured(about, names))
+        """Make what was written visible, beside the blocks that were there before."""
+        about = self.about | {"blocks": joined(blocks, self.writer.finished)}
+        self.writer.commit(about, multiscales(len(about["levels"])))
+
+
+def joined(before: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the table of blocks with those of some records added.
+
+    Per variable, each column lists all lanes of the first block, then those of the next.
+    """
+    table: dict[str, Any] = {
+        "length": [*before.get("length", ())],
+        "levels": {key: [*before.get("levels", {}).get(key, ())] for key in LEVELS},
+    }
+    for record in records:
+        table["length"].append(record["length"])
+        for key, sums in zip(LEVELS, record["levels"], strict=True):
+            table["levels"][key].append(sums)
+        for name, columns in record.items():
+            if name not in ("length", "levels", "written_by"):
+                own = table.setdefault(
+                    name, {key: [*old] for key, old in before.get(name, {}).items()}
+                )
+                for key, values in columns.items():
+                    own.setdefault(key, []).extend(values)
+    return table
 
 
 def _in_classes(array: np.ndarray, n_classes: int) -> np.ndarray:
