@@ -12,7 +12,6 @@ import xarray as xr
 
 from .._version import __version__
 from ..fitted import Fitted
-from ..grid.conventions import Labelled
 from ..io.model_datasets import fitted_to_datasets
 from . import labelling
 from .format import FORMAT_VERSION, ArchiveError
@@ -125,9 +124,7 @@ def _by_lane(array: np.ndarray) -> np.ndarray:
     return array.swapaxes(0, 1).reshape(-1, *array.shape[2:])
 
 
-def describe(
-    source: Source, obj: Labelled, plan: Plan, rows: int, made_from: str
-) -> dict[str, Any]:
+def describe(source: Source, plan: Plan, rows: int, made_from: str) -> dict[str, Any]:
     """Return an archive's description, without blocks; what is put as arrays is not in it."""
     fitted, pyramid = plan.fitted, plan.fitted.codec.pyramid
     valid = [standard.valid for standard in fitted.codec.standards]
