@@ -274,15 +274,16 @@ def test_a_run_that_stops_at_any_file_is_finished_by_the_same_call(
     whole = files(url)
     append(url)
     longer, n = files(url), len(files(url))
-    # Before these come the lock, which is a file where there is no disk, and the journal.
-    moments = range(1, 10 * n, 3) if where == "disk" else range(2, 10 * n, 7)
+    # Where there is no disk, the first file is the lock.
+    moments = range(0, 10 * n, 5) if where == "disk" else range(1, 10 * n, 7)
     for at in moments:
         fs, root = fsspec.core.url_to_fs(str(url))
         fs.rm(root, recursive=True)
         if not stopped(monkeypatch, lambda: write(url), at):
             break
         if ROOT not in files(url):
-            with pytest.raises(ArchiveError, match="was stopped: the same call finishes it"):
+            said = "was stopped: the same" if JOURNAL in files(url) else "no archive at"
+            with pytest.raises(ArchiveError, match=said):
                 ArchiveStore.open(url)
         write(url)
         assert files(url) == whole
@@ -362,16 +363,35 @@ def test_another_call_does_not_finish_a_stopped_run(
     assert_all_is_there(read(archive), 5)
 
 
-def test_another_call_may_follow_one_that_was_stopped_at_its_very_end(
-    archive: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("again", ["the same call", "another call"])
+def test_a_run_that_was_stopped_at_its_very_end_is_complete(
+    archive: Path, monkeypatch: pytest.MonkeyPatch, again: str
 ) -> None:
-    monkeypatch.setattr(Folder, "remove", lambda self, key: None)
-    with ArchiveWriter.append(archive, fingerprint={"call": 2}) as writer:
-        put_blocks(writer, 1, (2,))
-    monkeypatch.undo()
-    assert (archive / JOURNAL).exists()
     append(archive)
-    assert_all_is_there(read(archive), 6)
+    whole = files(archive)
+    with monkeypatch.context() as patch:
+        patch.setattr(Folder, "remove", lambda self, key: None)
+        with ArchiveWriter.append(archive, fingerprint={"call": 2}) as writer:
+            put_blocks(writer, 1, (2,))
+    assert (archive / JOURNAL).exists()
+    longer = files(archive)
+    if again == "the same call":
+        with ArchiveWriter.append(archive, fingerprint={"call": 2}) as writer:
+            assert (writer.n_before, len(writer.finished)) == (5, 1)
+            put_blocks(writer, 1, (2,))
+        assert {key: longer[key] for key in longer if key != JOURNAL} == files(archive) != whole
+        assert_all_is_there(read(archive), 6)
+    else:
+        append(archive)
+        assert_all_is_there(read(archive), 8)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"appending": true}'])
+def test_a_damaged_record_of_what_is_complete_is_refused(archive: Path, content: bytes) -> None:
+    (archive / JOURNAL).write_bytes(content)
+    with pytest.raises(ArchiveError, match=rf"{JOURNAL} of .* is damaged"):
+        append(archive)
+    assert_all_is_there(read(archive), 3)
 
 
 def test_nothing_that_is_there_is_written_over(archive: Path, tmp_path: Path) -> None:
@@ -424,7 +444,7 @@ def test_a_damaged_file_is_never_read(archive: Path, damage: str) -> None:
     for key in chunks:
         path = archive / key
         data = bytearray(whole[key])
-        for at in {0, len(data) // 3, len(data) - 1} if damage == "flip" else {0}:
+        for at in {len(data) // 3, len(data) - 1} if damage == "flip" else {0}:
             if damage == "remove":
                 path.unlink()
             elif damage == "flip":

@@ -45,14 +45,15 @@ def resumed(
     """
     try:
         journal = json.loads(folder.read(JOURNAL))
+        same = (journal["appending"], journal["fingerprint"]) == (appending, plain(fingerprint))
+        complete = journal["n_before"] + len(journal["blocks"])
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ArchiveError(f"{JOURNAL} of {folder.url} is damaged: {error}") from error
-    if (journal["appending"], journal["fingerprint"]) == (appending, plain(fingerprint)):
+    if same:
         return journal
     # Another call's run that was stopped after its commit, or before its first block was complete.
-    complete = journal["n_before"] + len(journal["blocks"])
     if root is not None and complete == len(root["attributes"][ABOUT]["blocks"]["length"]):
         return None
     way_out = (
