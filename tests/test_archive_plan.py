@@ -87,7 +87,7 @@ def test_no_step_or_number_of_groups_nearby_is_better(model, field):
             assert planner.plan(replace(found.setting, **{name: step})).cost > found.cost
     for n_groups in plan._group_counts(model.fitted, None, None):
         other = planner.plan(replace(found.setting, n_groups=n_groups))
-        assert other.total >= 0.99 * found.total or other.coarse_loss > 1.1
+        assert other.total >= 0.99 * found.total or other.coarse_loss > 1.15
 
 
 def test_the_coarsest_picture_is_kept_where_the_rest_alone_would_be_smaller(model, field):
@@ -96,7 +96,7 @@ def test_the_coarsest_picture_is_kept_where_the_rest_alone_would_be_smaller(mode
     coarse = found.coder.fields(codes[:, : found.coder.decoder.sizes[0]], season, 0)[:, 0]
     level_0 = field.mrcae.pyramid(levels=2)["level_0"].to_dataset()["sst"].values
     error = np.sqrt(np.nanmean((coarse - level_0) ** 2))
-    assert error < 1.1 * float(model.score(field)["rmse"][0]) < 0.5 * float(np.nanstd(level_0))
+    assert error < 1.15 * float(model.score(field)["rmse"][0]) < 0.5 * float(np.nanstd(level_0))
     planner = plan._Planner(model.fitted, values, season, wanted_of(values, max_error=0.1), 600)
     assert planner.plan(replace(found.setting, code_step=1e4)).total < found.total
 
