@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from ..fitted import Fitted
     from ..grid.conventions import Labelled
 
-#: Pixels times variables up to which codes are found by projection.
+#: Pixels times variables up to which codes are found by projection: there, factorising takes 3 s
+#: and 0.8 GB, and 32 snapshots take 0.5 s, four times as long as filters.
 MOST_PIXELS = 300_000
 
 #: Weight of coarser levels: it costs nothing at the finest and keeps coarse pictures good.

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .block import BlockCoder, Variable, base_maps, quantise_base
+from .base import Base, base_maps, quantise_base
+from .block import BlockCoder, Variable
 from .decoder import Decoder
 from .models import centred, coarsest, level_errors, truncated
 from .waves import LIMIT, Predictor
@@ -53,28 +54,6 @@ class Wanted:
         """Half the step of the rest, nearly; None where nothing but codes is kept."""
         each = [self.max_error, None if self.rmse is None else self.rmse * 3**0.5]
         return min((bound for bound in each if bound is not None), default=None)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Base:
-    """The base maps of one variable, for each level, coarsest first.
-
-    Attributes
-    ----------
-    differences : list of numpy.ndarray of int32, shape (term, pixel)
-        To be stored.
-    weights : list of list of int
-        Of their prediction.
-    steps : list of float
-        In the data's units.
-    maps : list of numpy.ndarray of float64, shape (season, pixel)
-        What is read.
-    """
-
-    differences: list[np.ndarray]
-    weights: list[list[int]]
-    steps: list[float]
-    maps: list[np.ndarray]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -354,11 +333,9 @@ def _with_predictor(variable: Variable, left: np.ndarray) -> tuple[Variable, dic
     classes = (rank * n_classes // max(1, len(rank))).astype(np.uint8)
     variable = replace(variable, predictor=predictor, classes=classes)
     chunks = np.array_split(differences[:, variable.order], n_classes, axis=1)
-    map_of_classes = classes.astype(np.int32)[None]
-    spatial = Predictor.fit(variable.kept, map_of_classes).differences(map_of_classes)
     return variable, {
         "rest": sum(packed_bytes(chunk) for chunk in chunks),
-        "classes": packed_bytes(spatial),
+        "classes": packed_bytes(classes),
     }
 
 
