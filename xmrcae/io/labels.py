@@ -7,6 +7,7 @@ what they were goes into a JSON record.
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
@@ -65,19 +66,12 @@ def coordinates_to_plain(
                 stacklevel=5,
             )
             continue
-        for key in (
-            "standard_name",
-            "long_name",
-            "units",
-        ):  # for those who read the file without xmrcae
-            text = variable.attrs.get(key)
-            if isinstance(text, str) and key not in attrs and " since " not in text:
-                attrs[key] = text
+        attrs = {**readable_attributes(variable.attrs), **attrs}
         stored = file_name(name, f"coordinate_{i}")
         variables[stored] = xr.Variable([in_file[dim] for dim in variable.dims], values, attrs)
         records.append({
             "name": name, "stored": stored, "dims": list(variable.dims),
-            "dtype": _type_of(variable), "attrs": attributes_to_json(variable.attrs),
+            "dtype": type_of(variable.dtype), "attrs": attributes_to_json(variable.attrs),
         })  # fmt: skip
     return variables, {"stacked": stacked, "dims": in_file, "coordinates": records}
 
@@ -104,39 +98,86 @@ def _to_plain(values: np.ndarray) -> tuple[np.ndarray | None, dict[str, Any]]:
     if kind == "b":
         return values.astype("int8"), {}
     if kind in "mM":
-        units = UNITS[np.datetime_data(values.dtype)[0]]
-        return values.astype("int64"), {"units": f"{units} {EPOCH}" if kind == "M" else units}
-    if kind == "S":
-        values = np.char.decode(values, "latin-1")
-    each = values.astype(object)
-    first = next(iter(each.ravel()), "")
-    if all(isinstance(value, str) for value in each.ravel()):
-        return each, {}
-    if isinstance(first, cftime.datetime) and all(
-        isinstance(value, cftime.datetime) for value in each.ravel()
-    ):
-        attrs = {"units": f"microseconds {EPOCH}", "calendar": first.calendar}
-        return np.asarray(cftime.date2num(each, **attrs), dtype="int64"), attrs
+        return values.astype("int64"), time_attributes(values.dtype)
+    texts = as_texts(values)
+    if texts is not None:
+        return texts, {}
+    calendar = calendar_of(values)
+    if calendar is not None:
+        return dates_to_microseconds(values, calendar), date_attributes(calendar)
     return None, {}
-
-
-def _type_of(variable: xr.Variable) -> str:
-    """Return the type that values come back in; objects for text of any length.
-
-    NumPy's StringDType has no name that `numpy.dtype` could read.
-    """
-    return "|O" if variable.dtype.kind == "T" else variable.dtype.str
 
 
 def _from_plain(stored: xr.Variable, dtype: str) -> np.ndarray:
     values, kind = stored.values, dtype[1]
     if kind == "S":
-        return np.char.encode(values.astype(object).astype(str), "latin-1").astype(dtype)
+        return texts_to_bytes(values, dtype)
     if kind == "O" and "calendar" in stored.attrs:
-        units, calendar = stored.attrs["units"], stored.attrs["calendar"]
-        dates = cftime.num2date(values, units, calendar, only_use_cftime_datetimes=True)
-        return np.asarray(dates, dtype=object)
+        return dates_from_microseconds(values, stored.attrs["calendar"])
     return values.astype(object if kind == "T" else dtype)
+
+
+def readable_attributes(attrs: Mapping[Any, Any]) -> dict[str, str]:
+    """Return the attributes that help those who read a file without xmrcae."""
+    found = {key: attrs.get(key) for key in ("standard_name", "long_name", "units")}
+    return {
+        key: text
+        for key, text in found.items()
+        if isinstance(text, str) and " since " not in text
+    }
+
+
+def type_of(dtype: Any) -> str:
+    """Return the name of the type that values come back in; objects for text of any length.
+
+    Neither NumPy's StringDType nor the types of pandas have a name that `numpy.dtype` could read.
+    """
+    return dtype.str if isinstance(dtype, np.dtype) and dtype.kind != "T" else "|O"
+
+
+def time_attributes(dtype: np.dtype[Any]) -> dict[str, str]:
+    """Return CF's attributes of times or durations that are counted in the unit of their type."""
+    units = UNITS[np.datetime_data(dtype)[0]]
+    return {"units": f"{units} {EPOCH}" if dtype.kind == "M" else units}
+
+
+def date_attributes(calendar: str) -> dict[str, str]:
+    """Return CF's attributes of dates in microseconds."""
+    return {"units": f"microseconds {EPOCH}", "calendar": calendar}
+
+
+def as_texts(values: np.ndarray) -> np.ndarray | None:
+    """Return text as objects of type str, bytes by latin-1; None if anything else is among them."""
+    if values.dtype.kind == "S":
+        values = np.char.decode(values, "latin-1")
+    texts = values.astype(object)
+    return texts if all(isinstance(text, str) for text in texts.ravel()) else None
+
+
+def texts_to_bytes(texts: np.ndarray, dtype: str) -> np.ndarray:
+    """Undo `as_texts` for bytes."""
+    return np.char.encode(texts.astype(object).astype(str), "latin-1").astype(dtype)
+
+
+def calendar_of(values: np.ndarray) -> str | None:
+    """Return the calendar of dates of cftime; None if anything else is among the values."""
+    dates = values.ravel()
+    if dates.size and all(isinstance(date, cftime.datetime) for date in dates):
+        return str(dates[0].calendar)
+    return None
+
+
+def dates_to_microseconds(dates: np.ndarray, calendar: str) -> np.ndarray:
+    """Count the microseconds from 1970 to dates of cftime."""
+    return np.asarray(cftime.date2num(dates, **date_attributes(calendar)), dtype="int64")
+
+
+def dates_from_microseconds(values: np.ndarray, calendar: str) -> np.ndarray:
+    """Undo `dates_to_microseconds`."""
+    dates = cftime.num2date(
+        values, **date_attributes(calendar), only_use_cftime_datetimes=True
+    )
+    return np.asarray(dates, dtype=object)
 
 
 def attributes_to_json(attrs: Mapping[Any, Any]) -> list[Any]:
@@ -157,17 +198,37 @@ def _to_json(value: Any) -> Any:
         return {"mapping": attributes_to_json(value)}
     if isinstance(value, list | tuple):
         return [_to_json(each) for each in value]
+    if isinstance(value, set | frozenset):
+        return {"set": sorted((_to_json(each) for each in value), key=str)}
+    if isinstance(value, bytes):
+        return {"bytes": value.decode("latin-1")}
+    if isinstance(value, np.dtype) or value is str:
+        return {"type": "str" if value is str else type_of(value)}
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": str(value)}  # JSON has no NaN
     return value if value is None or isinstance(value, str | int | float | bool) else str(value)
 
 
 def _from_json(value: Any) -> Any:
-    if isinstance(value, dict) and "mapping" in value:
-        return attributes_from_json(value["mapping"])
-    if isinstance(value, dict):
+    if isinstance(value, list):
+        return [_from_json(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    if "value" in value:
         dtype, values = np.dtype(value["dtype"]), _from_json(value["value"])
         return (
             np.asarray(values, dtype="int64").view(dtype)[()]
             if dtype.kind in "mM"
             else np.asarray(values, dtype)[()]
         )
-    return [_from_json(each) for each in value] if isinstance(value, list) else value
+    (tag, content), *_ = value.items()
+    return _UNTAGGED[tag](content)
+
+
+_UNTAGGED = {
+    "mapping": attributes_from_json,
+    "set": lambda values: {_from_json(each) for each in values},
+    "bytes": lambda text: text.encode("latin-1"),
+    "type": lambda name: str if name == "str" else np.dtype(name),
+    "float": float,
+}
