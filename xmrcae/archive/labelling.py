@@ -16,6 +16,7 @@ as it was. Its variables are of four kinds:
 from __future__ import annotations
 
 import warnings
+import zlib
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -107,7 +108,7 @@ def describe(
     dataset = _as_dataset(obj)
     archived = list(dataset.data_vars) if isinstance(obj, xr.DataArray) else list(variables)
     records, static, rows = [], {}, {}
-    for i, (name, variable) in enumerate(dataset.variables.items()):
+    for name, variable in dataset.variables.items():
         each = _labels_of(name, variable, name in dataset.coords)
         if name in archived:
             each["kind"] = "archived"
@@ -124,7 +125,7 @@ def describe(
                 continue
             conversion, variable = kept
             kind = "rows" if append is not None and append in variable.dims else "static"
-            each.update(conversion, kind=kind, stored=file_name(name, f"_{i}"))
+            each.update(conversion, kind=kind, stored=_path(name))
             if kind == "rows":
                 rows[each["stored"]] = variable.transpose(append, ...)
             else:
@@ -162,6 +163,11 @@ def _name(name: Hashable) -> Hashable:
     )
 
 
+def _path(name: Hashable) -> str:
+    """Return a name that is safe as a path, the same for the data of each append."""
+    return file_name(name, f"_{zlib.crc32(repr(name).encode()):08x}")
+
+
 def _labels_of(name: Hashable, variable: xr.Variable, coordinate: bool) -> Record:
     return {
         "name": _name(name), "dims": [_name(dim) for dim in variable.dims],
@@ -178,8 +184,8 @@ def _indexes(dataset: xr.Dataset, names: set[Hashable]) -> list[list[Hashable]]:
     """Return the names of the coordinates of each index that `set_xindex` can build."""
     found = []
     for index, coords in dataset.xindexes.group_by_index():
-        several = isinstance(index, PandasMultiIndex)
-        each = list(index.index.names) if several else list(coords)
+        several = isinstance(index, PandasMultiIndex)  # one more name: that of its dimension
+        each = [name for name in coords if not (several and name in dataset.dims)]
         if names.issuperset(each) and (several or [c.ndim for c in coords.values()] == [1]):
             found.append(each)
     return found
@@ -304,57 +310,62 @@ def assemble(
         A DataArray as xarray writes it: `xarray.open_dataarray` gives it back.
     """
     left_out = set() if horizontal_coords is None else {*record["horizontal"]}
-    variables: dict[Hashable, xr.Variable] = {}
-    coords: set[Hashable] = set()
-    for each in record["variables"]:
-        name, dims = each["name"], each["dims"]
-        if each["kind"] == "archived":
-            variables[name] = archived[name].transpose(*dims)
-        elif each["kind"] == "index" or left_out & {*dims}:
-            continue
-        elif each["kind"] == "static":
-            variables[name] = xr.Variable(dims, from_plain(each, static[each["stored"]]))
-        else:
-            in_rows = xr.Variable(_rows_first(record, dims), rows[each["stored"]])
-            variables[name] = in_rows.transpose(*dims)
-        if each["coordinate"]:
-            coords.add(name)
-    indexes = list(record["indexes"])
+    kept = [
+        each
+        for each in record["variables"]
+        if each["kind"] == "archived" or not left_out & {*each["dims"]}
+    ]
+    dataset = _with_indexes(
+        {
+            each["name"]: _variable(record, each, static, rows, archived)
+            for each in kept
+            if each["kind"] != "index"
+        },
+        {each["name"] for each in kept if each["coordinate"]},
+        record["indexes"],
+    )
+    for each in kept:
+        dataset.variables[each["name"]].attrs = attributes_from_json(each["attrs"])
+        dataset.variables[each["name"]].encoding = attributes_from_json(each["encoding"])
     if horizontal_coords is not None:
-        variables |= horizontal_coords.variables
-        coords |= {*horizontal_coords.variables}
-        indexes += _indexes(horizontal_coords, {*horizontal_coords.variables})
-    return _labelled(record, variables, coords, indexes)
+        dataset = dataset.assign_coords(horizontal_coords.coords)
+    names = [each["name"] for each in record["variables"] if each["name"] in dataset.variables]
+    dataset = dataset[list(dict.fromkeys([*names, *dataset.variables]))]
+    dataset.attrs = attributes_from_json(record["attrs"])
+    dataset.encoding = attributes_from_json(record["encoding"])
+    return dataset
 
 
-def _rows_first(record: Mapping[str, Any], dims: Sequence[Hashable]) -> list[Hashable]:
-    return [record["append"], *(dim for dim in dims if dim != record["append"])]
-
-
-def _labelled(
+def _variable(
     record: Mapping[str, Any],
+    each: Mapping[str, Any],
+    static: Mapping[str, np.ndarray],
+    rows: Mapping[str, Any],
+    archived: Mapping[Hashable, xr.Variable],
+) -> xr.Variable:
+    """Return one variable with its dimensions in the order in which they were."""
+    if each["kind"] == "archived":
+        return archived[each["name"]].transpose(*each["dims"])
+    if each["kind"] == "static":
+        return xr.Variable(each["dims"], from_plain(each, static[each["stored"]]))
+    append = record["append"]
+    dims = [append, *(dim for dim in each["dims"] if dim != append)]
+    return xr.Variable(dims, rows[each["stored"]]).transpose(*each["dims"])
+
+
+def _with_indexes(
     variables: Mapping[Hashable, xr.Variable],
     coords: set[Hashable],
     indexes: Sequence[Sequence[Hashable]],
 ) -> xr.Dataset:
-    """Build a Dataset with its indexes, order, attributes and encoding."""
+    """Build a Dataset that has just these indexes, of those whose coordinates are there."""
     dataset = xr.Dataset(
         {name: variable for name, variable in variables.items() if name not in coords},
         coords=xr.Coordinates(
             {name: variable for name, variable in variables.items() if name in coords}, indexes={}
         ),
     )
-    unique = {tuple(names): names for names in indexes}
-    for names in unique.values():
+    for names in indexes:
         if all(name in dataset.coords for name in names):
             dataset = dataset.set_xindex(names)
-    names = [each["name"] for each in record["variables"] if each["name"] in dataset.variables]
-    dataset = dataset[list(dict.fromkeys([*names, *dataset.variables]))]
-    for each in record["variables"]:
-        name = each["name"]
-        if name in dataset.variables and (name in variables or each["kind"] == "index"):
-            dataset.variables[name].attrs = attributes_from_json(each["attrs"])
-            dataset.variables[name].encoding = attributes_from_json(each["encoding"])
-    dataset.attrs = attributes_from_json(record["attrs"])
-    dataset.encoding = attributes_from_json(record["encoding"])
     return dataset

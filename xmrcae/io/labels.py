@@ -121,9 +121,7 @@ def readable_attributes(attrs: Mapping[Any, Any]) -> dict[str, str]:
     """Return the attributes that help those who read a file without xmrcae."""
     found = {key: attrs.get(key) for key in ("standard_name", "long_name", "units")}
     return {
-        key: text
-        for key, text in found.items()
-        if isinstance(text, str) and " since " not in text
+        key: text for key, text in found.items() if isinstance(text, str) and " since " not in text
     }
 
 
@@ -174,9 +172,7 @@ def dates_to_microseconds(dates: np.ndarray, calendar: str) -> np.ndarray:
 
 def dates_from_microseconds(values: np.ndarray, calendar: str) -> np.ndarray:
     """Undo `dates_to_microseconds`."""
-    dates = cftime.num2date(
-        values, **date_attributes(calendar), only_use_cftime_datetimes=True
-    )
+    dates = cftime.num2date(values, **date_attributes(calendar), only_use_cftime_datetimes=True)
     return np.asarray(dates, dtype=object)
 
 
