@@ -71,10 +71,11 @@ def check_append(
             _agree(f"{what} of {name!r}", each.get(what), other.get(what))
         _agree(f"dimensions of {name!r}", *(sorted(e["dims"], key=str) for e in (each, other)))
         _agree(f"units of {name!r}", *(dict(e["attrs"]).get("units") for e in (each, other)))
-        if each["kind"] == "static":
-            dims = new.static[each["stored"]].transpose(*each["dims"])
-            _equal(each, from_plain(each, static[each["stored"]]), from_plain(other, dims.values))
         merged.append(_extended(each, other))
+        if each["kind"] == "static":
+            variable = new.static[each["stored"]].transpose(*each["dims"])
+            was_there = from_plain(each, static[each["stored"]])
+            _equal(name, was_there, from_plain(other, variable.values))
     ordered = order(record)
     if ordered is not None and last is not None:
         _after(ordered, last, new.rows[ordered["stored"]].values)
@@ -93,13 +94,13 @@ def _agree(what: str, was: Any, now: Any) -> None:
         )
 
 
-def _equal(each: Mapping[str, Any], was: np.ndarray, now: np.ndarray) -> None:
+def _equal(name: Hashable, was: np.ndarray, now: np.ndarray) -> None:
     """Refuse data on another grid, of other members, with another mask."""
     both_missing = (was != was) & (now != now) if was.shape == now.shape else False
     if was.shape != now.shape or not np.all((was == now) | both_missing):
         texts = [np.array2string(e, threshold=8, edgeitems=2) for e in (was, now)]
         raise ArchiveError(
-            f"{each['name']!r} does not lie along the rows and must stay as it is: the archive "
+            f"{name!r} does not lie along the rows and must stay as it is: the archive "
             f"has {texts[0]}, the data to append have {texts[1]}; take the archive's, or write "
             "another archive"
         )
@@ -107,14 +108,10 @@ def _equal(each: Mapping[str, Any], was: np.ndarray, now: np.ndarray) -> None:
 
 def _extended(each: Record, other: Record) -> Record:
     """Return the record of a variable whose type and texts hold those of both."""
-    if "texts" in each and "texts" in other:
-        _agree(f"type of {each['name']!r}", each["dtype"][1], other["dtype"][1])
-        return {
-            **each,
-            "texts": list(dict.fromkeys(each["texts"] + other["texts"])),
-            "dtype": np.result_type(each["dtype"], other["dtype"]).str,
-        }
     types = [np.dtype(e["dtype"]).newbyteorder("=") for e in (each, other)]
+    if "texts" in each and "texts" in other and (types[0].kind == "S") == (types[1].kind == "S"):
+        texts = list(dict.fromkeys(each["texts"] + other["texts"]))
+        return {**each, "texts": texts, "dtype": np.result_type(*types).str}
     if each["kind"] != "index" and [t.kind for t in types] not in (["M", "M"], ["m", "m"]):
         _agree(f"type of {each['name']!r}", *map(str, types))
     return each

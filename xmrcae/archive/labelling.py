@@ -47,11 +47,11 @@ DATAARRAY_NAME = "__xarray_dataarray_name__"
 DATAARRAY_VARIABLE = "__xarray_dataarray_variable__"
 
 #: What of `.encoding` is the data's own; the rest says how some file held them.
-ENCODING = frozenset({
-    "units", "calendar", "dtype", "_FillValue", "missing_value", "scale_factor", "add_offset",
-    "_Unsigned", "char_dim_name", "coordinates", "grid_mapping", "bounds", "climatology",
-    "cell_measures", "formula_terms", "ancillary_variables", "geometry", "unlimited_dims",
-})  # fmt: skip
+ENCODING = frozenset(
+    "units calendar dtype _FillValue missing_value scale_factor add_offset _Unsigned char_dim_name "
+    "coordinates grid_mapping bounds climatology cell_measures formula_terms ancillary_variables "
+    "geometry unlimited_dims".split()
+)
 
 
 class Labels(NamedTuple):
@@ -114,31 +114,31 @@ def describe(
             each["kind"] = "archived"
         elif isinstance(dataset.xindexes.get(name), PandasMultiIndex) and name in dataset.dims:
             each["kind"] = "index"
+        elif (kept := _conversion(variable)) is None:
+            warnings.warn(
+                f"variable {name!r} holds neither numbers, text nor times: the archive leaves it "
+                "out",
+                stacklevel=3,
+            )
+            continue
+        elif append is not None and append in variable.dims:
+            each |= kept[0] | {"kind": "rows", "stored": _path(name)}
+            rows[each["stored"]] = kept[1].transpose(append, ...)
         else:
-            kept = _conversion(variable)
-            if kept is None:
-                warnings.warn(
-                    f"variable {name!r} holds neither numbers, text nor times: the archive "
-                    "leaves it out",
-                    stacklevel=3,
-                )
-                continue
-            conversion, variable = kept
-            kind = "rows" if append is not None and append in variable.dims else "static"
-            each.update(conversion, kind=kind, stored=_path(name))
-            if kind == "rows":
-                rows[each["stored"]] = variable.transpose(append, ...)
-            else:
-                values = to_plain(each, variable.values)
-                static[each["stored"]] = xr.Variable(variable.dims, values, attributes(each))
+            each |= kept[0] | {"kind": "static", "stored": _path(name)}
+            values = to_plain(each, kept[1].values)
+            static[each["stored"]] = xr.Variable(variable.dims, values, attributes(each))
         records.append(each)
-    sizes = [[_name(dim), size] for dim, size in dataset.sizes.items() if dim != append]
     record = {
-        "is_dataset": isinstance(obj, xr.Dataset), "append": append,
-        "horizontal": list(horizontal), "sizes": sizes, "variables": records,
+        "is_dataset": isinstance(obj, xr.Dataset),
+        "append": append,
+        "horizontal": list(horizontal),
+        "sizes": [[dim, size] for dim, size in dataset.sizes.items() if dim != append],
+        "variables": records,
         "indexes": _indexes(dataset, {each["name"] for each in records}),
-        "attrs": attributes_to_json(dataset.attrs), "encoding": _encoding(dataset.encoding),
-    }  # fmt: skip
+        "attrs": attributes_to_json(dataset.attrs),
+        "encoding": _encoding(dataset.encoding),
+    }
     return Labels(record, static, rows)
 
 
@@ -170,10 +170,13 @@ def _path(name: Hashable) -> str:
 
 def _labels_of(name: Hashable, variable: xr.Variable, coordinate: bool) -> Record:
     return {
-        "name": _name(name), "dims": [_name(dim) for dim in variable.dims],
-        "dtype": type_of(variable.dtype), "coordinate": coordinate,
-        "attrs": attributes_to_json(variable.attrs), "encoding": _encoding(variable.encoding),
-    }  # fmt: skip
+        "name": _name(name),
+        "dims": [_name(dim) for dim in variable.dims],
+        "dtype": type_of(variable.dtype),
+        "coordinate": coordinate,
+        "attrs": attributes_to_json(variable.attrs),
+        "encoding": _encoding(variable.encoding),
+    }
 
 
 def _encoding(encoding: Mapping[Any, Any]) -> list[Any]:
@@ -258,7 +261,7 @@ def from_plain(record: Mapping[str, Any], values: np.ndarray) -> np.ndarray:
     """Undo `to_plain`."""
     dtype = record["dtype"]
     if "texts" in record:
-        texts = np.array(record["texts"], dtype=object)[values]
+        texts = np.asarray(np.array(record["texts"], dtype=object)[values], dtype=object)
         return texts_to_bytes(texts, dtype) if dtype[1] == "S" else texts.astype(dtype)
     if "calendar" in record:
         return dates_from_microseconds(values, record["calendar"])
