@@ -20,6 +20,7 @@ from .grid.dimensions import Dimensions, check_text
 from .grid.layout import Layout
 from .grid.scaling import Scaling
 from .grid.split import months, time_of
+from .option_values import level_number
 
 if TYPE_CHECKING:
     from .codec import Codec
@@ -90,14 +91,7 @@ class Fitted:
         ValueError
             If there is no such level.
         """
-        levels = self.codec.pyramid.levels
-        if level is None:
-            return levels - 1
-        whole = isinstance(level, int | np.integer) and not isinstance(level, bool)
-        if not whole or not 0 <= level < levels:
-            allowed = f"from 0, the coarsest, to {levels - 1}, the data's own"
-            raise ValueError(f"level={level!r}: a whole number {allowed}")
-        return int(level)
+        return level_number(level, self.codec.pyramid.levels)
 
     def variables_of(self, obj: Labelled) -> Labelled:
         """Return the fitted variables of `obj`, in the fitted order, NaN where they are missing."""

@@ -144,3 +144,20 @@ def check_number(name: str, value: Any, low: float, high: float = inf, whole: bo
         raise TypeError(allowed)
     if not (low <= value <= high and isfinite(value)):
         raise ValueError(allowed)
+
+
+def level_number(level: Any, levels: int) -> int:
+    """Return the number of a level, the finest for None.
+
+    Raises
+    ------
+    ValueError
+        If there is no such level.
+    """
+    if level is None:
+        return levels - 1
+    whole = isinstance(level, Integral) and not isinstance(level, bool)
+    if not whole or not 0 <= level < levels:
+        allowed = f"from 0, the coarsest, to {levels - 1}, the data's own"
+        raise ValueError(f"level={level!r}: a whole number {allowed}")
+    return int(level)

@@ -192,6 +192,12 @@ class Reader:
         stored = {name: values[:n_rows] for name, values in stored.items()}
         return coder.decode(stored, {array: record}, codes, season, [array])[0]
 
+    def places(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the block of each row, and its place there."""
+        ends = np.cumsum(self.lengths)
+        blocks = np.searchsorted(ends, rows, side="right")
+        return blocks, rows - np.append(0, ends)[blocks]
+
     def record(self, v: int, block: int, lane: int = 0) -> dict[str, Any]:
         """Return what the table says of a block of one variable."""
         table = self.store.about["blocks"][self.arrays[v]]
@@ -260,8 +266,7 @@ class Fields(BackendArray):
     def _read(self, key: tuple[Any, ...]) -> np.ndarray:
         """Return what an outer indexer, one per dimension, takes of the array."""
         about, own = self._reader.store.about, self._reader.dims
-        pairs = zip(self.dims, self.shape, key, strict=True)
-        picks = {dim: np.atleast_1d(np.arange(size)[each]) for dim, size, each in pairs}
+        picks = dict(zip(self.dims, positions(key, self.shape), strict=True))
         first = np.zeros(1, dtype=np.int64)
         rows = picks.get(about["append"], first)
         lanes = [picks.get(dim, first) for dim in own[-len(about["lanes"]) - 2 : -2]]
@@ -275,17 +280,14 @@ class Fields(BackendArray):
         found = self._take(rows, numbers[np.ix_(*lanes)].ravel(), y, x)
         found = found.reshape([len(picks.get(dim, first)) for dim in own])
         absent = {dim: 0 for dim in own if dim not in self.dims}
-        result = xr.Variable(own, found).isel(absent).set_dims(self.dims).values
-        return result[tuple(0 if isinstance(k, int | np.integer) else slice(None) for k in key)]
+        return squeezed(xr.Variable(own, found).isel(absent).set_dims(self.dims).values, key)
 
     def _take(
         self, rows: np.ndarray, lanes: np.ndarray, y: np.ndarray, x: np.ndarray
     ) -> np.ndarray:
         """Return some pixels of some snapshots, (row, lane, y, x), of ascending coordinates."""
         result = np.empty((len(rows), len(lanes), len(y), len(x)), self.dtype)
-        ends = np.cumsum(self._reader.lengths)
-        blocks = np.searchsorted(ends, rows, side="right")
-        within = rows - np.append(0, ends)[blocks]
+        blocks, within = self._reader.places(rows)
 
         def fill(job: tuple[int, int]) -> None:
             block, i = job
@@ -298,3 +300,57 @@ class Fields(BackendArray):
         with ThreadPoolExecutor(THREADS) as pool:
             list(pool.map(fill, jobs))
         return result
+
+
+class Rows(BackendArray):
+    """What lies along the rows beside the archived variables, read where it is indexed.
+
+    Parameters
+    ----------
+    reader : Reader
+        Of the archive.
+    path : str
+        The array.
+    convert : callable
+        Makes values of what is stored.
+    dtype : numpy.dtype
+        The type of the values.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        path: str,
+        convert: Callable[[np.ndarray], np.ndarray],
+        dtype: np.dtype[Any],
+    ) -> None:
+        self._reader, self._path, self._convert, self.dtype = reader, path, convert, dtype
+        about = reader.store.about
+        trailing = reader.store.arrays[path]["shape"][1 + len(about["lanes"]) :]
+        self.shape = sum(reader.lengths), *trailing
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        support = indexing.IndexingSupport.OUTER
+        return indexing.explicit_indexing_adapter(key, self.shape, support, self._read)
+
+    def _read(self, key: tuple[Any, ...]) -> np.ndarray:
+        """Return what an outer indexer, one per dimension, takes of the array."""
+        rows, *others = positions(key, self.shape)
+        result = np.empty((len(rows), *map(len, others)), self.dtype)
+        blocks, within = self._reader.places(rows)
+        for block in np.unique(blocks).tolist():
+            at = blocks == block
+            stored = self._reader.store.rows(self._path, block)
+            result[at] = self._convert(stored[np.ix_(within[at], *others)])
+        return squeezed(result, key)
+
+
+def positions(key: Sequence[Any], shape: Sequence[int]) -> list[np.ndarray]:
+    """Return what an outer indexer takes along each dimension, as positions from 0."""
+    pairs = zip(key, shape, strict=True)
+    return [np.atleast_1d(np.arange(size)[each]) for each, size in pairs]
+
+
+def squeezed(values: np.ndarray, key: Sequence[Any]) -> np.ndarray:
+    """Drop the dimensions of which an indexer takes a single position."""
+    return values[tuple(0 if isinstance(k, int | np.integer) else slice(None) for k in key)]

@@ -1,0 +1,93 @@
+"""An archive, or one of its levels, as the labelled data that went into it."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from xarray.core import indexing
+
+from ..io.labels import coordinates_from_plain
+from ..option_values import level_number
+from . import labelling
+from .reader import Reader, Rows
+from .store import ArchiveStore
+
+
+def archived_names(about: Mapping[str, Any]) -> list[Hashable]:
+    """Return the names of the archived variables, in the order of the network."""
+    if about["labels"]["is_dataset"]:
+        return list(about["model"]["about"]["variables"])
+    variables = about["labels"]["variables"]
+    return [each["name"] for each in variables if each["kind"] == "archived"]
+
+
+def level_dataset(reader: Reader, level: int | None = None) -> xr.Dataset:
+    """Return the data on one level's grid; decoded where they are indexed.
+
+    Parameters
+    ----------
+    reader : Reader
+        Of the archive.
+    level : int, optional
+        The level; the finest, the data's own, by default. On a coarser one, what lay along the
+        horizontal dimensions beside its coordinates and the archived variables is left out.
+
+    Returns
+    -------
+    xarray.Dataset
+        The encoding of archived variables has the archive's blocks as the chunks to prefer.
+
+    Raises
+    ------
+    ValueError
+        If there is no such level.
+    """
+    level = level_number(level, reader.levels)
+    about = reader.store.about
+    record = about["labels"]
+    dims = {each["name"]: each["dims"] for each in record["variables"]}
+    archived = {
+        name: reader.variable(v, level, dims[name]) for v, name in enumerate(archived_names(about))
+    }
+    rows = {}
+    for name, each in labelling.stored(record).items():
+        if each["kind"] == "rows":
+            convert, dtype = partial(labelling.from_plain, each), np.dtype(each["dtype"])
+            rows[name] = indexing.LazilyIndexedArray(Rows(reader, f"rows/{name}", convert, dtype))
+    coords = None if level == reader.levels - 1 else _coordinates(reader.store, level)
+    result = labelling.assemble(record, _Static(reader.store), rows, archived, coords)
+    for name, variable in archived.items():
+        result[name].encoding |= variable.encoding
+    return result
+
+
+def _coordinates(store: ArchiveStore, level: int) -> xr.Dataset:
+    """Return the horizontal coordinates of a level below the finest."""
+    record = store.about["levels"][level]["coordinates"]
+    plain = {}
+    for each in record["coordinates"]:
+        path = f"level_{level}/{each['stored']}"
+        values, attrs = store.static(path), store.attributes(path)
+        plain[each["stored"]] = xr.Variable(store.arrays[path]["dimension_names"], values, attrs)
+    return coordinates_from_plain(xr.Dataset(plain), record)
+
+
+class _Static(Mapping[str, np.ndarray]):
+    """Labels without rows, each read when it is asked for."""
+
+    def __init__(self, store: ArchiveStore) -> None:
+        self._store = store
+        self._names = [path[7:] for path in store.arrays if path.startswith("labels/")]
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._store.static(f"labels/{name}")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
