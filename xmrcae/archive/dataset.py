@@ -54,12 +54,13 @@ def level_dataset(reader: Reader, level: int | None = None) -> xr.Dataset:
         name: reader.variable(v, level, dims[name]) for v, name in enumerate(archived_names(about))
     }
     rows = {}
-    for name, each in labelling.stored(record).items():
+    for stored, each in labelling.stored(record).items():
         if each["kind"] == "rows":
             convert, dtype = partial(labelling.from_plain, each), np.dtype(each["dtype"])
-            rows[name] = indexing.LazilyIndexedArray(Rows(reader, f"rows/{name}", convert, dtype))
+            array = Rows(reader, f"rows/{stored}", convert, dtype)
+            rows[stored] = indexing.LazilyIndexedArray(array)
     coords = None if level == reader.levels - 1 else _coordinates(reader.store, level)
-    result = labelling.assemble(record, _Static(reader.store), rows, archived, coords)
+    result = labelling.assemble(record, StaticLabels(reader.store), rows, archived, coords)
     for name, variable in archived.items():
         result[name].encoding |= variable.encoding
     return result
@@ -76,7 +77,7 @@ def _coordinates(store: ArchiveStore, level: int) -> xr.Dataset:
     return coordinates_from_plain(xr.Dataset(plain), record)
 
 
-class _Static(Mapping[str, np.ndarray]):
+class StaticLabels(Mapping[str, np.ndarray]):
     """Labels without rows, each read when it is asked for."""
 
     def __init__(self, store: ArchiveStore) -> None:

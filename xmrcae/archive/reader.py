@@ -75,7 +75,7 @@ class Reader:
         weights = self.store.arrays.get(f"{path}/projection")
         if weights is not None:  # they find codes; a decoder needs none of them
             arrays["projection"] = np.broadcast_to(np.float32(0), weights["shape"])
-        cuts = [tuple(slice(*cut) for cut in level["cut"]) for level in about["levels"]]
+        cuts = [(slice(*y), slice(*x)) for y, x in (level["cut"] for level in about["levels"])]
         return Decoder(from_arrays(arrays, network), cuts)
 
     @cached_property
