@@ -14,6 +14,7 @@ from .recipes import RECIPES as recipes
 if TYPE_CHECKING:
     from . import datasets, plot
     from .archive.format import ArchiveError
+    from .archive.opening import open_archive
     from .grid.valid import nearest_valid
     from .model import MrCAE, open_model
 
@@ -23,6 +24,7 @@ __all__ = [
     "__version__",
     "datasets",
     "nearest_valid",
+    "open_archive",
     "open_model",
     "plot",
     "recipes",
@@ -33,7 +35,7 @@ _MODULES = {
     "ArchiveError": ".archive.format",
     "MrCAE": ".model",
     "nearest_valid": ".grid.valid",
-    "open_archive": ".archive.archive",
+    "open_archive": ".archive.opening",
     "open_model": ".model",
 }
 

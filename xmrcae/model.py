@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import xarray as xr
@@ -298,7 +299,11 @@ def open_model(path: Any) -> MrCAE:
     """
     from .io.model_file import read_model
 
-    options, fitted = read_model(path)
+    return fitted_model(*read_model(path))
+
+
+def fitted_model(options: Mapping[str, Any], fitted: Fitted) -> MrCAE:
+    """Make the model of some options that was fitted before."""
     model = MrCAE(**options)
     model._fitted = fitted
     return model

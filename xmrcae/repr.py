@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -17,21 +16,20 @@ from .grid.dimensions import fittable_variables
 from .grid.split import PARTS
 from .grid.units import unit_text
 from .options import Options
-
-Rows = list[tuple[str, str]]
+from .text import Rows, as_lines, as_table, printable
 
 
 def text(fitted: Fitted | None, options: Options) -> str:
     """Describe a model on a line and with a row per level; before a fit, by its options."""
     if fitted is None:
-        return _lines("MrCAE (not fitted)", _options(options))
-    return "\n".join([_printable(summary(fitted)), table(fitted).to_string(), *advice(fitted)])
+        return as_lines("MrCAE (not fitted)", _options(options))
+    return "\n".join([printable(summary(fitted)), table(fitted).to_string(), *advice(fitted)])
 
 
 def as_html(fitted: Fitted | None, options: Options) -> str:
     """Describe the same for notebooks, escaped."""
     if fitted is None:
-        return _table("MrCAE (not fitted)", _options(options))
+        return as_table("MrCAE (not fitted)", _options(options))
     first, *others = (f"<p>{html.escape(line)}</p>" for line in (summary(fitted), *advice(fitted)))
     return f"<div>{first}{table(fitted).to_html(escape=True)}{''.join(others)}</div>"
 
@@ -86,18 +84,18 @@ def _error(fitted: Fitted, rmse: float) -> str:
         return "-"
     if fitted.labels.is_dataset:
         return f"{rmse:.3g} (scaled)"
-    units = _printable(unit_text(fitted.labels.attrs[0]) or "")
+    units = printable(unit_text(fitted.labels.attrs[0]) or "")
     return f"{rmse * fitted.standard.scale[0]:.3g} {units}".strip()
 
 
 def accessor_text(obj: Any) -> str:
     """Describe what the accessor sees of a DataArray or Dataset."""
-    return _lines(f"mrcae accessor of {_kind(obj)}", seen(obj))
+    return as_lines(f"mrcae accessor of {_kind(obj)}", seen(obj))
 
 
 def accessor_html(obj: Any) -> str:
     """Describe the same for notebooks, escaped."""
-    return _table(f"mrcae accessor of {_kind(obj)}", seen(obj))
+    return as_table(f"mrcae accessor of {_kind(obj)}", seen(obj))
 
 
 def seen(obj: Any) -> Rows:
@@ -105,27 +103,27 @@ def seen(obj: Any) -> Rows:
     try:
         return _seen(obj)
     except Exception as error:  # whatever is odd about data, looking at them works
-        return [("not usable", _printable(error) or type(error).__name__)]
+        return [("not usable", printable(error) or type(error).__name__)]
 
 
 def _seen(obj: Any) -> Rows:
     if isinstance(obj, xr.Dataset):
         names = fittable_variables(obj)
         if len(names) != 1:
-            what = f"one of, or a list of: {', '.join(map(_printable, names))}"
+            what = f"one of, or a list of: {', '.join(map(printable, names))}"
             if not names:
                 return [
                     ("not usable", "no numeric variable has a sample and two horizontal dimensions")
                 ]
             return [("variables", what), ("next", f".fit({names[0]!r}) or .pyramid({names[0]!r})")]
-        return [("variable", _printable(names[0])), *_seen(obj[names[0]])]
+        return [("variable", printable(names[0])), *_seen(obj[names[0]])]
     if obj.dtype.kind not in "iuf":
-        return [("not usable", f"numbers are needed; dtype is {_printable(obj.dtype)}")]
+        return [("not usable", f"numbers are needed; dtype is {printable(obj.dtype)}")]
     about = describe(obj, Options())
     pyramid, sample = about.pyramid, about.labels.sample
     empty = [dim for dim in sample if not obj.sizes[dim]]
     if empty:
-        return [("not usable", f"no snapshot: dimension {_printable(empty[0])} has size 0")]
+        return [("not usable", f"no snapshot: dimension {printable(empty[0])} has size 0")]
     points = [pyramid.points(level) for level in range(pyramid.levels)]
     shapes = [f"{len(rows)} x {len(columns)}" for rows, columns in points]
     grid = pyramid.grid
@@ -142,31 +140,14 @@ def _seen(obj: Any) -> Rows:
 
 def _options(options: Options) -> Rows:
     given, default = (json.loads(each.to_json()) for each in (options, Options()))
-    rows = [(name, _printable(value)) for name, value in given.items() if value != default[name]]
+    rows = [(name, printable(value)) for name, value in given.items() if value != default[name]]
     return rows or [("options", "all as by default")]
 
 
 def _kind(obj: Any) -> str:
-    name = f" {_printable(obj.name)}" if getattr(obj, "name", None) is not None else ""
+    name = f" {printable(obj.name)}" if getattr(obj, "name", None) is not None else ""
     return f"{type(obj).__name__}{name}"
 
 
 def _size(obj: Any, dim: str) -> str:
-    return f"{_printable(dim)}: {obj.sizes[dim]}"
-
-
-def _printable(value: Any) -> str:
-    """Write a value as text of one line."""
-    return "".join(each if each.isprintable() else " " for each in str(value))
-
-
-def _lines(title: str, rows: Iterable[tuple[str, str]]) -> str:
-    return "\n".join([title, *(f"    {name + ':':<12} {value}" for name, value in rows)])
-
-
-def _table(title: str, rows: Iterable[tuple[str, str]]) -> str:
-    cells = "".join(
-        f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>"
-        for name, value in rows
-    )
-    return f"<div><p>{html.escape(title)}</p><table>{cells}</table></div>"
+    return f"{printable(dim)}: {obj.sizes[dim]}"

@@ -109,6 +109,10 @@ class BlockCoder:
         """Round codes (snapshot, code) to steps, int32."""
         return np.rint(codes / self._code_steps).clip(-LIMIT, LIMIT).astype(np.int32)
 
+    def dequantise(self, codes: np.ndarray) -> np.ndarray:
+        """Return codes (snapshot, code) of the levels up to one, in scaled units, of steps."""
+        return codes * self._code_steps[: codes.shape[1]]
+
     def fields(self, codes: np.ndarray, season: np.ndarray, level: int) -> np.ndarray:
         """Decode the fields of a level from its codes and those of the levels below it.
 
@@ -151,8 +155,8 @@ class BlockCoder:
             To be stored, by name.
         records : dict of str to dict
             For each variable's array its row of the block table: `step`; `lossless` and `gaps`, 0
-            or 1; the number of `strays`; `mean` and mean `square` of decoded values; the `worst`
-            error and the sum of squared ones, `squared_error`.
+            or 1; the number of `strays`; `count`, `mean` and mean `square` of decoded values; the
+            `worst` error and the sum of squared ones, `squared_error`.
 
         Raises
         ------
@@ -205,7 +209,7 @@ class BlockCoder:
         """Decode as :meth:`fields`, each variable on its kept pixels alone, (snapshot, pixel)."""
         valid = self.decoder.valid[level]
         finest = level == len(self.decoder.valid) - 1
-        decoded = self.decoder.decode(codes * self._code_steps[: codes.shape[1]], level)
+        decoded = self.decoder.decode(self.dequantise(codes), level)
         ends = np.cumsum(valid.sum((1, 2)))[:-1]
         result = []
         for v, own in enumerate(np.split(decoded, ends, axis=1)):
@@ -353,4 +357,5 @@ def _measured(variable: Variable, given: np.ndarray, found: np.ndarray) -> dict[
         "square": float((decoded**2).sum() / n),
         "worst": worst,
         "squared_error": float((error**2).sum()),
+        "count": int(decoded.size),
     }

@@ -10,7 +10,6 @@ import numpy as np
 import xarray as xr
 from xarray.core import indexing
 
-from ..io.labels import coordinates_from_plain
 from ..option_values import level_number
 from . import labelling
 from .reader import Reader, Rows
@@ -69,12 +68,8 @@ def level_dataset(reader: Reader, level: int | None = None) -> xr.Dataset:
 def _coordinates(store: ArchiveStore, level: int) -> xr.Dataset:
     """Return the horizontal coordinates of a level below the finest."""
     record = store.about["levels"][level]["coordinates"]
-    plain = {}
-    for each in record["coordinates"]:
-        path = f"level_{level}/{each['stored']}"
-        values, attrs = store.static(path), store.attributes(path)
-        plain[each["stored"]] = xr.Variable(store.arrays[path]["dimension_names"], values, attrs)
-    return coordinates_from_plain(xr.Dataset(plain), record)
+    arrays = {name: store.static(f"level_{level}/{name}") for name in labelling.stored(record)}
+    return labelling.assemble(record, arrays, {}, {})
 
 
 class StaticLabels(Mapping[str, np.ndarray]):

@@ -12,6 +12,7 @@ import xarray as xr
 
 from .._version import __version__
 from ..fitted import Fitted
+from ..io.labels import file_name
 from ..io.model_datasets import fitted_to_datasets
 from . import labelling
 from .format import FORMAT_VERSION, ArchiveError
@@ -21,7 +22,10 @@ from .source import Source
 from .store_writer import ArchiveWriter
 
 #: Values of the sample that codes and steps are chosen on.
-SAMPLE = 2**22
+SAMPLE = 2**20
+
+#: Snapshots that an archive holds in the end, at least, which share the bytes of its base maps.
+GROWN = 600
 
 #: Values in a chunk of the rest: whole years of small fields, some snapshots of large ones.
 CHUNK = 2**22
@@ -108,7 +112,7 @@ def plan_for(source: Source, request: Request, rows: int) -> Plan:
         values,
         season,
         wanted,
-        length=source.n_rows * math.prod(source.lanes),
+        length=max(GROWN, source.n_rows * math.prod(source.lanes)),
         levels=request.levels,
         codes=request.codes,
     )
@@ -116,7 +120,7 @@ def plan_for(source: Source, request: Request, rows: int) -> Plan:
 
 def _array_name(name: Any, v: int) -> str:
     """Return the name of a variable's arrays: its own, where a path can hold it."""
-    return labelling.file_name(name, f"variable_{v}")
+    return file_name(name, f"variable_{v}")
 
 
 def _by_lane(array: np.ndarray) -> np.ndarray:
@@ -137,7 +141,7 @@ def describe(source: Source, plan: Plan, rows: int, made_from: str) -> dict[str,
         "lanes": list(source.lanes),
         "rows_per_block": rows,
         "horizontal": [pyramid.grid.y, pyramid.grid.x],
-        "descending": [bool(each) for each in fitted.layout(source.obj).descending],
+        "descending": source.descending,
         "levels": [
             {"shape": list(own.shape[1:]), "cut": [[cut.start, cut.stop] for cut in cuts[k]]}
             for k, own in enumerate(valid)
@@ -214,9 +218,12 @@ def put_labels(
     records = []
     for level in range(pyramid.levels - 1):
         coords = layout.orient(pyramid.coordinates(level))
-        record, plain = labelling.plain_coordinates(coords)
+        record, plain, _ = labelling.describe(coords, (), None, (pyramid.grid.y, pyramid.grid.x))
         records.append(record)
+        attrs = labelling.stored(record)
         for name, variable in plain.items():
-            dims = [str(dim) for dim in variable.dims]
-            writer.put_static(f"level_{level}/{name}", variable.values, dims, variable.attrs)
+            if name in ("base", "codes"):
+                raise ArchiveError(f"an archive has arrays named {name!r}: rename the coordinate")
+            dims, own = [str(dim) for dim in variable.dims], labelling.attributes(attrs[name])
+            writer.put_static(f"level_{level}/{name}", variable.values, dims, own)
     return records

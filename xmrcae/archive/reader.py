@@ -21,7 +21,8 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from ..io.network_arrays import from_arrays
-from .block import BlockCoder, Variable, base_maps
+from .base import base_maps
+from .block import BlockCoder, Variable
 from .decoder import Decoder
 from .store import ArchiveStore
 from .waves import Predictor

@@ -77,6 +77,27 @@ class Source:
         return [field.dtype for field in fields_of(self.obj)]
 
     @property
+    def descending(self) -> list[bool]:
+        """Whether rows and columns of the data run against the fitted grid's, which ascend.
+
+        Raises
+        ------
+        ArchiveError
+            If they are in an order of their own.
+        """
+        grid, layout = self.fitted.codec.pyramid.grid, self.fitted.layout(self.obj)
+        result = []
+        for dim in (grid.y, grid.x):
+            at = layout.indexers[dim]
+            if not isinstance(at, slice):
+                raise ArchiveError(
+                    f"the data's {dim!r} is in another order than the model's: sort them, "
+                    f".sortby({dim!r}), and fit the model to sorted data"
+                )
+            result.append(at == slice(None, None, -1))
+        return result
+
+    @property
     def n_bytes(self) -> int:
         """Bytes of the variables in memory."""
         return sum(field.nbytes for field in fields_of(self.obj))

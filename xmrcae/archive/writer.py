@@ -20,10 +20,11 @@ from ..fitted import Fitted
 from ..grid.conventions import Labelled
 from ..grid.pyramid import restrict_known
 from . import labelling, prepare
-from .archive import Archive, open_archive
+from .archive import Archive
 from .block import BlockCoder
 from .format import ArchiveError, multiscales, require
 from .journal import dumps
+from .opening import open_archive
 from .prepare import Request
 from .source import Source
 from .store_writer import ArchiveWriter
@@ -60,7 +61,7 @@ def create_archive(
     ) as writer:
         plan = prepare.plan_for(source, request, rows)
         record, static, along = labelling.describe(
-            obj, fitted.labels.variables, source.append, source.others, _horizontal(fitted)
+            obj, fitted.labels.variables, source.append, _horizontal(fitted)
         )
         about = prepare.describe(source, plan, rows, content_id(fitted))
         about |= {"model": prepare.put_arrays(writer, plan), "labels": record}
@@ -93,7 +94,7 @@ def append_archive(
     source = Source.of(obj, own, about["append"])
     prepare.check_types(source)
     record, static, along = labelling.describe(
-        obj, own.labels.variables, source.append, source.others, _horizontal(own)
+        obj, own.labels.variables, source.append, _horizontal(own)
     )
     record = archive.check_append(record, static, along)
     fingerprint = {"model": own.id, **_extent(source)}
@@ -223,20 +224,25 @@ class Run:
         values: np.ndarray,
         dims: Sequence[str],
         chunk: tuple[int, ...] | None = None,
+        attrs: Mapping[str, Any] | None = None,
     ) -> None:
         if path not in self._declared:
+            names = [*self._dims, *dims]
             self.writer.declare_rows(
-                path, values.shape[1:], values.dtype, [*self._dims, *dims], chunk=chunk
+                path, values.shape[1:], values.dtype, names, attrs, chunk=chunk
             )
             self._declared.add(path)
         self.writer.put_rows(path, block, lane, values)
 
     def _put_labels(self, block: int, rows: slice) -> None:
         """Write what of the labels lies along the rows: coordinates, variables not fitted."""
+        records = labelling.stored(self.about["labels"])
         for name, variable in self.along.items():
-            part = variable.isel({self.source.append: rows})
-            plain = labelling.to_plain(self.about["labels"], name, np.asarray(part.values))
-            self._put_rows(f"rows/{name}", block, 0, plain, variable.dims[1:])
+            part = np.asarray(variable.isel({self.source.append: rows}).values)
+            plain = labelling.to_plain(records[name], part)
+            dims = [str(dim) for dim in variable.dims[1:]]
+            attrs = labelling.attributes(records[name])
+            self._put_rows(f"rows/{name}", block, 0, plain, dims, attrs=attrs)
 
     def _coarse_errors(self, values: np.ndarray, codes: np.ndarray, season: np.ndarray) -> Any:
         """Compare coarser levels with the data restricted to them: (2, level, variable).

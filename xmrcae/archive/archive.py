@@ -1,0 +1,256 @@
+"""An archive opened: its data at any level, its model and codes, what it promises and measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from ..text import Rows, as_lines, as_table, in_bytes, printable
+from . import labelling
+from .appending import check_append, order
+from .block import BlockCoder
+from .dataset import StaticLabels, archived_names, level_dataset
+from .reader import Reader
+from .store import ArchiveStore
+from .verify import verify
+
+if TYPE_CHECKING:
+    from ..model import MrCAE
+
+
+class Archive:
+    """A dataset kept as codes and what they leave; made by :func:`xmrcae.open_archive`.
+
+    Parameters
+    ----------
+    store : ArchiveStore
+        Where it is.
+    make_model : callable
+        Makes a model of options and what was fitted.
+
+    Attributes
+    ----------
+    about : dict
+        What the archive says of itself.
+    reader : Reader
+        What decodes it.
+    """
+
+    def __init__(self, store: ArchiveStore, make_model: Callable[..., MrCAE]) -> None:
+        self.about, self.reader, self._make_model = store.about, Reader(store), make_model
+        self._store = store
+
+    @property
+    def levels(self) -> int:
+        """Number of resolutions."""
+        return self.reader.levels
+
+    @property
+    def coder(self) -> BlockCoder:
+        """What brings blocks to integers and back."""
+        return self.reader.coder(self.levels - 1)
+
+    @cached_property
+    def model(self) -> MrCAE:
+        """The model that made the codes; torch is imported for it."""
+        from .model_part import read_fitted
+
+        return self._make_model(*read_fitted(self.reader))
+
+    @property
+    def codes(self) -> xr.DataTree:
+        """The codes as :meth:`xmrcae.MrCAE.encode` labels them, as rounded; lazy.
+
+        ``archive.model`` decodes, stacks and draws them.
+        """
+        from .model_part import codes_tree
+
+        return codes_tree(self.reader, self.model.fitted)
+
+    @property
+    def max_error(self) -> Any:
+        """The bound of every value, in the data's units; by name if there are several variables."""
+        return self._bound("max_error")
+
+    @property
+    def rmse(self) -> Any:
+        """The bound of each snapshot's root-mean-square error, as `max_error`."""
+        return self._bound("rmse")
+
+    def _bound(self, name: str) -> Any:
+        bounds = [each[name] for each in self.about["variables"]]
+        return bounds[0] if len(bounds) == 1 else dict(zip(self.names, bounds, strict=True))
+
+    @property
+    def names(self) -> list[Hashable]:
+        """Names of the archived variables."""
+        return archived_names(self.about)
+
+    @property
+    def measured(self) -> xr.Dataset:
+        """What was measured at writing on decoded values, over `level` and `variable`.
+
+        `rmse` against the data, which for coarser levels are restricted to their grids; and `worst`
+        error, known of the finest alone. In the data's units.
+        """
+        blocks = self.about["blocks"]
+        sums, counts = (np.sum(blocks["levels"][key], axis=0) for key in ("squared_error", "count"))
+        columns = [blocks[array] for array in self.reader.arrays]
+        own = [[sum(each[key]) for each in columns] for key in ("squared_error", "count")]
+        shape = -1, len(columns)
+        squares = np.vstack([np.reshape(sums, shape), own[0]])
+        worst = np.full(squares.shape, np.nan)
+        worst[-1] = [max(each["worst"]) for each in columns]
+        rmse = np.sqrt(squares / np.maximum(np.vstack([np.reshape(counts, shape), own[1]]), 1))
+        dims = ("level", "variable")
+        coords = {"level": np.arange(self.levels), "variable": list(map(str, self.names))}
+        return xr.Dataset({"rmse": (dims, rmse), "worst": (dims, worst)}, coords)
+
+    @cached_property
+    def _sizes(self) -> dict[str, Any]:
+        return self._store.n_bytes()
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of all files of the archive."""
+        return self._sizes["model"] + self._sizes["time"]
+
+    @property
+    def level_bytes(self) -> list[int]:
+        """Bytes of what each level has of its own, coarsest first."""
+        arrays = self._sizes["arrays"].items()
+        prefixes = [f"level_{k}/" for k in range(self.levels)]
+        return [sum(n for path, n in arrays if path.startswith(prefix)) for prefix in prefixes]
+
+    @property
+    def ratio(self) -> float:
+        """How many times the archived variables are larger in memory than all of the archive."""
+        data = level_dataset(self.reader)
+        return sum(data[name].nbytes for name in self.names) / self.n_bytes
+
+    def to_dataset(self, level: int | None = None) -> xr.Dataset:
+        """Return the data on one level's grid, decoded where they are indexed.
+
+        Parameters
+        ----------
+        level : int, optional
+            0 is the coarsest; the data's own grid by default.
+
+        Raises
+        ------
+        ValueError
+            If there is no such level.
+        """
+        return level_dataset(self.reader, level)
+
+    def verify(self, obj: xr.DataArray | xr.Dataset | None = None) -> xr.Dataset:
+        """Decode everything, block by block, and compare it with what was found at writing.
+
+        Parameters
+        ----------
+        obj : xarray.DataArray or xarray.Dataset, optional
+            The data that were archived. Every value is then compared with the bound.
+
+        Returns
+        -------
+        xarray.Dataset
+            Over `variable`, `block` and `lane` (the combinations of the other sample dimensions):
+            `count`, `mean` and mean `square` of decoded values; with the data also the `worst` and
+            the `rmse` of each block.
+
+        Raises
+        ------
+        ArchiveError
+            Naming the block, if a checksum, a mean, a gap or an error is not what was written or
+            promised.
+        ValueError
+            If `obj` has other labels than the archive.
+        """
+        return verify(self.reader, obj)
+
+    def check_append(
+        self,
+        record: Mapping[str, Any],
+        static: Mapping[str, xr.Variable],
+        rows: Mapping[str, xr.Variable],
+    ) -> labelling.Record:
+        """Check data to append by what labelling says of them; return the record of both.
+
+        Raises
+        ------
+        ArchiveError
+            As :func:`xmrcae.archive.appending.check_append`.
+        """
+        new = labelling.Labels(dict(record), dict(static), dict(rows))
+        own, ends = self.about["labels"], self.ends()
+        last = None if ends is None else ends[1]
+        return check_append(own, StaticLabels(self._store), last, new)
+
+    def ends(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return the first and the last value, (1,) each, of what rows are ordered by, if any."""
+        ordered = order(self.about["labels"])
+        if ordered is None:
+            return None
+        path, last = f"rows/{ordered['stored']}", len(self.reader.lengths) - 1
+        first, final = self._store.rows(path, 0)[:1], self._store.rows(path, last)[-1:]
+        return labelling.from_plain(ordered, first), labelling.from_plain(ordered, final)
+
+    def __repr__(self) -> str:
+        return f"{as_lines(self._title(), self._facts())}\n{self._table().to_string()}"
+
+    def _repr_html_(self) -> str:
+        facts = as_table(self._title(), self._facts())
+        return f"<div>{facts}{self._table().to_html(escape=True)}</div>"
+
+    def _title(self) -> str:
+        names = ", ".join(map(printable, self.names))
+        n = sum(self.reader.lengths) * math.prod(self.about["lanes"])
+        return f"Archive ({names}; {self.levels} levels, {n} snapshots)"
+
+    def _facts(self) -> Rows:
+        rows, ends = self.reader.lengths, self.ends()
+        given = [
+            f"{key}={each[key]:g}" + f" of {printable(name)}" * (len(self.names) > 1)
+            for name, each in zip(self.names, self.about["variables"], strict=True)
+            for key in ("max_error", "rmse")
+            if each[key] is not None
+        ]
+        facts = [
+            ("bound", ", ".join(given) or "none: codes alone"),
+            ("blocks", f"{len(rows)}, of up to {self.about['rows_per_block']} rows"),
+        ]
+        if ends is not None:
+            first, last = (printable(_short(each)) for each in ends)
+            facts.append(("rows", f"{sum(rows)}, {first} to {last}"))
+        return [*facts, ("size", self._size())]
+
+    def _size(self) -> str:
+        try:
+            return f"{in_bytes(self.n_bytes)}, {self.ratio:.3g} times smaller than the data"
+        except (OSError, NotImplementedError):  # http servers list no files
+            return "unknown: its files cannot be listed"
+
+    def _table(self) -> pd.DataFrame:
+        """Give a row per level: grid, bytes, errors that were measured."""
+        try:
+            sizes = [in_bytes(n) for n in self.level_bytes]
+        except (OSError, NotImplementedError):
+            sizes = ["-"] * self.levels
+        errors = {
+            name: [", ".join(f"{n:.3g}" if n == n else "-" for n in row) for row in each.values]
+            for name, each in self.measured.data_vars.items()
+        }
+        grids = [" x ".join(map(str, level["shape"])) for level in self.about["levels"]]
+        index = pd.RangeIndex(self.levels, name="level")
+        return pd.DataFrame({"grid": grids, "bytes": sizes, **errors}, index)
+
+
+def _short(label: np.ndarray) -> Any:
+    """Return a label of length 1, a time without the parts that are 0."""
+    return np.datetime_as_string(label, unit="auto")[0] if label.dtype.kind == "M" else label[0]
