@@ -113,19 +113,21 @@ class Layout:
         order = [*self.order[:at], *new, *self.order[at:]]
         return result.transpose(*(dim for dim in order if dim in result.dims))
 
+    @property
+    def descending(self) -> tuple[bool, bool]:
+        """Whether the rows and the columns of the field descend, all others being in order."""
+        found = [self.indexers.get(dim) for dim in (self.dims.y, self.dims.x)]
+        y, x = (isinstance(each, slice) and each == slice(None, None, -1) for each in found)
+        return y, x
+
     def orient(self, result: Labelled) -> Labelled:
         """Turn a result over where the field descends, from ascending rows and columns.
 
         It may lie on any level.
         """
-        descends = slice(None, None, -1)
-        return result.isel(
-            {
-                dim: i
-                for dim, i in self.indexers.items()
-                if isinstance(i, slice) and i == descends and dim in result.dims
-            }
-        )
+        pairs = zip((self.dims.y, self.dims.x), self.descending, strict=True)
+        turned = [dim for dim, descends in pairs if descends and dim in result.dims]
+        return result.isel(dict.fromkeys(turned, slice(None, None, -1)))
 
     def restore(self, result: Labelled) -> Labelled:
         """Put a result in the order of the field's rows and columns."""
