@@ -1,5 +1,10 @@
 """An opened archive has its model, its codes and what it promises, and checks itself."""
 
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -65,10 +70,10 @@ def test_bounds_are_told(archived):
     assert archive.rmse == ({"sst": None, "ssh": None} if several else None)
 
 
-def test_bytes_are_those_of_the_files(simple, tmp_path):
+def test_bytes_are_those_of_the_files(simple):
     archive = xmrcae.open_archive(simple[1])
-    files = [path for path in map(type(tmp_path), [simple[1]]) for path in path.rglob("*")]
-    n_bytes = sum(path.stat().st_size for path in files if path.is_file())
+    files = [path for path in Path(simple[1]).rglob("*") if path.is_file()]
+    n_bytes = sum(path.stat().st_size for path in files)
     assert archive.n_bytes == n_bytes
     assert archive.ratio == pytest.approx(simple[0].nbytes / n_bytes)
     assert 0 < sum(archive.level_bytes) < n_bytes
@@ -137,6 +142,32 @@ def test_an_archive_shows_levels_bound_and_span(archived):
     for shown in (repr(archive), archive._repr_html_()):
         for text in ("5 x 7", "11 x 15", "21 x 30", "max_error=0.1", "2001-02-01", "rmse"):
             assert text in shown
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Serves files and prints nothing."""
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def over_http(simple):
+    """URL of the simple archive on a server of this machine."""
+    folder = Path(simple[1])
+    handler = partial(Quiet, directory=folder.parent)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/{folder.name}"
+        server.shutdown()
+
+
+def test_archives_open_over_http_where_sizes_are_unknown(simple, over_http):
+    archive, local = xmrcae.open_archive(over_http), xmrcae.open_archive(simple[1])
+    xr.testing.assert_identical(archive.to_dataset().load(), local.to_dataset().load())
+    assert "size:        unknown" in repr(archive)
+    with pytest.raises(OSError, match="does not tell the sizes"):
+        archive.n_bytes  # noqa: B018
 
 
 def test_names_are_escaped(tmp_path):

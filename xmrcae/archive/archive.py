@@ -118,7 +118,7 @@ class Archive:
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of all files of the archive."""
+        """Bytes of all files of the archive; an OSError where a server does not tell them."""
         return self._sizes["model"] + self._sizes["time"]
 
     @property
@@ -233,14 +233,14 @@ class Archive:
     def _size(self) -> str:
         try:
             return f"{in_bytes(self.n_bytes)}, {self.ratio:.3g} times smaller than the data"
-        except (OSError, NotImplementedError):  # http servers list no files
-            return "unknown: its files cannot be listed"
+        except OSError:  # servers of http do not tell it
+            return "unknown: this server does not tell it"
 
     def _table(self) -> pd.DataFrame:
         """Give a row per level: grid, bytes, errors that were measured."""
         try:
             sizes = [in_bytes(n) for n in self.level_bytes]
-        except (OSError, NotImplementedError):
+        except OSError:
             sizes = ["-"] * self.levels
         errors = {
             name: [", ".join(f"{n:.3g}" if n == n else "-" for n in row) for row in each.values]

@@ -52,9 +52,17 @@ class Folder:
         return self._fs.isfile(f"{self._root}/{key}")
 
     def sizes(self) -> dict[str, int]:
-        """Return the bytes of every file, by its path below the URL, in order of the paths."""
+        """Return the bytes of every file, by its path below the URL, in order of the paths.
+
+        Raises
+        ------
+        OSError
+            If the server, as those of http, does not tell them.
+        """
         self._fs.invalidate_cache()
         found = self._fs.find(self._root, detail=True)
+        if any(info["size"] is None for info in found.values()):
+            raise OSError(f"{self.url} does not tell the sizes of its files")
         start = len(self._root) + 1
         return {path[start:]: int(info["size"]) for path, info in sorted(found.items())}
 
