@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 if TYPE_CHECKING:
+    from .archive.archive import Archive
     from .model import MrCAE
     from .options import Options
 
@@ -59,6 +60,43 @@ class DataArrayMrcae:
         from .model import MrCAE
 
         return MrCAE(**options).fit(self._obj)
+
+    def to_archive(self, url: Any, **options: Any) -> Archive:
+        """Fit a model that suits an archive, and write the field with it in one call.
+
+        Parameters
+        ----------
+        url : str or os.PathLike
+            Where to write; see :meth:`xmrcae.MrCAE.to_archive`.
+        **options
+            `max_error`, `rmse` and the others of :meth:`xmrcae.MrCAE.to_archive`, and options of
+            :class:`xmrcae.MrCAE` that are to differ from those that suit an archive: codes by
+            projection, as many as 2.5 percent of the valid pixels; coarse levels that stay good;
+            departures from the calendar month where data are monthly.
+
+        Returns
+        -------
+        Archive
+            As :func:`xmrcae.open_archive` gives it.
+
+        Raises
+        ------
+        ValueError, TypeError
+            For data or options that cannot be fitted or archived.
+
+        Examples
+        --------
+        >>> import tempfile, xmrcae
+        >>> field = xmrcae.datasets.drifting_mode(n_times=40, size=31).rename("height")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     url = f"{folder}/height.mrcae.zarr"
+        ...     archive = field.mrcae.to_archive(url, max_error=0.01, levels=2, progress=False)
+        >>> archive.max_error
+        0.01
+        """
+        from .archive.writer import fit_and_write
+
+        return fit_and_write(self._obj, self._obj, url, options)
 
     def pyramid(self, **options: Any) -> xr.DataTree:
         """Restrict the field to every level, coarse coordinates being subsets of the fine ones.
@@ -143,6 +181,46 @@ class DatasetMrcae:
 
         model = MrCAE(**self._named(options))
         return model.fit(self._selected(variables, model.options))
+
+    def to_archive(self, url: Any, variables: Any = None, **options: Any) -> Archive:
+        """Fit a model to one variable or several, and write the Dataset with it in one call.
+
+        Parameters
+        ----------
+        url : str or os.PathLike
+            Where to write; see :meth:`xmrcae.MrCAE.to_archive`.
+        variables : str or list of str, optional
+            As for `fit`; the other variables are kept as they are.
+        **options
+            As for ``da.mrcae.to_archive``.
+
+        Returns
+        -------
+        Archive
+            As :func:`xmrcae.open_archive` gives it.
+
+        Raises
+        ------
+        ValueError, TypeError
+            For data or options that cannot be fitted or archived.
+
+        Examples
+        --------
+        >>> import tempfile, xmrcae
+        >>> ds = xmrcae.datasets.drifting_mode(n_times=40, size=31).to_dataset(name="height")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     url = f"{folder}/height.mrcae.zarr"
+        ...     archive = ds.mrcae.to_archive(url, max_error=0.01, levels=2, progress=False)
+        >>> archive.levels
+        2
+        """
+        from .archive.writer import fit_and_write
+        from .options import make_options
+
+        fitting = self._named(options)
+        keep = {name: each for name, each in fitting.items() if name in ("horizontal", "sample")}
+        selected = self._selected(variables, make_options(keep))
+        return fit_and_write(self._obj, selected, url, fitting)
 
     def pyramid(self, variables: Any = None, **options: Any) -> xr.DataTree:
         """Restrict one variable or several to every level, as ``da.mrcae.pyramid``.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
@@ -12,6 +12,9 @@ from .grid.conventions import Labelled
 from .grid.layout import Layout
 from .options import make_options, shows_options
 from .results import Results
+
+if TYPE_CHECKING:
+    from .archive.archive import Archive
 
 
 @shows_options
@@ -270,6 +273,100 @@ class MrCAE(Results):
         from .io.model_file import save_model
 
         save_model(self.fitted, path, overwrite=overwrite)
+
+    def to_archive(
+        self,
+        obj: Labelled,
+        url: Any,
+        *,
+        max_error: Any = None,
+        rmse: Any = None,
+        mode: str = "w-",
+        levels: int | None = None,
+        codes: int | None = None,
+        rows_per_block: int | None = None,
+        append_dim: str | None = None,
+        lossless: bool = False,
+        storage_options: Mapping[str, Any] | None = None,
+        progress: bool = True,
+    ) -> Archive:
+        """Write data as codes, and what they leave, into a Zarr archive that xarray opens.
+
+        ``xr.open_dataset(url, engine="mrcae")`` gives the data back, and with ``level=k`` those of
+        a coarser level. Data are read block by block. A run that was stopped is finished by the
+        same call.
+
+        Parameters
+        ----------
+        obj : xarray.DataArray or xarray.Dataset
+            On the fitted grid. What a Dataset has beside the fitted variables is kept as it is.
+        url : str or os.PathLike
+            Where to write: a path, by custom one that ends in ``.mrcae.zarr``, or any URL that
+            fsspec knows.
+        max_error, rmse : float or mapping, optional
+            Bounds in the data's units, one number or one by variable: of every value, and of the
+            root-mean-square error of every snapshot. What is read is within them, which is checked
+            at writing. Without either, codes alone are kept.
+        mode : {"w-", "a"}
+            Write a new archive, or add later snapshots to one that this model has written.
+        levels, codes : int, optional
+            Levels that keep codes of their own, and the most codes per snapshot; chosen by default
+            so that the sum of all bytes is least, on a sample.
+        rows_per_block : int, optional
+            Places along the append dimension in a block, which is read as a whole.
+        append_dim : str, optional
+            The sample dimension that the archive grows along; that of time by default.
+        lossless : bool
+            Keep blocks as they are whose bounds are finer than their type can follow; otherwise
+            they are an error.
+        storage_options : mapping, optional
+            Options of the file system.
+        progress : bool
+            Show a bar, with the bytes written so far.
+
+        Returns
+        -------
+        Archive
+            With bytes, ratio to the data, and the errors that were measured.
+
+        Raises
+        ------
+        ArchiveError
+            For data that cannot be kept within the bounds or do not fit the archive, if something
+            else is at `url`, or another process writes there.
+        ImportError
+            Naming packages that archives need and that are missing.
+
+        Examples
+        --------
+        >>> import tempfile, xarray as xr, xmrcae
+        >>> field = xmrcae.datasets.drifting_mode(n_times=40, size=31).rename("height")
+        >>> model = field.mrcae.fit(levels=2, tolerance=0.02, max_epochs=10, progress=False)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     url = f"{folder}/height.mrcae.zarr"
+        ...     archive = model.to_archive(
+        ...         field[:30], url, max_error=0.001, rows_per_block=10, progress=False
+        ...     )
+        ...     archive = model.to_archive(field[30:], url, mode="a", progress=False)
+        ...     worst = float(abs(xr.open_dataset(url, engine="mrcae").height - field).max())
+        ...     coarse = xr.open_dataset(url, engine="mrcae", level=0)
+        ...     print(worst <= 0.001, archive.ratio > 1, coarse.height.shape)
+        True True (40, 15, 15)
+        """
+        from .archive.prepare import Request
+        from .archive.writer import to_archive
+
+        request = Request(
+            max_error=max_error,
+            rmse=rmse,
+            levels=levels,
+            codes=codes,
+            rows_per_block=rows_per_block,
+            append_dim=append_dim,
+            lossless=lossless,
+        )
+        own: Any = {"storage_options": storage_options, "progress": progress}
+        return to_archive(self.fitted, obj, url, request, mode=mode, **own)
 
 
 def open_model(path: Any) -> MrCAE:

@@ -100,7 +100,7 @@ def plan_for(source: Source, request: Request, rows: int) -> Plan:
     bounds = request.bounds(fitted.labels.variables)
     names = [_array_name(name, v) for v, name in enumerate(fitted.labels.variables)]
     wanted = [
-        Wanted(array=name, dtype=dtype, kept=own, lossless=request.lossless, **bound)  # type: ignore[arg-type]
+        Wanted(array=name, dtype=dtype, kept=own, lossless=request.lossless, **bound)
         for name, dtype, own, bound in zip(names, source.dtypes, kept, bounds, strict=True)
     ]
     parts = [source.read(rows) for rows in source.sample(SAMPLE)]

@@ -30,6 +30,9 @@ from .waves import Predictor
 #: Bytes of decoded blocks that are kept: neighbours in time are often asked for one by one.
 CACHE = 2**27
 
+#: What was asked of a variable, which appended blocks keep to.
+BOUNDS = ("max_error", "rmse", "lossless")
+
 #: Blocks that are decoded at the same time.
 THREADS = 2
 
@@ -133,6 +136,7 @@ class Reader:
             # Of coarser levels a coder takes the valid pixels from its decoder.
             kept=self.kept[v] if finest else self.decoder.valid[-1][v],
             base=[base if k == level else np.empty((0, 0)) for k in range(self.levels)],
+            **{name: about[name] for name in BOUNDS},
             **variable,
         )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from ..fitted import Fitted
 from ..grid.conventions import Labelled
@@ -25,7 +26,9 @@ class Source:
     Attributes
     ----------
     obj : xarray.DataArray or xarray.Dataset
-        The variables to archive, as plain numbers.
+        The variables to archive, as plain numbers, rows first.
+    labelled : xarray.DataArray or xarray.Dataset
+        All that was given, those variables as plain numbers.
     fitted : Fitted
         The model that describes them.
     append : str or None
@@ -35,6 +38,7 @@ class Source:
     """
 
     obj: Labelled
+    labelled: Labelled
     fitted: Fitted
     append: str | None
     others: tuple[str, ...]
@@ -48,7 +52,11 @@ class Source:
         ValueError
             If `append` is none of the sample dimensions.
         """
-        obj = fitted.labels.of(obj)
+        labelled, obj = obj, fitted.labels.of(obj)
+        if isinstance(labelled, xr.Dataset):
+            labelled = labelled.assign({field.name: field for field in fields_of(obj)})
+        else:
+            labelled = obj
         grid = fitted.codec.pyramid.grid
         sample = [str(dim) for dim in fields_of(obj)[0].dims if dim not in (grid.y, grid.x)]
         if append is None:
@@ -59,7 +67,7 @@ class Source:
             )
         others = tuple(dim for dim in sample if dim != append)
         dims = [dim for dim in (append, *others) if dim is not None]
-        return cls(obj.transpose(*dims, grid.y, grid.x), fitted, append, others)
+        return cls(obj.transpose(*dims, grid.y, grid.x), labelled, fitted, append, others)
 
     @property
     def n_rows(self) -> int:
@@ -86,16 +94,13 @@ class Source:
             If they are in an order of their own.
         """
         grid, layout = self.fitted.codec.pyramid.grid, self.fitted.layout(self.obj)
-        result = []
         for dim in (grid.y, grid.x):
-            at = layout.indexers[dim]
-            if not isinstance(at, slice):
+            if not isinstance(layout.indexers[dim], slice):
                 raise ArchiveError(
                     f"the data's {dim!r} is in another order than the model's: sort them, "
                     f".sortby({dim!r}), and fit the model to sorted data"
                 )
-            result.append(at == slice(None, None, -1))
-        return result
+        return list(layout.descending)
 
     @property
     def n_bytes(self) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -24,6 +25,7 @@ from .archive import Archive
 from .block import BlockCoder
 from .format import ArchiveError, multiscales, require
 from .journal import dumps
+from .models import archive_options
 from .opening import open_archive
 from .prepare import Request
 from .source import Source
@@ -34,6 +36,49 @@ LEVELS = ("squared_error", "count")
 
 #: Bytes per snapshot, in units of those of the first blocks, from which a model fits badly.
 TOO_MANY = 1.5
+
+
+def to_archive(
+    fitted: Fitted,
+    obj: Labelled,
+    url: Any,
+    request: Request,
+    *,
+    mode: str,
+    storage_options: Mapping[str, Any] | None,
+    progress: bool,
+) -> Archive:
+    """Do what :meth:`xmrcae.MrCAE.to_archive` documents."""
+    own: Any = {"storage_options": storage_options, "progress": progress}
+    if mode == "w-":
+        return create_archive(fitted, obj, url, request, **own)
+    if mode != "a":
+        raise ValueError(f'mode={mode!r}: "w-", to write a new archive, or "a", to append to one')
+    if request != Request(append_dim=request.append_dim):
+        raise ValueError('mode="a" takes bounds and sizes from the archive: leave them out')
+    return append_archive(url, obj, fitted=fitted, **own)
+
+
+def fit_and_write(obj: Labelled, fitted_to: Labelled, url: Any, options: dict[str, Any]) -> Archive:
+    """Do what ``.mrcae.to_archive`` documents; `fitted_to` are the variables of `obj` to fit."""
+    from ..model import MrCAE
+
+    require()
+    names = {field.name for field in fields(Request)}
+    request = Request(**{name: value for name, value in options.items() if name in names})
+    storage_options = options.get("storage_options")
+    fitting = {name: value for name, value in options.items() if name not in names - {"levels"}}
+    fitting.pop("storage_options", None)
+    model = MrCAE(**archive_options(fitted_to, **fitting)).fit(fitted_to)
+    progress = options.get("progress", True)
+    return create_archive(
+        model.fitted,
+        obj,
+        url,
+        replace(request, levels=None),
+        storage_options=storage_options,
+        progress=progress,
+    )
 
 
 def create_archive(
@@ -55,20 +100,21 @@ def create_archive(
     }
     fingerprint = asked | {"bounds": bounds, "model": content_id(fitted), **_extent(source)}
     rows = request.rows(max(int(each.sum()) for each in fitted.standard.valid), source.n_rows)
-    about = {"rows_per_block": rows, "lanes": list(source.lanes)}
+    sizes = {"rows_per_block": rows, "lanes": list(source.lanes)}
     with ArchiveWriter.create(
-        url, about, fingerprint=fingerprint, storage_options=storage_options
+        url, sizes, fingerprint=fingerprint, storage_options=storage_options
     ) as writer:
         plan = prepare.plan_for(source, request, rows)
         record, static, along = labelling.describe(
-            obj, fitted.labels.variables, source.append, _horizontal(fitted)
+            source.labelled, fitted.labels.variables, source.append, _horizontal(fitted)
         )
         about = prepare.describe(source, plan, rows, content_id(fitted))
         about |= {"model": prepare.put_arrays(writer, plan), "labels": record}
         records = prepare.put_labels(writer, plan, source, static)
-        for level, coordinates in zip(about["levels"], records, strict=False):
-            level["coordinates"] = coordinates
-        run = Run(writer, source, plan.fitted, plan.coder, about, along)
+        for level, coordinates in enumerate(records):
+            about["levels"][level]["coordinates"] = coordinates
+        coders = [plan.coder] * len(about["levels"])
+        run = Run(writer, source, plan.fitted, coders, about, along)
         run.write(progress=progress)
         run.commit(blocks={})
     return open_archive(url, storage_options=storage_options)
@@ -94,14 +140,15 @@ def append_archive(
     source = Source.of(obj, own, about["append"])
     prepare.check_types(source)
     record, static, along = labelling.describe(
-        obj, own.labels.variables, source.append, _horizontal(own)
+        source.labelled, own.labels.variables, source.append, _horizontal(own)
     )
     record = archive.check_append(record, static, along)
     fingerprint = {"model": own.id, **_extent(source)}
     with ArchiveWriter.append(
         url, fingerprint=fingerprint, storage_options=storage_options
     ) as writer:
-        run = Run(writer, source, own, archive.coder, about | {"labels": record}, along)
+        coders = [archive.reader.coder(level) for level in range(archive.levels)]
+        run = Run(writer, source, own, coders, about | {"labels": record}, along)
         run.write(progress=progress)
         run.commit(blocks=about["blocks"])
     return open_archive(url, storage_options=storage_options)
@@ -135,11 +182,12 @@ class Run:
         writer: ArchiveWriter,
         source: Source,
         fitted: Fitted,
-        coder: BlockCoder,
+        coders: Sequence[BlockCoder],
         about: dict[str, Any],
         along: Mapping[str, xr.Variable],
     ) -> None:
-        self.writer, self.source, self.fitted, self.coder = writer, source, fitted, coder
+        self.writer, self.source, self.fitted = writer, source, fitted
+        self.coders, self.coder = coders, coders[-1]  # of each level, coarsest first
         self.about, self.along = about, along
         self._dims = [source.append or "row", *source.others]
         self._declared: set[str] = set()
@@ -209,7 +257,8 @@ class Run:
         for name, array in arrays.items():
             path = f"level_{len(ends) - 1}/{name}"
             if name in names:
-                n_classes = int(np.max(names[name].classes, initial=0)) + 1
+                classes = names[name].classes
+                n_classes = 1 if classes is None else int(classes.max(initial=0)) + 1
                 array = _in_classes(array, n_classes)
                 self._put_rows(path, block, lane, array, ["class", "pixel"], (1, array.shape[2]))
             else:
@@ -253,7 +302,7 @@ class Run:
         targets = restrict_known(pyramid, np.where(self.fitted.standard.valid, values, np.nan))
         result = np.zeros((2, len(sizes) - 1, len(self.coder.variables)))
         for level in range(len(sizes) - 1):
-            fields = self.coder.fields(codes[:, : sum(sizes[: level + 1])], season, level)
+            fields = self.coders[level].fields(codes[:, : sum(sizes[: level + 1])], season, level)
             error = fields - targets[level][pyramid.cut(level)]
             known = np.isfinite(error)
             result[0, level] = np.where(known, error**2, 0).sum((0, 2, 3))
