@@ -29,7 +29,7 @@ def make_archive(obj, url, *, names=None, sample=None, **request):
     options = {"levels": LEVELS, "channels": [[1]], "max_epochs": 2, "progress": False}
     model = xmrcae.MrCAE(sample=sample, **options).fit(obj if names is None else obj[names])
     request = Request(rows_per_block=ROWS, **{"max_error": BOUND} | request)
-    create_archive(model.fitted, obj, url, request, storage_options=None, progress=False)
+    create_archive(model.fitted, obj, request, url=url, storage_options=None, progress=False)
     return model
 
 

@@ -94,7 +94,7 @@ class DataArrayMrcae:
         >>> archive.max_error
         0.01
         """
-        from .archive.writer import fit_and_write
+        from .archive.opening import fit_and_write
 
         return fit_and_write(self._obj, self._obj, url, options)
 
@@ -214,7 +214,7 @@ class DatasetMrcae:
         >>> archive.levels
         2
         """
-        from .archive.writer import fit_and_write
+        from .archive.opening import fit_and_write
         from .options import make_options
 
         fitting = self._named(options)

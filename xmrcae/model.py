@@ -353,10 +353,12 @@ class MrCAE(Results):
         ...     print(worst <= 0.001, archive.ratio > 1, coarse.height.shape)
         True True (40, 15, 15)
         """
+        from .archive.archive import Archive
         from .archive.prepare import Request
-        from .archive.writer import to_archive
+        from .archive.store import ArchiveStore
+        from .archive.writer import append_archive, create_archive
 
-        request = Request(
+        asked = Request(
             max_error=max_error,
             rmse=rmse,
             levels=levels,
@@ -365,8 +367,16 @@ class MrCAE(Results):
             append_dim=append_dim,
             lossless=lossless,
         )
-        own: Any = {"storage_options": storage_options, "progress": progress}
-        return to_archive(self.fitted, obj, url, request, mode=mode, **own)
+        at: Any = {"url": url, "storage_options": storage_options}
+        if mode == "w-":
+            create_archive(self.fitted, obj, asked, **at, progress=progress)
+        elif mode == "a":
+            asked.check_appends()
+            there = Archive(ArchiveStore.open(**at), fitted_model)
+            append_archive(there.reader, obj, fitted=self.fitted, progress=progress)
+        else:
+            raise ValueError(f'mode={mode!r}: "w-" for a new archive, "a" to append to one')
+        return Archive(ArchiveStore.open(**at), fitted_model)
 
 
 def open_model(path: Any) -> MrCAE:

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from ..text import Rows, as_lines, as_table, in_bytes, printable
-from . import labelling
-from .appending import check_append, order
-from .block import BlockCoder
-from .dataset import StaticLabels, archived_names, level_dataset
+from .dataset import archived_names, level_dataset, row_ends
 from .reader import Reader
 from .store import ArchiveStore
 from .verify import verify
-
-if TYPE_CHECKING:
-    from ..model import MrCAE
 
 
 class Archive:
@@ -42,7 +36,7 @@ class Archive:
         What decodes it.
     """
 
-    def __init__(self, store: ArchiveStore, make_model: Callable[..., MrCAE]) -> None:
+    def __init__(self, store: ArchiveStore, make_model: Callable[..., Any]) -> None:
         self.about, self.reader, self._make_model = store.about, Reader(store), make_model
         self._store = store
 
@@ -51,14 +45,9 @@ class Archive:
         """Number of resolutions."""
         return self.reader.levels
 
-    @property
-    def coder(self) -> BlockCoder:
-        """What brings blocks to integers and back."""
-        return self.reader.coder(self.levels - 1)
-
     @cached_property
-    def model(self) -> MrCAE:
-        """The model that made the codes; torch is imported for it."""
+    def model(self) -> Any:
+        """The :class:`xmrcae.MrCAE` that made the codes; torch is imported for it."""
         from .model_part import read_fitted
 
         return self._make_model(*read_fitted(self.reader))
@@ -174,32 +163,31 @@ class Archive:
         """
         return verify(self.reader, obj)
 
-    def check_append(
-        self,
-        record: Mapping[str, Any],
-        static: Mapping[str, xr.Variable],
-        rows: Mapping[str, xr.Variable],
-    ) -> labelling.Record:
-        """Check data to append by what labelling says of them; return the record of both.
+    def append(self, obj: Any, *, progress: bool = True) -> Archive:
+        """Add later snapshots, encoded by the archive's own model; no chunk that is there changes.
+
+        Parameters
+        ----------
+        obj : xarray.DataArray or xarray.Dataset
+            Of the same variables on the same grid, at times after the last.
+        progress : bool
+            Show a bar.
+
+        Returns
+        -------
+        Archive
+            With what was added.
 
         Raises
         ------
         ArchiveError
-            As :func:`xmrcae.archive.appending.check_append`.
+            For other variables, units or coordinates, for times that are not later, and as
+            :meth:`xmrcae.MrCAE.to_archive`.
         """
-        new = labelling.Labels(dict(record), dict(static), dict(rows))
-        own, ends = self.about["labels"], self.ends()
-        last = None if ends is None else ends[1]
-        return check_append(own, StaticLabels(self._store), last, new)
+        from .writer import append_archive
 
-    def ends(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """Return the first and the last value, (1,) each, of what rows are ordered by, if any."""
-        ordered = order(self.about["labels"])
-        if ordered is None:
-            return None
-        path, last = f"rows/{ordered['stored']}", len(self.reader.lengths) - 1
-        first, final = self._store.rows(path, 0)[:1], self._store.rows(path, last)[-1:]
-        return labelling.from_plain(ordered, first), labelling.from_plain(ordered, final)
+        append_archive(self.reader, obj, progress=progress)
+        return Archive(self._store.reopened(), self._make_model)
 
     def __repr__(self) -> str:
         return f"{as_lines(self._title(), self._facts())}\n{self._table().to_string()}"
@@ -214,7 +202,7 @@ class Archive:
         return f"Archive ({names}; {self.levels} levels, {n} snapshots)"
 
     def _facts(self) -> Rows:
-        rows, ends = self.reader.lengths, self.ends()
+        rows, ends = self.reader.lengths, row_ends(self.reader)
         given = [
             f"{key}={each[key]:g}" + f" of {printable(name)}" * (len(self.names) > 1)
             for name, each in zip(self.names, self.about["variables"], strict=True)

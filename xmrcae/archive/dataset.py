@@ -12,6 +12,7 @@ from xarray.core import indexing
 
 from ..option_values import level_number
 from . import labelling
+from .appending import order
 from .reader import Reader, Rows
 from .store import ArchiveStore
 
@@ -70,6 +71,16 @@ def _coordinates(store: ArchiveStore, level: int) -> xr.Dataset:
     record = store.about["levels"][level]["coordinates"]
     arrays = {name: store.static(f"level_{level}/{name}") for name in labelling.stored(record)}
     return labelling.assemble(record, arrays, {}, {})
+
+
+def row_ends(reader: Reader) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the first and the last value, (1,) each, of what rows are ordered by, if any."""
+    ordered = order(reader.store.about["labels"])
+    if ordered is None:
+        return None
+    path, last = f"rows/{ordered['stored']}", len(reader.lengths) - 1
+    first, final = reader.store.rows(path, 0)[:1], reader.store.rows(path, last)[-1:]
+    return labelling.from_plain(ordered, first), labelling.from_plain(ordered, final)
 
 
 class StaticLabels(Mapping[str, np.ndarray]):

@@ -1,10 +1,12 @@
-"""Archives opened by their URL."""
+"""Archives opened by their URL, and written with a model that is fitted for them."""
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 from .archive import Archive
+from .format import require
 from .store import ArchiveStore
 
 if TYPE_CHECKING:
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ..fitted import Fitted
+    from ..grid.conventions import Labelled
     from ..model import MrCAE
 
 
@@ -40,10 +43,28 @@ def open_archive(
     ImportError
         Naming the packages that are missing.
     """
-    return Archive(ArchiveStore.open(url, storage_options=storage_options), _model)
+    return Archive(ArchiveStore.open(url, storage_options=storage_options), make_model)
 
 
-def _model(options: Mapping[str, Any], fitted: Fitted) -> MrCAE:
+def make_model(options: Mapping[str, Any], fitted: Fitted) -> MrCAE:
+    """Make the model of what was read; torch is imported for it."""
     from ..model import fitted_model
 
     return fitted_model(options, fitted)
+
+
+def fit_and_write(
+    obj: Labelled, fitted_to: Labelled, url: Any, options: Mapping[str, Any]
+) -> Archive:
+    """Do what ``.mrcae.to_archive`` documents; `fitted_to` are the variables of `obj` to fit."""
+    from ..model import MrCAE
+    from .models import archive_options
+
+    require()
+    known = inspect.signature(MrCAE.to_archive).parameters.keys() - {"self", "obj", "url", "levels"}
+    writing = {name: value for name, value in options.items() if name in known}
+    fitting = {
+        name: value for name, value in options.items() if name not in known or name == "progress"
+    }
+    model = MrCAE(**archive_options(fitted_to, **fitting)).fit(fitted_to)
+    return model.to_archive(obj, url, **writing)

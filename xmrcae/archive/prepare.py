@@ -46,6 +46,11 @@ class Request:
     append_dim: str | None = None
     lossless: bool = False
 
+    def check_appends(self) -> None:
+        """Refuse what an archive that is appended to has decided already."""
+        if self != Request():
+            raise ValueError('mode="a" takes bounds and sizes from the archive: leave them out')
+
     def bounds(self, names: Sequence[Any]) -> list[dict[str, float | None]]:
         """Return the bounds of each variable.
 

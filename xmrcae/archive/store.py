@@ -92,6 +92,15 @@ class ArchiveStore:
     def __reduce__(self) -> tuple[Callable[..., ArchiveStore], tuple[str]]:
         return partial(type(self).open, storage_options=self._folder.options), (self._folder.url,)
 
+    def reopened(self) -> ArchiveStore:
+        """Return the archive as it is now, with what was appended since this was opened."""
+        return type(self).open(self._folder.url, storage_options=self._folder.options)
+
+    @property
+    def location(self) -> dict[str, Any]:
+        """The URL and the options of its file system, as arguments of :meth:`open`."""
+        return {"url": self._folder.url, "storage_options": self._folder.options}
+
     def static(self, path: str) -> np.ndarray:
         """Return a whole array that has no rows.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -21,13 +20,14 @@ from ..fitted import Fitted
 from ..grid.conventions import Labelled
 from ..grid.pyramid import restrict_known
 from . import labelling, prepare
-from .archive import Archive
+from .appending import check_append
 from .block import BlockCoder
-from .format import ArchiveError, multiscales, require
+from .dataset import StaticLabels, row_ends
+from .format import ArchiveError, multiscales
 from .journal import dumps
-from .models import archive_options
-from .opening import open_archive
+from .model_part import read_fitted
 from .prepare import Request
+from .reader import Reader
 from .source import Source
 from .store_writer import ArchiveWriter
 
@@ -38,60 +38,16 @@ LEVELS = ("squared_error", "count")
 TOO_MANY = 1.5
 
 
-def to_archive(
-    fitted: Fitted,
-    obj: Labelled,
-    url: Any,
-    request: Request,
-    *,
-    mode: str,
-    storage_options: Mapping[str, Any] | None,
-    progress: bool,
-) -> Archive:
-    """Do what :meth:`xmrcae.MrCAE.to_archive` documents."""
-    own: Any = {"storage_options": storage_options, "progress": progress}
-    if mode == "w-":
-        return create_archive(fitted, obj, url, request, **own)
-    if mode != "a":
-        raise ValueError(f'mode={mode!r}: "w-", to write a new archive, or "a", to append to one')
-    if request != Request(append_dim=request.append_dim):
-        raise ValueError('mode="a" takes bounds and sizes from the archive: leave them out')
-    return append_archive(url, obj, fitted=fitted, **own)
-
-
-def fit_and_write(obj: Labelled, fitted_to: Labelled, url: Any, options: dict[str, Any]) -> Archive:
-    """Do what ``.mrcae.to_archive`` documents; `fitted_to` are the variables of `obj` to fit."""
-    from ..model import MrCAE
-
-    require()
-    names = {field.name for field in fields(Request)}
-    request = Request(**{name: value for name, value in options.items() if name in names})
-    storage_options = options.get("storage_options")
-    fitting = {name: value for name, value in options.items() if name not in names - {"levels"}}
-    fitting.pop("storage_options", None)
-    model = MrCAE(**archive_options(fitted_to, **fitting)).fit(fitted_to)
-    progress = options.get("progress", True)
-    return create_archive(
-        model.fitted,
-        obj,
-        url,
-        replace(request, levels=None),
-        storage_options=storage_options,
-        progress=progress,
-    )
-
-
 def create_archive(
     fitted: Fitted,
     obj: Labelled,
-    url: Any,
     request: Request,
     *,
+    url: Any,
     storage_options: Mapping[str, Any] | None,
     progress: bool,
-) -> Archive:
+) -> None:
     """Write an archive, or go on with one that the same call has begun."""
-    require()
     source = Source.of(obj, fitted, request.append_dim)
     prepare.check_types(source)
     bounds = request.bounds(fitted.labels.variables)
@@ -117,41 +73,32 @@ def create_archive(
         run = Run(writer, source, plan.fitted, coders, about, along)
         run.write(progress=progress)
         run.commit(blocks={})
-    return open_archive(url, storage_options=storage_options)
 
 
 def append_archive(
-    url: Any,
-    obj: Labelled,
-    *,
-    fitted: Fitted | None = None,
-    storage_options: Mapping[str, Any] | None,
-    progress: bool,
-) -> Archive:
+    reader: Reader, obj: Labelled, *, fitted: Fitted | None = None, progress: bool
+) -> None:
     """Add later rows to an archive, by the model that it was written with."""
-    archive = open_archive(url, storage_options=storage_options)
-    about = archive.about
+    about, store = reader.store.about, reader.store
     if fitted is not None and content_id(fitted) != about["made_from"]:
         raise ArchiveError(
-            f"the archive at {url} was written by another model: append with the same one, or with "
-            "xmrcae.open_archive(url).append(data), which takes the archive's own"
+            f"the archive at {store.location['url']} was written by another model: append with "
+            "the same one, or with xmrcae.open_archive(url).append(data), by the archive's own"
         )
-    own = archive.model.fitted
+    own = read_fitted(reader)[1]
     source = Source.of(obj, own, about["append"])
     prepare.check_types(source)
-    record, static, along = labelling.describe(
-        source.labelled, own.labels.variables, source.append, _horizontal(own)
-    )
-    record = archive.check_append(record, static, along)
+    names, append = own.labels.variables, source.append
+    labels = labelling.describe(source.labelled, names, append, _horizontal(own))
+    ends = row_ends(reader)
+    last = None if ends is None else ends[1]
+    record = check_append(about["labels"], StaticLabels(store), last, labels)
     fingerprint = {"model": own.id, **_extent(source)}
-    with ArchiveWriter.append(
-        url, fingerprint=fingerprint, storage_options=storage_options
-    ) as writer:
-        coders = [archive.reader.coder(level) for level in range(archive.levels)]
-        run = Run(writer, source, own, coders, about | {"labels": record}, along)
+    with ArchiveWriter.append(**store.location, fingerprint=fingerprint) as writer:
+        coders = [reader.coder(level) for level in range(reader.levels)]
+        run = Run(writer, source, own, coders, about | {"labels": record}, labels.rows)
         run.write(progress=progress)
         run.commit(blocks=about["blocks"])
-    return open_archive(url, storage_options=storage_options)
 
 
 def content_id(fitted: Fitted) -> str:
