@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
 import tempfile
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
 import fsspec
@@ -29,42 +31,67 @@ def write_tree(tree: xr.DataTree, path: str | os.PathLike[str], *, overwrite: bo
     ValueError
         If the path exists and is not to be replaced, or its folder does not exist.
     """
-    filesystem, target = fsspec.core.url_to_fs(os.fspath(path))
-    target = target.rstrip("/")
-    zarr, is_local = target.endswith(".zarr"), isinstance(filesystem, LocalFileSystem)
-    target = os.path.realpath(target) if is_local else target
-    _check_target(filesystem, target, os.fspath(path), overwrite=overwrite)
+    with replacing(path, overwrite=overwrite) as part:
+        _write(tree, part, zarr=is_zarr(path))
+
+
+def is_zarr(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a path is written as a Zarr store: it ends in ``.zarr``."""
+    return os.fspath(path).rstrip("/").endswith(".zarr")
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str], *, overwrite: bool) -> Iterator[str]:
+    """Give a local path to write to; once that is complete, it takes the place of `path`.
+
+    Raises
+    ------
+    ValueError
+        As :func:`check_target`, before anything is written.
+    """
+    filesystem, target = check_target(path, overwrite=overwrite)
     part = f"{target}.{uuid.uuid4().hex}.part"
     try:
-        if is_local:
-            _write(tree, part, zarr=zarr)
+        if isinstance(filesystem, LocalFileSystem):
+            yield part
         else:
             with tempfile.TemporaryDirectory() as folder:
-                local = os.path.join(folder, "model")
-                _write(tree, local, zarr=zarr)
-                filesystem.put(local, part, recursive=zarr)
+                local = os.path.join(folder, "part")
+                yield local
+                filesystem.put(local, part, recursive=os.path.isdir(local))
         _replace(filesystem, part, target)
     finally:
         if filesystem.exists(part):
             filesystem.rm(part, recursive=True)
 
 
-def _check_target(filesystem: Any, target: str, path: str, *, overwrite: bool) -> None:
-    """Refuse to write where something is that may not be replaced, or where no folder is."""
+def check_target(path: str | os.PathLike[str], *, overwrite: bool) -> tuple[Any, str]:
+    """Return the file system and the path in it that a file or store is to be written to.
+
+    Raises
+    ------
+    ValueError
+        If something is there that may not be replaced, or no folder to write to.
+    """
+    filesystem, target = fsspec.core.url_to_fs(os.fspath(path))
+    target = target.rstrip("/")
+    is_local = isinstance(filesystem, LocalFileSystem)
+    target = os.path.realpath(target) if is_local else target
+    folder, name = os.path.split(target)
     if filesystem.exists(target):
         if not overwrite:
             raise ValueError(
-                f"{path} exists already: choose another path, or pass overwrite=True to replace it"
+                f"{path} exists already: choose another path, or pass overwrite=True (--overwrite "
+                "on the command line) to replace it"
             )
         roots = (filesystem.exists(f"{target}/{name}") for name in ZARR_ROOTS)
         if filesystem.isdir(target) and not any(roots):
             raise ValueError(
                 f"{path} is a folder and no Zarr store, so it is not replaced: give a file in it"
             )
-        return
-    folder, name = os.path.split(target)
-    if isinstance(filesystem, LocalFileSystem) and not os.path.isdir(folder):
+    elif is_local and not os.path.isdir(folder):
         raise ValueError(f"no folder {folder} to write {name} to: create it first")
+    return filesystem, target
 
 
 def read_tree(path: str | os.PathLike[str]) -> xr.DataTree:

@@ -1,0 +1,105 @@
+"""The data that a command line names: files, folders, globs and Zarr stores as one Dataset."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import fsspec.core
+import xarray as xr
+from fsspec.implementations.local import LocalFileSystem
+
+from ..grid.dimensions import select_variables
+from ..io.tree_file import ZARR_ROOTS
+
+
+def open_inputs(
+    inputs: Sequence[str], variables: Sequence[str], options: Mapping[str, Any] | None = None
+) -> tuple[xr.Dataset, list[str]]:
+    """Open data lazily, in the chunks that they are stored in, in order of their coordinates.
+
+    Parameters
+    ----------
+    inputs : sequence of str
+        NetCDF files, folders of them, globs, Zarr stores.
+    variables : sequence of str
+        Names of the variables wanted; the only suitable one without any.
+    options : mapping, optional
+        Those of the fit, of which `horizontal` and `sample` say which variable is suitable.
+
+    Returns
+    -------
+    xarray.Dataset
+        These variables, and those that describe their coordinates.
+    list of str
+        The names of these variables.
+
+    Raises
+    ------
+    ValueError
+        If a file, or a variable, is not there, or the files do not fit together.
+    """
+    paths, engine = _find(inputs)
+    dims = {key: (options or {}).get(key) for key in ("horizontal", "sample")}
+    with xr.open_dataset(paths[0], engine=engine) as first:
+        chosen = select_variables(first, list(variables) or None, **dims)
+        names = list(variables) or [str(chosen.name)]
+    try:
+        ds = xr.open_mfdataset(
+            paths,
+            engine=engine,
+            chunks={},
+            combine="by_coords",
+            preprocess=functools.partial(_select, names=names),
+            data_vars="minimal",
+            coords="minimal",
+            compat="override",
+            join="exact",
+            combine_attrs="override",
+        )
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"the inputs do not fit together: {error}") from error
+    return ds, names
+
+
+def _select(ds: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
+    """Return some variables, with the bounds and mappings that they and their coordinates name."""
+    wanted = ds[list(names)]
+    keys = ("bounds", "climatology", "grid_mapping")
+    named = {each.attrs.get(key) for each in wanted.variables.values() for key in keys}
+    return ds[[*names, *(name for name in ds.data_vars if name in named - {*names})]]
+
+
+def _find(inputs: Sequence[str]) -> tuple[list[str], str | None]:
+    """Return paths, and the engine of xarray's that opens them: None lets xarray find out."""
+    found = {path: is_zarr for each in inputs for path, is_zarr in _expand(each)}
+    if len({*found.values()}) > 1:
+        raise ValueError(
+            "the inputs are files and Zarr stores: give files, or Zarr stores, not both"
+        )
+    return list(found), "zarr" if all(found.values()) else None
+
+
+def _expand(text: str) -> list[tuple[str, bool]]:
+    """Return the paths that a text stands for, and whether each is a Zarr store."""
+    filesystem, path = fsspec.core.url_to_fs(text)
+
+    def is_zarr(each: str) -> bool:
+        return any(filesystem.exists(f"{each}/{name}") for name in ZARR_ROOTS)
+
+    if not filesystem.exists(path):
+        paths = sorted(filesystem.glob(path)) if any(sign in path for sign in "*?[") else []
+        if not paths:
+            raise ValueError(f"no file {text}")
+    elif filesystem.isdir(path) and not is_zarr(path):
+        paths = sorted(filesystem.glob(f"{path}/*.nc"))
+        if not paths:
+            raise ValueError(f"{text} is a folder without *.nc, and no Zarr store")
+    else:
+        return [(text, filesystem.isdir(path))]
+    local = isinstance(filesystem, LocalFileSystem)
+    return [
+        (each if local else filesystem.unstrip_protocol(each), filesystem.isdir(each))
+        for each in paths
+    ]
