@@ -1,5 +1,6 @@
-"""The command line: what each command writes and prints, how it refuses, what it does when called again."""
+"""The command line: what commands write and print, refuse, and do when they are called again."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import xmrcae
 from xmrcae.cli import main
 from xmrcae.cli.inputs import open_inputs
 from xmrcae.cli.options import to_bounds, to_fit_options
+from xmrcae.cli.reading import select_times
 
 #: The installed script, or where the package is not installed what does the same.
 SCRIPT = Path(sys.executable).with_name("xmrcae")
@@ -133,6 +135,12 @@ def test_bounds_are_one_for_all_or_one_for_each(given, meant):
     assert to_bounds(None, None, given) == meant
 
 
+@pytest.mark.parametrize("given", [["a"], ["u=a"], ["0.1", "0.2"], ["0.1", "u=1"], ["u=1", "u=2"]])
+def test_other_bounds_are_refused(capsys, given):
+    options = [word for bound in given for word in ("--max-error", bound)]
+    assert "NUMBER" in refused(capsys, "archive", "a.nc", "b.mrcae.zarr", *options)
+
+
 def test_options_of_a_fit_stand_together_or_alone():
     meant = {"gaps": "mask", "split": (0.8, 0.1, 0.1), "channels": [[1], [2, 2]], "levels": 2}
     together = "gaps=mask split=(0.8, 0.1, 0.1) channels=[[1], [2, 2]] levels=2"
@@ -191,6 +199,273 @@ def test_where_to_compute_is_said_once_and_needs_distributed(folder, capsys, mon
     assert "give one" in refused(capsys, *call, "--dask-address", "tcp://localhost:1")
     monkeypatch.setitem(sys.modules, "distributed", None)
     assert "xmrcae[complete]" in refused(capsys, *call)
+
+
+# Archives.
+
+
+@pytest.fixture
+def archive(folder: Path, tmp_path: Path) -> Path:
+    """An archive of all files, in blocks of 8, 8 and 4 times."""
+    path = tmp_path / "sst.mrcae.zarr"
+    call = ["archive", str(folder), str(path), "--max-error", "0.1", "--rows-per-block", "8"]
+    assert main([*call, "--quiet", *SHORT]) == 0
+    return path
+
+
+def assert_within(found: Any, given: xr.DataArray, bound: float = 0.1) -> None:
+    """See that fields have the labels and gaps of those given, and are within a bound of them."""
+    xr.testing.assert_equal(found.coords.to_dataset(), given.coords.to_dataset())
+    xr.testing.assert_equal(found.isnull(), given.isnull())
+    assert float(abs(found.astype(float) - given.astype(float)).max()) <= bound
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def test_a_call_repeated_adds_what_is_new(field, folder, tmp_path, capsys):
+    (folder / "b.nc").rename(tmp_path / "later.nc")
+    path = tmp_path / "sst.mrcae.zarr"
+    call = ["archive", f"{folder}/*.nc", str(path), "--max-error", "0.1", *SHORT]
+    assert main(call) == 0
+    assert capsys.readouterr().out.endswith(f"{path}: written\n")
+    before = files_of(path)
+
+    assert main(call) == 0
+    assert capsys.readouterr().out.endswith(f"{path}: complete, it has all 15 along time\n")
+    assert files_of(path) == before
+
+    (tmp_path / "later.nc").rename(folder / "b.nc")
+    assert main(call) == 0
+    assert capsys.readouterr().out.endswith("appended 5 along time, skipped 15 that it had\n")
+    after = files_of(path)
+    assert {name: after[name] for name in before if "/c/" in name} == {
+        name: data for name, data in before.items() if "/c/" in name
+    }
+    assert_within(xmrcae.open_archive(path).to_dataset()["sst"], field)
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["writing", "appending"])
+def test_a_stopped_call_goes_on_though_more_has_come(
+    field, folder, tmp_path, capsys, monkeypatch, begun
+):
+    from xmrcae.archive.store_writer import ArchiveWriter
+
+    def stop_after_two(self: Any, block: int, record: Any) -> None:
+        finish(self, block, record)
+        if len(self.finished) == 2:
+            raise KeyboardInterrupt
+
+    (folder / "b.nc").rename(tmp_path / "later.nc")
+    if begun:
+        (folder / "a.nc").rename(tmp_path / "a.nc")
+    path = tmp_path / "sst.mrcae.zarr"
+    call = ["archive", f"{folder}/*.nc", str(path), "--max-error", "0.1", *SHORT]
+    call += ["--rows-per-block", "2", "--quiet"]
+    if begun:
+        assert main(call) == 0
+        (tmp_path / "a.nc").rename(folder / "a.nc")
+    finish = ArchiveWriter.finish_block
+    with monkeypatch.context() as stopping:
+        stopping.setattr(ArchiveWriter, "finish_block", stop_after_two)
+        assert main(call) == 1
+    assert capsys.readouterr().err.endswith("xmrcae: stopped\n")
+    (tmp_path / "later.nc").rename(folder / "b.nc")
+    assert main(call) == 0
+    assert_within(xmrcae.open_archive(path).to_dataset()["sst"], field)
+
+
+def test_what_an_archive_cannot_take_is_refused(field, folder, archive, capsys):
+    before = files_of(archive)
+    call = ["archive", folder, archive]
+    assert "max_error 0.2" in refused(capsys, *call, "--max-error", 0.2)
+    assert "rmse 0.2" in refused(capsys, *call, "--rmse", "sst=0.2")
+    early = field.assign_coords(time=field["time"] + np.timedelta64(1, "D"))
+    early.to_netcdf(folder.parent / "early.nc")
+    line = refused(capsys, "append", folder.parent / "early.nc", archive)
+    assert "2001-02-02" in line and "2002-09-01" in line
+    field.rename("ssh").to_netcdf(folder.parent / "ssh.nc")
+    assert "'sst'" in refused(capsys, "append", folder.parent / "ssh.nc", archive)
+    assert files_of(archive) == before
+
+
+def test_an_archive_that_is_not_there_is_named(tmp_path, folder, capsys):
+    nowhere = tmp_path / "none.mrcae.zarr"
+    for call in (["info"], ["append", folder], ["decode"], ["plot"]):
+        output = [tmp_path / "out"] * (call[0] in ("decode", "plot"))
+        assert str(nowhere) in refused(capsys, *call, nowhere, *output)
+    assert not nowhere.exists()
+
+
+def test_a_model_archives_what_it_was_not_fitted_to(field, folder, tmp_path, capsys):
+    model, path = tmp_path / "model.nc", tmp_path / "sst.mrcae.zarr"
+    assert main(["fit", str(folder), str(model), "--quiet", *SHORT]) == 0
+    call = ["archive", folder, path, "--model", model, "--rmse", 0.05]
+    assert "--model" in refused(capsys, *call, *SHORT)
+    assert main([*map(str, call), "--quiet"]) == 0
+    found = xmrcae.open_archive(path)
+    assert found.rmse == 0.05 and float(found.measured["rmse"][-1, 0]) <= 0.05
+    assert_within(found.to_dataset()["sst"], field, 1)
+
+
+def test_bounds_of_several_variables_are_kept(field, tmp_path):
+    ds = field.to_dataset().assign(ssh=100 * field)
+    ds.to_zarr(tmp_path / "two.zarr", consolidated=False)
+    path = tmp_path / "two.mrcae.zarr"
+    call = ["archive", str(tmp_path / "two.zarr"), str(path), "--quiet", *SHORT]
+    call += ["--variable", "sst", "--variable", "ssh"]
+    assert main([*call, "--max-error", "ssh=5", "--max-error", "sst=0.1"]) == 0
+    found = xmrcae.open_archive(path)
+    assert found.max_error == {"sst": 0.1, "ssh": 5}
+    for name, bound in found.max_error.items():
+        assert_within(found.to_dataset()[name], ds[name], bound)
+
+
+def test_info_says_what_the_archive_says(archive, capsys):
+    found = xmrcae.open_archive(archive)
+    assert main(["info", str(archive)]) == 0
+    assert capsys.readouterr().out == f"{found!r}\n"
+    assert main(["info", str(archive), "--json"]) == 0
+    about = json.loads(capsys.readouterr().out)
+    assert (about["snapshots"], about["blocks"], about["rows_per_block"]) == (20, 3, 8)
+    assert about["first"].startswith("2001-02-01") and about["last"].startswith("2002-09-01")
+    assert about["bytes"] == found.n_bytes == sum(map(len, files_of(archive).values()))
+    assert [each["bytes"] for each in about["levels"]] == found.level_bytes
+    assert [each["shape"] for each in about["levels"]] == [[7, 10], [15, 20]]
+    sst = about["variables"]["sst"]
+    assert (sst["units"], sst["dtype"], sst["max_error"]) == ("degC", "float32", 0.1)
+    assert (
+        sst["worst_found"] <= 0.1
+        and sst["rmse_found"] == found.measured["rmse"][:, 0].values.tolist()
+    )
+
+
+@pytest.mark.parametrize("name", ["out.nc", "out.zarr"])
+def test_an_archive_is_decoded_to_what_it_was(field, archive, tmp_path, name, capsys):
+    call = ["decode", str(archive), str(tmp_path / name)]
+    assert main(call) == 0
+    assert "decode" in capsys.readouterr().err
+    assert "exists already" in refused(capsys, *call)
+    assert main([*call, "--overwrite", "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+    with xr.open_dataset(tmp_path / name) as ds:
+        assert_within(ds["sst"].load(), field)
+        assert ds["sst"].attrs == field.attrs and "lat_bnds" in ds
+    assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize(
+    ("given", "first", "last"),
+    [
+        ("2002", "2002-01-01", "2002-09-01"),
+        ("2001-06", "2001-06-01", "2001-06-01"),
+        ("2001-06-01T00:00:2001-08-01", "2001-06-01", "2001-08-01"),
+        ("2001-06:2002-02", "2001-06-01", "2002-02-01"),
+        (":2001-04", "2001-02-01", "2001-04-01"),
+        ("2002-07:", "2002-07-01", "2002-09-01"),
+    ],
+)
+def test_times_are_selected(archive, given, first, last):
+    ds = select_times(xmrcae.open_archive(archive).to_dataset(), "time", given)
+    assert list(ds["time"].values[[0, -1]]) == [np.datetime64(first), np.datetime64(last)]
+
+
+def test_numbers_are_selected_where_there_are_no_times():
+    ds = xr.Dataset(coords={"run": [1.0, 2.5, 4.0]})
+    assert list(select_times(ds, "run", "2:4")["run"]) == [2.5, 4]
+    assert list(select_times(ds, "run", "2.5")["run"]) == [2.5]
+
+
+@pytest.mark.parametrize("given", ["1999", "2001-13", "June", "", "2001:2002:2003"])
+def test_times_that_are_not_there_are_refused(archive, tmp_path, capsys, given):
+    line = refused(capsys, "decode", archive, tmp_path / "out.nc", "--time", given)
+    assert "--time" in line and not list(tmp_path.glob("out*"))
+
+
+def test_levels_and_times_are_decoded_together(archive, tmp_path):
+    call = ["decode", str(archive), str(tmp_path / "out.nc"), "--level", "0", "--time", "2002"]
+    assert main([*call, "--quiet"]) == 0
+    expected = xmrcae.open_archive(archive).to_dataset(level=0).sel(time="2002")
+    with xr.open_dataset(tmp_path / "out.nc") as ds:
+        xr.testing.assert_equal(ds.load(), expected.load())
+
+
+def test_decoded_values_are_not_packed_again(field, tmp_path):
+    packed = {"sst": {"dtype": "int16", "scale_factor": 0.5, "_FillValue": -999}}
+    field.to_netcdf(tmp_path / "packed.nc", encoding=packed)
+    path, out = tmp_path / "sst.mrcae.zarr", tmp_path / "out.nc"
+    call = ["archive", str(tmp_path / "packed.nc"), str(path), "--max-error", "0.01"]
+    assert main([*call, "--quiet", *SHORT]) == 0
+    assert main(["decode", str(path), str(out), "--quiet"]) == 0
+    with xr.open_dataset(tmp_path / "packed.nc") as given, xr.open_dataset(out) as found:
+        assert_within(found["sst"].load(), given["sst"].load(), 0.01)
+        assert float(abs(found["sst"] - given["sst"]).max()) > 0
+
+
+def test_a_damaged_archive_is_a_fault_and_leaves_nothing_behind(archive, tmp_path, capsys):
+    chunk = next(path for path in sorted(archive.glob("level_1/sst/c/**/*")) if path.is_file())
+    chunk.write_bytes(chunk.read_bytes()[:-1])
+    refused(capsys, "decode", archive, tmp_path / "out.nc", "--quiet", status=1)
+    assert not list(tmp_path.glob("out*"))
+    (archive / "zarr.json").write_text("{")
+    refused(capsys, "info", archive, status=1)
+
+
+def test_an_archive_is_not_replaced_by_what_it_decodes_to(archive, capsys):
+    before = files_of(archive)
+    assert "archive itself" in refused(capsys, "decode", archive, f"{archive}/", "--overwrite")
+    assert files_of(archive) == before
+
+
+def test_a_snapshot_is_drawn_at_all_levels(archive, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out.png"
+    drawn = []
+    original = xmrcae.plot.pyramid
+    monkeypatch.setattr(
+        xmrcae.plot,
+        "pyramid",
+        lambda tree, **kwargs: drawn.append(tree) or original(tree, **kwargs),
+    )
+    assert main(["plot", str(archive), str(out)]) == 0
+    assert main(["plot", str(archive), str(out), "--time", "2002", "--overwrite"]) == 0
+    assert out.read_bytes().startswith(b"\x89PNG")
+    times = [tree["level_1/time"].values for tree in drawn]
+    assert times == [np.datetime64("2002-09-01"), np.datetime64("2002-01-01")]
+    assert all(set(tree.children) == {"level_0", "level_1"} for tree in drawn)
+    assert "exists already" in refused(capsys, "plot", archive, out)
+    assert "sst" in refused(capsys, "plot", archive, tmp_path / "b.png", "--variable", "ssh")
+
+
+def test_real_files_go_through_every_command(real_file: Callable[[str], Path], tmp_path):
+    with xr.open_dataset(real_file(ERSST)) as ds:
+        ds = ds.drop_encoding()
+        given = ds["sst"].load()
+        ds.isel(time=slice(0, 120)).to_netcdf(tmp_path / "first.nc")
+        ds.isel(time=slice(120, None)).to_netcdf(tmp_path / "last.nc")
+
+    def done(*arguments: Any) -> str:
+        result = run(*arguments, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    options = ["--options", "levels=3 max_epochs=3"]
+    done("archive", "first.nc", "sst.mrcae.zarr", "--max-error", "0.1", *options)
+    n_later = given.sizes["time"] - 120
+    assert f"appended {n_later} along time" in done("append", "last.nc", "sst.mrcae.zarr")
+    assert "complete" in done("archive", "*.nc", "sst.mrcae.zarr", "--max-error", "0.1", *options)
+    about = json.loads(done("info", "sst.mrcae.zarr", "--json"))
+    assert about["snapshots"] == given.sizes["time"]
+    assert about["variables"]["sst"]["worst_found"] <= 0.1
+    done("decode", "sst.mrcae.zarr", "again.nc")
+    with xr.open_dataset(tmp_path / "again.nc") as ds:
+        assert_within(ds["sst"].load(), given)
+    done("decode", "sst.mrcae.zarr", "coarse.zarr", "--level", 0, "--time", 2015, "--workers", 1)
+    coarse = xr.open_dataset(tmp_path / "coarse.zarr", engine="zarr")
+    assert coarse.sizes["time"] == 12 and coarse["sst"].notnull().any()
+    done("plot", "sst.mrcae.zarr", "sst.png", "--time", "2015-06")
+    assert (tmp_path / "sst.png").read_bytes().startswith(b"\x89PNG")
 
 
 # Ends.

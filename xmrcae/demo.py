@@ -40,7 +40,7 @@ def run_demo(
     OSError, TypeError, ValueError
         If the data or options cannot be used.
     """
-    _import_pyplot()
+    import_pyplot()
     folder.mkdir(parents=True, exist_ok=True)
     ds, recipe = _open(path)
     with ds:
@@ -112,7 +112,7 @@ def _report(model: MrCAE, data: xr.DataArray, seconds: float) -> None:
 
 def _write(model: MrCAE, data: xr.DataArray, folder: Path) -> None:
     """Write model, codes and figures into a folder, and say so."""
-    plt = _import_pyplot()
+    plt = import_pyplot()
     model.save(folder / "model.nc", overwrite=True)
     unfinished = folder / "codes.nc.part"
     model.encode(data).to_netcdf(unfinished)
@@ -130,13 +130,13 @@ def _write(model: MrCAE, data: xr.DataArray, folder: Path) -> None:
     print(f"wrote {', '.join(['model.nc', 'codes.nc', *figures])} to {folder}{os.sep}")
 
 
-def _import_pyplot() -> Any:
+def import_pyplot() -> Any:
     """Import pyplot, drawing to files: a machine without a screen will do."""
     try:
         import matplotlib
     except ImportError as error:
         raise ImportError(
-            f'the demo draws figures ({error}): pip install "xmrcae[plot]"'
+            f'figures need matplotlib ({error}): pip install "xmrcae[plot]"'
         ) from error
     matplotlib.use("agg")
     import matplotlib.pyplot as plt

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -51,11 +53,11 @@ def _examples(text: str) -> str:
 @click.group(no_args_is_help=False, context_settings={"max_content_width": 100})
 @click.version_option(__version__, prog_name="xmrcae")
 def xmrcae() -> None:
-    """Learn the scales of gridded data.
+    """Keep gridded data as small archives that open coarse first, and learn their scales.
 
     INPUT is a NetCDF file, a folder of them, a glob such as 'sst/*.nc', or a Zarr store; several
-    are put in order by their times. Exit status: 0 done, 1 a fault while working, 2 wrong
-    arguments or data.
+    are put in order by their times. ARCHIVE is a folder, best named *.mrcae.zarr, or any URL that
+    fsspec knows. Exit status: 0 done, 1 a fault while working, 2 wrong arguments or data.
     """
 
 
@@ -96,6 +98,180 @@ def fit(
     fitted.save(model, overwrite=overwrite)
     if not quiet:
         click.echo(f"{fitted!r}\nwrote {model}")
+
+
+@xmrcae.command(
+    epilog=_examples("""
+        xmrcae archive 'daily/*.nc' sst.mrcae.zarr --variable sst --max-error 0.1
+        xmrcae archive uv.zarr uv.mrcae.zarr --variable u --variable v --rmse u=0.1 --rmse v=0.2
+
+        As a cron job, every night, adding what is new:
+        xmrcae archive '/data/daily/*.nc' /data/sst.mrcae.zarr --max-error 0.1 --quiet
+
+        From Python: xarray.open_dataset("sst.mrcae.zarr", engine="mrcae")
+    """)
+)
+@given.inputs
+@given.archive
+@click.option(
+    "--max-error",
+    multiple=True,
+    callback=given.to_bounds,
+    metavar="[NAME=]NUMBER",
+    help="No value is off by more than this, in the data's units; NAME= for one variable.",
+)
+@click.option(
+    "--rmse",
+    multiple=True,
+    callback=given.to_bounds,
+    metavar="[NAME=]NUMBER",
+    help="No snapshot has a root-mean-square error larger than this.",
+)
+@given.variables
+@click.option("--model", metavar="MODEL", help="Model to use, as fit writes it; fitted without it.")
+@given.fit_options
+@click.option("--levels", type=int, metavar="N", help="Levels of the archive; chosen by default.")
+@click.option("--codes", type=int, metavar="N", help="Codes of a snapshot; chosen by default.")
+@click.option(
+    "--rows-per-block", type=int, metavar="N", help="Times that are packed, and read, together."
+)
+@given.computes
+def archive(
+    inputs: Sequence[str],
+    archive: str,
+    variables: Sequence[str],
+    model: str | None,
+    options: dict[str, Any],
+    quiet: bool,
+    **asked: Any,
+) -> None:
+    """Write INPUT to ARCHIVE, or add to it the times that it lacks.
+
+    If ARCHIVE is there, times that it has are skipped and later ones are appended, within the
+    bounds that it was begun with. If the call is stopped, the same call goes on from what is
+    complete. Without --max-error and --rmse, the codes alone are kept.
+    """
+    from .inputs import open_inputs
+    from .reading import open_if_there
+    from .writing import append_later, begin, check_bounds
+
+    there = open_if_there(archive)
+    if there is not None:
+        check_bounds(there, asked)
+        variables = variables or list(map(str, there.names))
+    ds, names = open_inputs(inputs, variables, options)
+    with ds:
+        if there is None:
+            there, message = begin(ds, names, archive, model, options, progress=not quiet, **asked)
+        else:
+            there, message = append_later(there, archive, ds, progress=not quiet)
+    if not quiet:
+        click.echo(f"{there!r}\n{archive}: {message}")
+
+
+@xmrcae.command(
+    epilog=_examples("""
+        xmrcae append sst-2021.nc sst.mrcae.zarr
+        xmrcae append 'daily/2021*.nc' sst.mrcae.zarr --quiet
+    """)
+)
+@given.inputs
+@given.archive
+@given.computes
+def append(inputs: Sequence[str], archive: str, quiet: bool) -> None:
+    """Add to ARCHIVE, which must be there, the times of INPUT that it lacks.
+
+    Times that it has are skipped. Nothing that is there is written again.
+    """
+    from .inputs import open_inputs
+    from .reading import open_there
+    from .writing import append_later
+
+    there = open_there(archive)
+    ds, _ = open_inputs(inputs, list(map(str, there.names)))
+    with ds:
+        there, message = append_later(there, archive, ds, progress=not quiet)
+    if not quiet:
+        click.echo(f"{there!r}\n{archive}: {message}")
+
+
+@xmrcae.command(
+    epilog=_examples("""
+        xmrcae info sst.mrcae.zarr
+        xmrcae info s3://bucket/sst.mrcae.zarr --json
+    """)
+)
+@given.archive
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@given.fails_plainly
+def info(archive: str, as_json: bool) -> None:
+    """Show what ARCHIVE holds: grid, times, levels with their bytes, bounds and measured errors."""
+    from .reading import describe, open_there
+
+    there = open_there(archive)
+    click.echo(json.dumps(describe(there), indent=1) if as_json else repr(there))
+
+
+@xmrcae.command(
+    epilog=_examples("""
+        xmrcae decode sst.mrcae.zarr sst.nc
+        xmrcae decode sst.mrcae.zarr summer.nc --time 2020-06:2020-08
+        xmrcae decode sst.mrcae.zarr coarse.zarr --level 0
+    """)
+)
+@given.archive
+@given.output
+@given.level
+@click.option(
+    "--time",
+    metavar="START[:END]",
+    help="Times wanted, as 2020, 2020-06:2020-08 or 2020-01-01T12:; END is included.",
+)
+@given.overwrite
+@given.computes
+def decode(
+    archive: str, output: str, level: int | None, time: str | None, overwrite: bool, quiet: bool
+) -> None:
+    """Decode ARCHIVE to OUTPUT, a NetCDF file or, if named *.zarr, a Zarr store.
+
+    Of level K, the times of --time, or all; OUTPUT appears when it is complete.
+    """
+    from ..io.tree_file import is_zarr, replacing
+    from .reading import open_level, open_there, select_times
+
+    if os.path.realpath(archive) == os.path.realpath(output):
+        raise UserError(f"OUTPUT {output} is the archive itself: give another path")
+    with replacing(output, overwrite=overwrite) as part:
+        there = open_there(archive)
+        ds = select_times(open_level(there, archive, level), there.about["append"], time)
+        with given.progress_of_dask("decode", quiet=quiet):
+            if is_zarr(output):
+                ds.to_zarr(part, consolidated=False)
+            else:
+                ds.to_netcdf(part, engine="netcdf4")
+
+
+@xmrcae.command(
+    epilog=_examples("""
+        xmrcae plot sst.mrcae.zarr sst.png
+        xmrcae plot sst.mrcae.zarr june.png --time 2020-06 --variable sst
+    """)
+)
+@given.archive
+@given.output
+@click.option("--time", metavar="TIME", help="The snapshot; the first of that month or year.")
+@click.option("--variable", metavar="NAME", help="Variable to draw; the first by default.")
+@given.overwrite
+@given.fails_plainly
+def plot(
+    archive: str, output: str, time: str | None, variable: str | None, overwrite: bool
+) -> None:
+    """Draw one snapshot of ARCHIVE at all levels to OUTPUT, a PNG file; the last by default."""
+    from ..io.tree_file import replacing
+    from .reading import draw, open_there
+
+    with replacing(output, overwrite=overwrite) as part:
+        draw(open_there(archive), time, variable).savefig(part, format="png", dpi=110)
 
 
 @xmrcae.command(

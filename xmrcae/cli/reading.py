@@ -1,0 +1,160 @@
+"""What the commands do with archives that are there: open, describe, select, draw."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+import xarray as xr
+
+from .. import open_archive
+from ..archive.archive import Archive
+from ..archive.backend import MrcaeBackend
+from ..archive.folder import Folder
+from ..archive.store import ROOT
+from .faults import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+#: A date, a month or a year, and perhaps a time of that day.
+_MOMENT = r"-?\d{4,}(?:-\d\d(?:-\d\d(?:[T ]\d\d(?::\d\d(?::\d\d)?)?)?)?)?"
+
+
+def open_if_there(url: str) -> Archive | None:
+    """Open an archive; None if there is none, or one whose first writing was stopped."""
+    return open_archive(url) if Folder(url).exists(ROOT) else None
+
+
+def open_there(url: str) -> Archive:
+    """Open an archive that must be there."""
+    archive = open_if_there(url)
+    if archive is None:
+        raise UserError(f"there is no archive at {url}: xmrcae archive writes one, or finishes it")
+    return archive
+
+
+def describe(archive: Archive) -> dict[str, Any]:
+    """Return what an archive holds as JSON has it; None for sizes where files cannot be listed."""
+    about, ends = archive.about, archive.ends()
+    try:
+        n_bytes, ratio, level_bytes = archive.n_bytes, archive.ratio, archive.level_bytes
+    except (OSError, NotImplementedError):  # of http servers
+        n_bytes, ratio, level_bytes = None, None, None
+    levels = [
+        {"level": k, "shape": level["shape"], "bytes": level_bytes and level_bytes[k]}
+        for k, level in enumerate(about["levels"])
+    ]
+    return {
+        "format_version": about["format_version"],
+        "variables": _describe_variables(archive),
+        "horizontal": about["horizontal"],
+        "append": about["append"],
+        "first": None if ends is None else str(ends[0][0]),
+        "last": None if ends is None else str(ends[1][0]),
+        "snapshots": sum(about["blocks"]["length"]) * math.prod(about["lanes"]),
+        "blocks": len(about["blocks"]["length"]),
+        "rows_per_block": about["rows_per_block"],
+        "codes_by": about["codes_by"],
+        "bytes": n_bytes,
+        "ratio": ratio,
+        "levels": levels,
+    }
+
+
+def _describe_variables(archive: Archive) -> dict[str, Any]:
+    """Return type, units, bounds and measured errors of each variable; rmse of every level."""
+    data = archive.to_dataset()
+    found = archive.measured.transpose("level", "variable")
+    return {
+        str(name): {
+            "dtype": data[name].dtype.name,
+            "units": data[name].attrs.get("units"),
+            "max_error": own["max_error"],
+            "rmse": own["rmse"],
+            "worst_found": float(found["worst"][-1, v]),
+            "rmse_found": found["rmse"][:, v].values.tolist(),
+        }
+        for v, (name, own) in enumerate(zip(archive.names, archive.about["variables"], strict=True))
+    }
+
+
+def open_level(archive: Archive, url: str, level: int | None) -> xr.Dataset:
+    """Open a level lazily, to be written: in even chunks, archived values compressed, not packed.
+
+    Packed as the data once were, they would be off by more than the bound.
+    """
+    ds = xr.open_dataset(url, engine=MrcaeBackend, level=level, chunks={})
+    for name in archive.names:
+        ds[name].encoding = {"zlib": True, "shuffle": True}
+    append = archive.about["append"]
+    return ds if append is None else ds.chunk({append: archive.about["rows_per_block"]})
+
+
+def select_times(ds: xr.Dataset, dim: str | None, text: str | None) -> xr.Dataset:
+    """Return the snapshots from START to END, both included; those of START without END.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        Of an archive: in ascending order along `dim`.
+    dim : str or None
+        What snapshots lie along.
+    text : str or None
+        START[:END]: times, or numbers where `dim` has no times; either may be empty beside a
+        colon. None for all.
+
+    Raises
+    ------
+    UserError
+        If it cannot be read, or nothing lies there.
+    """
+    if text is None:
+        return ds
+    if dim not in ds.indexes:
+        raise UserError(f"--time {text}: the archive has no coordinate to select from")
+    index = ds.indexes[dim]
+    has_times = index.dtype.kind == "M" or isinstance(index, xr.CFTimeIndex)
+    value = _MOMENT if has_times else r"[^:]+"
+    parts = re.fullmatch(rf"({value})?(:({value})?)?", text.strip())
+    try:
+        if parts is None or not text:
+            raise ValueError("no START, and no END")
+        start, end = parts[1], parts[3] if parts[2] else parts[1]
+        if not has_times:
+            start, end = (None if each is None else float(each) for each in (start, end))
+        chosen = ds.sel({dim: slice(start, end)})
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"--time {text!r}: give START or START:END, such as 2020-06 or 2019:2020-06"
+        ) from error
+    if not chosen.sizes[dim]:
+        raise UserError(f"--time {text}: the archive has {dim} {index[0]} to {index[-1]}")
+    return chosen
+
+
+def draw(archive: Archive, time: str | None, variable: str | None) -> Figure:
+    """Draw one snapshot at all levels: the first of some times, or the last of all."""
+    from ..demo import import_pyplot
+
+    import_pyplot()
+    from ..plot import pyramid
+
+    about = archive.about
+    names = list(map(str, archive.names))
+    if variable not in (None, *names):
+        raise UserError(f"--variable {variable}: the archive has {', '.join(names)}")
+    levels = {}
+    for k in range(archive.levels):
+        ds = archive.to_dataset(k)[names]
+        ds = select_times(ds, about["append"], time)
+        at = dict.fromkeys(about["sample"], 0)
+        if time is None and about["append"] is not None:
+            at[about["append"]] = -1
+        levels[f"level_{k}"] = ds.isel(at)
+    tree = xr.DataTree.from_dict(levels)
+    options = {"horizontal": about["horizontal"], "sample": about["sample"]}
+    tree.attrs["xmrcae_options"] = json.dumps(options)
+    return pyramid(tree, variable=variable)

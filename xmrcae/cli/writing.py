@@ -1,0 +1,143 @@
+"""What the commands do to write archives, and to append to them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from ..archive.archive import Archive
+from ..archive.folder import Folder
+from ..archive.format import ArchiveError
+from ..archive.journal import JOURNAL
+from .faults import UserError
+from .options import one_or_list
+
+
+def begin(
+    ds: xr.Dataset,
+    names: Sequence[str],
+    url: str,
+    model: str | None,
+    options: Mapping[str, Any],
+    *,
+    progress: bool,
+    **asked: Any,
+) -> tuple[Archive, str]:
+    """Write a new archive, or finish one that was stopped; return it, and what was done.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        The data.
+    names : sequence of str
+        The variables to archive; others are kept as they are.
+    url : str
+        Where to write.
+    model : str or None
+        Path of a model; one is fitted without it.
+    options : mapping
+        Those of the fit.
+    progress : bool
+        Whether to show progress.
+    **asked
+        Those of `to_archive`; what is None is left to it.
+    """
+    from ..model import open_model
+
+    if model is not None and options:
+        raise UserError("--options are those of a fit, and --model is fitted already: give one")
+    asked = {name: value for name, value in asked.items() if value is not None}
+    data = _begun(ds, url)
+    with _refusing():
+        if model is not None:
+            archive = open_model(model).to_archive(data, url, progress=progress, **asked)
+        else:
+            asked = {"progress": progress, **options, **asked}
+            archive = data.mrcae.to_archive(url, one_or_list(names), **asked)
+    if data is ds:
+        return archive, "written"
+    return append_later(archive, url, ds, progress=progress)
+
+
+def append_later(
+    archive: Archive, url: str, ds: xr.Dataset, *, progress: bool
+) -> tuple[Archive, str]:
+    """Add the times that an archive lacks, if any; return it, and what was done.
+
+    Raises
+    ------
+    UserError
+        If there is no telling which they are, or they are not all later than those that it has.
+    """
+    dim = archive.about["append"]
+    if dim is None or dim not in ds.indexes:
+        raise UserError(
+            f"{url} is there, and the data have no coordinate that tells what of them it lacks: "
+            "write another archive, or remove this one first"
+        )
+    later = _later(archive, ds, dim)
+    n_later, n_there = later.sizes[dim], ds.sizes[dim] - later.sizes[dim]
+    while later.sizes[dim]:
+        part = _begun(later, url)
+        with _refusing():
+            archive = archive.append(part, progress=progress)
+        later = later.isel({dim: slice(part.sizes[dim], None)})
+    if not n_later:
+        return archive, f"complete, it has all {n_there} along {dim}"
+    return archive, f"appended {n_later} along {dim}, skipped {n_there} that it had"
+
+
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+    """Name what writing refuses an error of the user's: the data or bounds do not fit."""
+    try:
+        yield
+    except ArchiveError as error:
+        raise UserError(str(error)) from error
+
+
+def _later(archive: Archive, ds: xr.Dataset, dim: str) -> xr.Dataset:
+    """Return what an archive lacks."""
+    there, given = archive.to_dataset().indexes[dim], ds.indexes[dim]
+    lacking = ~given.isin(there)
+    between = lacking & (given <= there[-1])
+    if between.any():
+        raise UserError(
+            f"{dim} {given[between][0]} is not in the archive, which goes on to {there[-1]}: an "
+            "archive grows at its end alone. Give later data, or archive all of them anew"
+        )
+    return ds.isel({dim: np.flatnonzero(lacking)})
+
+
+def _begun(ds: xr.Dataset, url: str) -> xr.Dataset:
+    """Return the part of the data that a stopped run was writing; all of them if there is none.
+
+    More may have come since: it is finished with its own data, and these are appended to it.
+    """
+    try:
+        first, last = json.loads(Folder(url).read(JOURNAL))["fingerprint"]["ends"]
+    except (FileNotFoundError, ValueError):
+        return ds
+    for dim, index in ds.indexes.items():
+        labels = list(map(str, index))
+        if labels[:1] == [first] and last in labels:
+            return ds.isel({dim: slice(labels.index(last) + 1)})
+    return ds
+
+
+def check_bounds(archive: Archive, asked: Mapping[str, Any]) -> None:
+    """Refuse bounds that are not those that an archive was begun with."""
+    for option in ("max_error", "rmse"):
+        given = asked[option]
+        for name, own in zip(archive.names, archive.about["variables"], strict=True):
+            wanted = given.get(str(name)) if isinstance(given, dict) else given
+            if wanted not in (None, own[option]):
+                raise UserError(
+                    f"{option} {wanted} was asked of {name}, and the archive was begun with "
+                    f"{own[option]}: give that, or write another archive"
+                )
