@@ -44,12 +44,40 @@ def _at(field, row, stride, sample):
 
 
 @triton.jit
-def _weight(weights, taps, factors, entry, there):
-    """Look up the weight of an entry, times its factor."""
-    value = tl.load(weights + tl.load(taps + entry, mask=there, other=0), mask=there, other=0)
+def _samples_of(field, row, stride, sample, there):
+    """Load samples of rows of a field, 0 where they are not there."""
+    return tl.load(_at(field, row, stride, sample), mask=there, other=0)
+
+
+@triton.jit
+def _place(rows, row, there):
+    """Find where rows lie in a field of more rows, if it has more."""
+    if rows is not None:
+        row = tl.load(rows + row, mask=there, other=0)
+    return row
+
+
+@triton.jit
+def _entry(columns, row, slot, exists, WIDTH: tl.constexpr):
+    """Find the entry in a slot of each row, its column, and whether there is one."""
+    entry = row * WIDTH + slot
+    column = tl.load(columns + entry, mask=exists, other=-1)
+    return entry, column, column >= 0
+
+
+@triton.jit
+def _scaled(value, factors, entry, there):
+    """Multiply a value of each entry with the entry's factor, if entries have factors."""
     if factors is not None:
         value *= tl.load(factors + entry, mask=there, other=0)
     return value
+
+
+@triton.jit
+def _weight(weights, taps, factors, entry, there):
+    """Look up the weight of an entry, times its factor."""
+    value = tl.load(weights + tl.load(taps + entry, mask=there, other=0), mask=there, other=0)
+    return _scaled(value, factors, entry, there)
 
 
 @triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=["weights"])
@@ -86,25 +114,19 @@ def _at_cells(
     cell, sample, exists, inside = _block(program, n_rows, n_samples, ROWS, SAMPLES)
     if cells is not None:
         cells += channel.to(tl.int64) * channel_stride
-        factor = tl.load(_at(cells, cell, cell_stride, sample), mask=inside, other=0)
+        factor = _samples_of(cells, cell, cell_stride, sample, inside)
         n_parts = tl.cdiv(n_samples, SAMPLES)
         products += (channel * n_parts + program % n_parts).to(tl.int64) * n_rows * WIDTH
     total = tl.zeros((ROWS, SAMPLES), pixels.dtype.element_ty)
     for slot in tl.static_range(WIDTH):
-        entry = cell * WIDTH + slot
-        pixel = tl.load(columns + entry, mask=exists, other=-1)
-        there = pixel >= 0
-        if rows is not None:
-            pixel = tl.load(rows + pixel, mask=there, other=0)
-        source = _at(pixels, pixel, pixel_stride, sample)
-        field = tl.load(source, mask=inside & there[:, None], other=0)
+        entry, column, there = _entry(columns, cell, slot, exists, WIDTH)
+        pixel = _place(rows, column, there)
+        field = _samples_of(pixels, pixel, pixel_stride, sample, inside & there[:, None])
         if weights is not None:
             value = _weight(weights + channel * n_taps, taps, factors, entry, there)
             total += value[:, None] * field
         if cells is not None:
-            product = tl.sum(factor * field, 1)
-            if factors is not None:
-                product *= tl.load(factors + entry, mask=there, other=0)
+            product = _scaled(tl.sum(factor * field, 1), factors, entry, there)
             tl.store(products + entry, product, mask=exists)
     if weights is not None:
         tl.store(_at(out, channel * n_rows + cell, out_stride, sample), total, mask=inside)
@@ -134,6 +156,7 @@ def _scatter(
     ROWS: tl.constexpr,
     SAMPLES: tl.constexpr,
 ):
+    """Sum the cells that reach each pixel, times their weights, and its bias times `constant`."""
     program = tl.program_id(0)
     pixel, sample, exists, inside = _block(program, n_rows, n_samples, ROWS, SAMPLES)
     total = tl.zeros((ROWS, SAMPLES), out.dtype.element_ty)
@@ -143,18 +166,13 @@ def _scatter(
         total += level[:, None] * factor[None, :]
     for _ in tl.static_range(CHANNELS):
         for slot in tl.static_range(WIDTH):
-            entry = pixel * WIDTH + slot
-            cell = tl.load(columns + entry, mask=exists, other=-1)
-            there = cell >= 0
+            entry, cell, there = _entry(columns, pixel, slot, exists, WIDTH)
             value = _weight(weights, taps, factors, entry, there)
-            mask = inside & there[:, None]
-            source = _at(cells, cell, cell_stride, sample)
-            total += value[:, None] * tl.load(source, mask=mask, other=0)
+            field = _samples_of(cells, cell, cell_stride, sample, inside & there[:, None])
+            total += value[:, None] * field
         cells += channel_stride
         weights += n_taps
-    if rows is not None:
-        pixel = tl.load(rows + pixel, mask=exists, other=0)
-    target = _at(out, pixel, out_stride, sample)
+    target = _at(out, _place(rows, pixel, exists), out_stride, sample)
     if ADD:
         total = tl.load(target, mask=inside) + sign * total
     tl.store(target, total, mask=inside)
@@ -204,6 +222,7 @@ def _read(
     ROWS: tl.constexpr,
     SAMPLES: tl.constexpr,
 ):
+    """Copy rows of a field, minus those of another one."""
     program = tl.program_id(0)
     row, sample, exists, inside = _block(program, n_rows, n_samples, ROWS, SAMPLES)
     pixel = tl.load(rows + row, mask=exists, other=0)
@@ -226,17 +245,16 @@ def _dot(
     ROWS: tl.constexpr,
     SAMPLES: tl.constexpr,
 ):
+    """Multiply rows of two fields sample by sample, and sum over samples."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     exists = row < n_rows
-    place = row
-    if rows is not None:
-        place = tl.load(rows + row, mask=exists, other=0)
+    place = _place(rows, row, exists)
     total = tl.zeros((ROWS, SAMPLES), out.dtype.element_ty)
     for start in range(0, n_samples, SAMPLES):
         sample = start + tl.arange(0, SAMPLES)
         inside = exists[:, None] & (sample < n_samples)[None, :]
-        value = tl.load(_at(fields, place, stride, sample), mask=inside, other=0)
-        total += value * tl.load(_at(others, place, other_stride, sample), mask=inside, other=0)
+        value = _samples_of(fields, place, stride, sample, inside)
+        total += value * _samples_of(others, place, other_stride, sample, inside)
     tl.store(out + row, tl.sum(total, 1), mask=exists)
 
 
@@ -287,11 +305,7 @@ class StencilKernels(StencilTables):
         return self._sum_by_tap(products), by_bias, by_cells
 
     def _at_cells(
-        self,
-        weights: Tensor | None,
-        cells: Tensor | None,
-        pixels: Tensor,
-        rows: Tensor | None,
+        self, weights: Tensor | None, cells: Tensor | None, pixels: Tensor, rows: Tensor | None
     ) -> tuple[Any, Any]:
         """Compute A(w) pixels, given weights, and the products of entries, given cells."""
         pixels, table = _in_rows(pixels), self.by_cell
@@ -324,11 +338,7 @@ class StencilKernels(StencilTables):
         return sums.sum(2) if n_shares > 1 else sums[:, :, 0]
 
     @staticmethod
-    def read(
-        pixels: Tensor,
-        rows: Tensor,
-        other: Tensor | None = None,
-    ) -> Tensor:
+    def read(pixels: Tensor, rows: Tensor, other: Tensor | None = None) -> Tensor:
         """Copy rows of a field, minus those of another one."""
         pixels, other = _in_rows(pixels), None if other is None else _in_rows(other)
         out = pixels.new_empty(len(rows), pixels.shape[1])
@@ -348,12 +358,7 @@ class StencilKernels(StencilTables):
         return _dots(fields, fields, fields.stride(0))
 
 
-def _dots(
-    fields: Tensor,
-    others: Tensor,
-    other_stride: int,
-    rows: Tensor | None = None,
-) -> Tensor:
+def _dots(fields: Tensor, others: Tensor, other_stride: int, rows: Tensor | None = None) -> Tensor:
     """Compute the scalar products of some rows of two fields, or of one field and a vector."""
     out = fields.new_empty(len(fields) if rows is None else len(rows))
     height, samples, warps = _block_shape(fields.shape[1])
@@ -365,11 +370,7 @@ def _dots(
 
 
 def _launch(
-    kernel: Any,
-    shape: Sequence[int],
-    *arguments: Any,
-    times: int = 1,
-    **constants: Any,
+    kernel: Any, shape: Sequence[int], *arguments: Any, times: int = 1, **constants: Any
 ) -> None:
     """Run a kernel over blocks of rows and samples, as often as there are channels."""
     rows, samples, warps = _block_shape(shape[1])
