@@ -79,5 +79,5 @@ def test_rooms_do_not_know_others(room, others):
 
 
 def test_imports_are_seen_wherever_they_stand():
-    assert "xmrcae.grid.valid" in imports_of("xmrcae")
+    assert "xmrcae.grid.nearest" in imports_of("xmrcae")
     assert "xmrcae.fitting" in imports_of("xmrcae.model")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from . import datasets, plot
     from .archive.format import ArchiveError
     from .archive.opening import open_archive
-    from .grid.valid import nearest_valid
+    from .grid.nearest import nearest_valid
     from .model import MrCAE, open_model
 
 __all__ = [
@@ -34,7 +34,7 @@ __all__ = [
 _MODULES = {
     "ArchiveError": ".archive.format",
     "MrCAE": ".model",
-    "nearest_valid": ".grid.valid",
+    "nearest_valid": ".grid.nearest",
     "open_archive": ".archive.opening",
     "open_model": ".model",
 }
