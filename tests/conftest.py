@@ -1,13 +1,14 @@
-"""What every test can use: the real data files, and a scheduler that refuses to compute."""
+"""What every test can use: real data files, small fields and a model, and a refusal to compute."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NoReturn
 
 import dask
 import pytest
+import xarray as xr
 
 os.environ.setdefault(
     "OMP_NUM_THREADS", "1"
@@ -57,3 +58,57 @@ def refuse_to_compute(graph: Any, keys: Any, **kwargs: Any) -> NoReturn:
 def no_compute() -> Callable[[], AbstractContextManager[Any]]:
     """Context in which any dask computation fails: `with no_compute(): lazy = ...`."""
     return lambda: dask.config.set(scheduler=refuse_to_compute)
+
+
+def unchanged(*args: Any, **kwargs: Any) -> Iterator[xr.DataArray]:
+    """Give a made-up field to all tests of a process, and see at the end that none has changed it."""
+    from helpers import make_field
+
+    field = make_field(*args, **kwargs)
+    field.values.flags.writeable = False
+    yield field
+    xr.testing.assert_identical(field, make_field(*args, **kwargs))
+
+
+@pytest.fixture(scope="session")
+def field() -> Iterator[xr.DataArray]:
+    """Twenty months on the globe, with land. Files that need another field have their own."""
+    yield from unchanged()
+
+
+@pytest.fixture(scope="session")
+def model(field: xr.DataArray) -> Any:
+    """A model of two levels, fitted to `field` in a few epochs; not to be fitted anew."""
+    from helpers import QUICK
+
+    return field.mrcae.fit(levels=2, **QUICK)
+
+
+@pytest.fixture(scope="session")
+def three_years() -> Iterator[xr.DataArray]:
+    """Thirty-six months on a coarse grid, with land."""
+    yield from unchanged(n_times=36, shape=(15, 20))
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """One thread for torch: what is computed is too small for threads to share."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def no_trace(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Drawing shows nothing and changes no setting; what a test has drawn is closed."""
+    import matplotlib
+    import matplotlib.pyplot as plt
+
+    monkeypatch.setattr(plt, "show", lambda *args, **kwargs: pytest.fail("a plot called plt.show"))
+    before = dict(matplotlib.rcParams)
+    yield
+    plt.close("all")
+    assert dict(matplotlib.rcParams) == before

@@ -33,6 +33,9 @@ LAND_SEA_MASK = "oisst_v2_lsmask.nc"
 #: Where the trainer, its samples and its sums over them are tested.
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
+#: Options of a fit that is over soon: that of the fixture `model`.
+QUICK: dict[str, Any] = {"max_epochs": 3, "progress": False}
+
 #: Sizes of the levels of a small network.
 SHAPES = [(7, 11), (15, 23), (31, 47)]
 

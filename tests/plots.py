@@ -1,25 +1,11 @@
-"""What the tests of pictures share: no trace is left, and what a panel shows."""
+"""What a panel shows."""
 
-from collections.abc import Iterator
 from typing import Any
 
-import matplotlib
-import matplotlib.pyplot as plt
 import numpy as np
-import pytest
 import xarray as xr
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
-
-
-@pytest.fixture(autouse=True)
-def no_trace(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Drawing shows nothing and changes no setting; what a test has drawn is closed."""
-    monkeypatch.setattr(plt, "show", lambda *args, **kwargs: pytest.fail("a plot called plt.show"))
-    before = dict(matplotlib.rcParams)
-    yield
-    plt.close("all")
-    assert dict(matplotlib.rcParams) == before
 
 
 def panels(fig: Figure) -> list[Any]:

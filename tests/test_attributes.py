@@ -15,16 +15,6 @@ from xmrcae.arrays import plain_numbers
 QUICK = {"levels": 2, "max_epochs": 1, "progress": False}
 
 
-@pytest.fixture(scope="module")
-def field() -> xr.DataArray:
-    return make_field()
-
-
-@pytest.fixture(scope="module")
-def model(field: xr.DataArray) -> xmrcae.MrCAE:
-    return field.mrcae.fit(**QUICK)
-
-
 USES = {
     "encode": lambda model, obj: model.encode(obj),
     "reconstruct": lambda model, obj: model.reconstruct(obj),

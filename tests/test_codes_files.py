@@ -6,21 +6,10 @@ from typing import Any
 import cf_xarray
 import pytest
 import xarray as xr
-from helpers import make_field
 
 import xmrcae
 
 ENGINES = ["netcdf4", "h5netcdf", "scipy", "zarr"]
-
-
-@pytest.fixture(scope="module")
-def field() -> xr.DataArray:
-    return make_field()
-
-
-@pytest.fixture(scope="module")
-def model(field: xr.DataArray) -> xmrcae.MrCAE:
-    return field.mrcae.fit(levels=2, max_epochs=2, progress=False)
 
 
 def written(ds: xr.Dataset, folder: Path, engine: str) -> xr.Dataset:

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from helpers import make_field
 
 from xmrcae.grid.split import split_samples
 
@@ -16,14 +15,9 @@ PARTS = ("training", "validation", "test")
 
 
 @pytest.fixture(scope="module")
-def field():
-    return make_field(n_times=36, shape=(15, 20))
-
-
-@pytest.fixture(scope="module")
-def years(field):
-    """A boolean DataArray for each of three years, in the order of the field."""
-    return tuple(field.time.dt.year == year for year in (2001, 2002, 2003))
+def years(three_years):
+    """A boolean DataArray for each of three years, in the order of the three_years."""
+    return tuple(three_years.time.dt.year == year for year in (2001, 2002, 2003))
 
 
 def snapshots(*dims, **coords):
@@ -38,15 +32,15 @@ def snapshots(*dims, **coords):
 
 
 @pytest.mark.parametrize("lazy", [False, True])
-def test_labelled_booleans_are_aligned_by_label(field, years, lazy):
-    shuffled = field.isel(time=np.random.default_rng(0).permutation(36))
+def test_labelled_booleans_are_aligned_by_label(three_years, years, lazy):
+    shuffled = three_years.isel(time=np.random.default_rng(0).permutation(36))
     split = tuple(year.chunk(time=7) if lazy else year for year in years)
     labels = shuffled.mrcae.fit(split=split, **OPTIONS).split
     for part, year in zip(PARTS, (2001, 2002, 2003), strict=True):
         np.testing.assert_array_equal(labels == part, labels.time.dt.year == year)
 
 
-def test_labelled_booleans_are_aligned_by_calendars_and_stacked_labels(field):
+def test_labelled_booleans_are_aligned_by_calendars_and_stacked_labels(three_years):
     times = xr.date_range("2001-01-01", periods=6, freq="MS", calendar="noleap", use_cftime=True)
     samples = snapshots("member", "time", member=[1, 2], time=times)
     for given in (samples, samples.stack(run=("time", "member"))):
@@ -60,8 +54,8 @@ def test_labelled_booleans_are_aligned_by_calendars_and_stacked_labels(field):
 
 
 @pytest.mark.parametrize("sample", [["member", "time"], ["time", "member"]])
-def test_labelled_booleans_over_some_sample_dimensions_hold_for_all(field, years, sample):
-    ensemble = xr.concat([field, field + 1], pd.Index([7, 3], name="member"))
+def test_labelled_booleans_over_some_sample_dimensions_hold_for_all(three_years, years, sample):
+    ensemble = xr.concat([three_years, three_years + 1], pd.Index([7, 3], name="member"))
     first = ensemble.member == 7
     cases = {
         "of time": (years, years),
@@ -86,16 +80,16 @@ def test_labelled_booleans_over_some_sample_dimensions_hold_for_all(field, years
         (lambda part: part.rename(time="day"), "snapshots lie along time, not 'day'"),
     ],
 )
-def test_labelled_booleans_with_other_labels_are_refused(field, years, change, message):
+def test_labelled_booleans_with_other_labels_are_refused(three_years, years, change, message):
     with pytest.raises(
         ValueError, match=f"split: the indexer .* does not fit 36 snapshots: {message}"
     ):
-        field.mrcae.fit(split=tuple(map(change, years)), **OPTIONS)
+        three_years.mrcae.fit(split=tuple(map(change, years)), **OPTIONS)
 
 
-def test_labels_that_are_no_index_are_compared(field, years):
-    plain = field.rename(time="k").drop_vars("k")
-    plain = plain.assign_coords(time=("k", field.time.values), depth=5.0)
+def test_labels_that_are_no_index_are_compared(three_years, years):
+    plain = three_years.rename(time="k").drop_vars("k")
+    plain = plain.assign_coords(time=("k", three_years.time.values), depth=5.0)
     split = tuple(plain.time.dt.year == year for year in (2001, 2002, 2003))
     elsewhere = tuple(part.assign_coords(depth=3.0) for part in split)
     labels = plain.mrcae.fit(split=elsewhere, sample="k", **OPTIONS).split
@@ -105,9 +99,9 @@ def test_labels_that_are_no_index_are_compared(field, years):
         plain.isel(k=slice(None, None, -1)).mrcae.fit(split=split, sample="k", **OPTIONS)
 
 
-def test_labelled_booleans_are_kept_in_attributes(field, years):
-    model = field.mrcae.fit(split=years, **OPTIONS)
-    saved = json.loads(model.encode(field).attrs["xmrcae_options"])["split"]
+def test_labelled_booleans_are_kept_in_attributes(three_years, years):
+    model = three_years.mrcae.fit(split=years, **OPTIONS)
+    saved = json.loads(model.encode(three_years).attrs["xmrcae_options"])["split"]
     assert saved == [year.values.tolist() for year in years]
 
 
@@ -115,10 +109,10 @@ def test_labelled_booleans_are_kept_in_attributes(field, years):
 
 
 @pytest.mark.parametrize("kind", [datetime.datetime, datetime.date])
-def test_dates_may_be_those_of_python_in_any_sequence(field, kind):
-    dates = [kind(*map(int, str(time)[:10].split("-"))) for time in field.time.values]
+def test_dates_may_be_those_of_python_in_any_sequence(three_years, kind):
+    dates = [kind(*map(int, str(time)[:10].split("-"))) for time in three_years.time.values]
     split = tuple(dates[:20]), dates[20:30], np.array(dates[30:])
-    labels = field.mrcae.fit(split=split, **OPTIONS).split
+    labels = three_years.mrcae.fit(split=split, **OPTIONS).split
     np.testing.assert_array_equal(labels, np.repeat(PARTS, [20, 10, 6]))
 
 

@@ -8,14 +8,7 @@ from torch.nn.functional import conv2d, conv_transpose2d, pad
 from xmrcae.core.matrices import StencilMatrix, encoding_shape
 from xmrcae.core.network import Network
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """What is computed here is too small for threads to share."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def everywhere(shape, variables=1):

@@ -10,24 +10,12 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from helpers import make_field, make_two_variables
+from helpers import QUICK, make_field, make_two_variables
 
 import xmrcae
 from xmrcae.core import solvers
 from xmrcae.core.checkpoint import Checkpoint
 from xmrcae.core.training import Trainer
-
-QUICK = {"max_epochs": 5, "progress": False}
-
-
-@pytest.fixture(scope="module")
-def field() -> xr.DataArray:
-    return make_field()
-
-
-@pytest.fixture(scope="module")
-def model(field: xr.DataArray) -> xmrcae.MrCAE:
-    return field.mrcae.fit(levels=2, **QUICK)
 
 
 def test_accessor_and_class_are_the_same(field: xr.DataArray, model: xmrcae.MrCAE) -> None:

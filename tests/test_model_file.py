@@ -18,6 +18,7 @@ from helpers import (
     ERSST,
     HADGEM,
     NEMO,
+    QUICK,
     make_field,
     make_two_variables,
     open_real,
@@ -30,18 +31,6 @@ from xmrcae.io.model_datasets import (
     fitted_to_datasets,
     standard_dataset,
 )
-
-QUICK = {"max_epochs": 3, "progress": False}
-
-
-@pytest.fixture(scope="module")
-def field() -> xr.DataArray:
-    return make_field()
-
-
-@pytest.fixture(scope="module")
-def model(field: xr.DataArray) -> xmrcae.MrCAE:
-    return field.mrcae.fit(levels=2, **QUICK)
 
 
 def details(ds: xr.Dataset) -> list[Any]:

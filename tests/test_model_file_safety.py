@@ -12,22 +12,10 @@ import fsspec
 import numpy as np
 import pytest
 import xarray as xr
-from helpers import make_field, with_split
+from helpers import with_split
 
 import xmrcae
 from xmrcae.io import model_file, tree_file
-
-QUICK = {"max_epochs": 3, "progress": False}
-
-
-@pytest.fixture(scope="module")
-def field() -> xr.DataArray:
-    return make_field()
-
-
-@pytest.fixture(scope="module")
-def model(field: xr.DataArray) -> xmrcae.MrCAE:
-    return field.mrcae.fit(levels=2, **QUICK)
 
 
 @pytest.mark.parametrize("name", ["model.nc", "model.zarr"])

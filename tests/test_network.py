@@ -20,14 +20,7 @@ from xmrcae.core.matrices import Prolongation, encoding_shape
 from xmrcae.core.network import Network
 from xmrcae.core.projection import from_state
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """What is computed here is too small for threads to share."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def everywhere(shape, variables=1):

@@ -14,11 +14,13 @@ import xarray as xr
 from helpers import ERSST, HADGEM, make_field, make_two_variables, open_real
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
-from plots import bars, colours_of_missing, drawn, mesh_of, no_trace, panels  # noqa: F401  (a fixture)
+from plots import bars, colours_of_missing, drawn, mesh_of, panels
 
 import xmrcae
 from xmrcae.plot import LAND
 from xmrcae.plot.text import when
+
+pytestmark = pytest.mark.usefixtures("no_trace")
 
 QUICK = {"levels": 2, "max_epochs": 5, "progress": False}
 

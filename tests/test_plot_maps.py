@@ -19,10 +19,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from plots import bars, drawn, mesh_of, no_trace, panels  # noqa: F401  (a fixture)
+from plots import bars, drawn, mesh_of, panels
 
 import xmrcae
 from xmrcae.plot import LAND
+
+pytestmark = pytest.mark.usefixtures("no_trace")
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,6 @@ import xarray as xr
 from conftest import REPOSITORY
 from helpers import make_field
 from matplotlib.figure import Figure
-from plots import no_trace  # noqa: F401  (a fixture)
 
 import xmrcae
 
@@ -25,9 +24,12 @@ PINNED = (
 #: The root-mean-square difference, of 255, that other roundings of the same picture stay under.
 picture = pytest.mark.mpl_image_compare(tolerance=1.5, savefig_kwargs={"dpi": 32}, style="default")
 
-pytestmark = pytest.mark.skipif(
-    not PINNED, reason="the pictures are those of the pinned matplotlib, which this is not"
-)
+pytestmark = [
+    pytest.mark.usefixtures("no_trace"),
+    pytest.mark.skipif(
+        not PINNED, reason="the pictures are those of the pinned matplotlib, which this is not"
+    ),
+]
 
 
 @pytest.fixture(autouse=True)

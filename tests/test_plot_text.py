@@ -7,9 +7,11 @@ import pytest
 import xarray as xr
 from helpers import make_field
 from matplotlib.figure import Figure
-from plots import bars, no_trace, panels  # noqa: F401  (a fixture)
+from plots import bars, panels
 
 import xmrcae
+
+pytestmark = pytest.mark.usefixtures("no_trace")
 
 QUICK = {"levels": 2, "channels": [[1]], "tolerance": None, "max_epochs": 2, "progress": False}
 

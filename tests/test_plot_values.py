@@ -8,9 +8,11 @@ import pytest
 import xarray as xr
 from helpers import make_field, make_two_variables
 from matplotlib.figure import Figure
-from plots import bars, drawn, mesh_of, no_trace, panels  # noqa: F401  (a fixture)
+from plots import bars, drawn, mesh_of, panels
 
 import xmrcae
+
+pytestmark = pytest.mark.usefixtures("no_trace")
 
 QUICK = {"levels": 2, "max_epochs": 2, "progress": False, "tolerance": None}
 
