@@ -38,7 +38,7 @@ def open_there(url: str) -> Archive:
 
 def describe(archive: Archive) -> dict[str, Any]:
     """Return what an archive holds as JSON has it; None for sizes where files cannot be listed."""
-    about, ends = archive.about, archive.ends()
+    about, ends = archive.about, row_ends(archive.reader)
     try:
         n_bytes, ratio, level_bytes = archive.n_bytes, archive.ratio, archive.level_bytes
     except (OSError, NotImplementedError):  # of http servers
