@@ -199,7 +199,7 @@ class Archive:
     def _title(self) -> str:
         names = ", ".join(map(printable, self.names))
         n = sum(self.reader.lengths) * math.prod(self.about["lanes"])
-        return f"Archive ({names}; {self.levels} levels, {n} snapshots)"
+        return f"Archive ({names}; {self.levels} levels, {n} snapshot{'s' * (n != 1)})"
 
     def _facts(self) -> Rows:
         rows, ends = self.reader.lengths, row_ends(self.reader)

@@ -42,6 +42,19 @@ def open_archive(
         If there is no archive, or it is damaged, unfinished or of a later version.
     ImportError
         Naming the packages that are missing.
+
+    Examples
+    --------
+    >>> import tempfile, xmrcae
+    >>> field = xmrcae.datasets.drifting_mode(n_times=40, size=31).rename("height")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     url = f"{folder}/height.mrcae.zarr"
+    ...     _ = field.mrcae.to_archive(url, max_error=0.01, levels=2, progress=False)
+    ...     archive = xmrcae.open_archive(url)
+    ...     shape = archive.to_dataset(level=0).height.shape
+    ...     worst = float(archive.verify(field)["worst"].max())
+    >>> archive.max_error, shape, worst <= 0.01
+    (0.01, (40, 15, 15), True)
     """
     return Archive(ArchiveStore.open(url, storage_options=storage_options), make_model)
 
