@@ -20,7 +20,7 @@ from .store import ArchiveStore
 def archived_names(about: Mapping[str, Any]) -> list[Hashable]:
     """Return the names of the archived variables, in the order of the network."""
     if about["labels"]["is_dataset"]:
-        return list(about["model"]["about"]["variables"])
+        return list(about["names"])
     variables = about["labels"]["variables"]
     return [each["name"] for each in variables if each["kind"] == "archived"]
 
@@ -59,17 +59,19 @@ def level_dataset(reader: Reader, level: int | None = None) -> xr.Dataset:
             convert, dtype = partial(labelling.from_plain, each), np.dtype(each["dtype"])
             array = Rows(reader, f"rows/{stored}", convert, dtype)
             rows[stored] = indexing.LazilyIndexedArray(array)
-    coords = None if level == reader.levels - 1 else _coordinates(reader.store, level)
+    coords = None if level == reader.levels - 1 else _coordinates(reader, level)
     result = labelling.assemble(record, StaticLabels(reader.store), rows, archived, coords)
     for name, variable in archived.items():
         result[name].encoding |= variable.encoding
     return result
 
 
-def _coordinates(store: ArchiveStore, level: int) -> xr.Dataset:
+def _coordinates(reader: Reader, level: int) -> xr.Dataset:
     """Return the horizontal coordinates of a level below the finest."""
-    record = store.about["levels"][level]["coordinates"]
-    arrays = {name: store.static(f"level_{level}/{name}") for name in labelling.stored(record)}
+    record = reader.model[1]["coordinates"][level]
+    arrays = {
+        name: reader.store.static(f"level_{level}/{name}") for name in labelling.stored(record)
+    }
     return labelling.assemble(record, arrays, {}, {})
 
 

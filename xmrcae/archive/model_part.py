@@ -29,20 +29,11 @@ def read_fitted(reader: Reader) -> tuple[dict[str, Any], Fitted]:
     """
     from ..io.model_datasets import fitted_from_datasets, standard_dataset
 
-    store = reader.store
-    attrs = store.about["model"]
-    datasets: dict[str, xr.Dataset] = {}
-    for path, dims in attrs["dims"].items():
-        group, name = path.split("/")
-        if path in attrs["text"]:
-            variable = xr.Variable(dims, np.array(attrs["text"][path], dtype=object))
-        else:
-            values, own = store.static(f"model/{path}"), store.attributes(f"model/{path}")
-            variable = xr.Variable(dims, values, own)
-        datasets[group] = datasets.get(group, xr.Dataset()).assign({name: variable})
+    parts, header = reader.model
+    datasets, attrs = dict(parts), header["attrs"]
     finest = reader.levels - 1
     valid = reader.decoder.valid[finest]
-    centre = np.zeros((store.about["seasons"], *valid.shape), attrs["about"]["dtype"])
+    centre = np.zeros((reader.store.about["seasons"], *valid.shape), attrs["about"]["dtype"])
     for v, maps in enumerate(reader.base(finest)):
         centre[:, v, valid[v]] = maps[:, valid[v][reader.kept[v]]]
     datasets["standard"] = standard_dataset(centre, centre[0])

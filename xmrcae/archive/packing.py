@@ -98,6 +98,8 @@ class Packer:
         """Return the metadata of an array of this shape that is made of such chunks."""
         document = json.loads(json.dumps(self._array.metadata.to_dict()))  # lists for tuples
         document["shape"] = list(shape)
+        if not document.get("storage_transformers"):
+            document.pop("storage_transformers", None)
         if self._order is not None:
             back = np.argsort(self._order)
             grid, dims = document["chunk_grid"]["configuration"], document["dimension_names"]

@@ -11,10 +11,9 @@ import numpy as np
 import xarray as xr
 
 from .._version import __version__
-from ..fitted import Fitted
 from ..io.labels import file_name
 from ..io.model_datasets import fitted_to_datasets
-from . import labelling
+from . import labelling, parts
 from .format import FORMAT_VERSION, ArchiveError
 from .models import projecting
 from .plan import Plan, Wanted, choose
@@ -155,6 +154,7 @@ def describe(source: Source, plan: Plan, rows: int, made_from: str) -> dict[str,
         "code_steps": [each.tolist() for each in plan.code_steps],
         "codes_by": "filters" if fitted.codec.network.encodes else "projection",
         "made_from": made_from,
+        "names": fitted.labels.variables,
         "variables": [_variable(plan, v) for v in range(len(plan.bases))],
     }
 
@@ -174,8 +174,8 @@ def _variable(plan: Plan, v: int) -> dict[str, Any]:
     }
 
 
-def put_arrays(writer: ArchiveWriter, plan: Plan) -> dict[str, Any]:
-    """Write model, masks, classes and base maps; return what the model has beside arrays."""
+def put_arrays(writer: ArchiveWriter, plan: Plan, coordinates: list[Any]) -> None:
+    """Write model, masks, classes and base maps."""
     coder, finest = plan.coder, len(plan.code_steps) - 1
     kept = np.stack([variable.kept for variable in coder.variables])
     masks = [*coder.decoder.valid[:-1], kept]
@@ -188,22 +188,9 @@ def put_arrays(writer: ArchiveWriter, plan: Plan) -> dict[str, Any]:
         if variable.classes is not None:
             path = f"level_{finest}/{variable.array}_classes"
             writer.put_static(path, variable.classes, ["pixel"])
-    return _put_model(writer, plan.fitted)
-
-
-def _put_model(writer: ArchiveWriter, fitted: Fitted) -> dict[str, Any]:
-    datasets, attrs = fitted_to_datasets(fitted, base_maps=False, all_epochs=False)
-    text: dict[str, Any] = {}
-    dims: dict[str, list[str]] = {}
-    for name, dataset in datasets.items():
-        for key, variable in dataset.variables.items():
-            path = f"{name}/{key}"
-            dims[path] = [str(dim) for dim in variable.dims]
-            if variable.dtype.kind in "OUT":
-                text[path] = variable.values.tolist()
-            else:
-                writer.put_static(f"model/{path}", variable.values, dims[path], variable.attrs)
-    return attrs | {"dims": dims, "text": text}
+    datasets, attrs = fitted_to_datasets(plan.fitted, base_maps=False, all_epochs=False)
+    header = {"attrs": attrs, "coordinates": coordinates}
+    writer.put_static(parts.PATH, parts.packed(datasets, header), ["byte"])
 
 
 def put_labels(

@@ -24,6 +24,7 @@ from ..io.network_arrays import from_arrays
 from .base import base_maps
 from .block import BlockCoder, Variable
 from .decoder import Decoder
+from .parts import PATH, unpacked
 from .store import ArchiveStore
 from .waves import Predictor
 
@@ -71,16 +72,17 @@ class Reader:
         return type(self), (self.store,)
 
     @cached_property
+    def model(self) -> tuple[dict[str, xr.Dataset], dict[str, Any]]:
+        """The model's part: Datasets of plain arrays, and what is beside them."""
+        return unpacked(self.store.static(PATH))
+
+    @cached_property
     def decoder(self) -> Decoder:
         """The decoder of the archive's model."""
-        about = self.store.about
-        network, path = about["model"]["about"]["network"], "model/network"
-        arrays = {name: self.store.static(f"{path}/{name}") for name in ("weights", "bits")}
-        weights = self.store.arrays.get(f"{path}/projection")
-        if weights is not None:  # they find codes; a decoder needs none of them
-            arrays["projection"] = np.broadcast_to(np.float32(0), weights["shape"])
+        about, (datasets, header) = self.store.about, self.model
+        arrays = {str(name): each.values for name, each in datasets["network"].items()}
         cuts = [(slice(*y), slice(*x)) for y, x in (level["cut"] for level in about["levels"])]
-        return Decoder(from_arrays(arrays, network), cuts)
+        return Decoder(from_arrays(arrays, header["attrs"]["about"]["network"]), cuts)
 
     @cached_property
     def kept(self) -> np.ndarray:

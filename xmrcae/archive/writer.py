@@ -65,10 +65,8 @@ def create_archive(
             source.labelled, fitted.labels.variables, source.append, _horizontal(fitted)
         )
         about = prepare.describe(source, plan, rows, content_id(fitted))
-        about |= {"model": prepare.put_arrays(writer, plan), "labels": record}
-        records = prepare.put_labels(writer, plan, source, static)
-        for level, coordinates in enumerate(records):
-            about["levels"][level]["coordinates"] = coordinates
+        about["labels"] = record
+        prepare.put_arrays(writer, plan, prepare.put_labels(writer, plan, source, static))
         coders = [plan.coder] * len(about["levels"])
         run = Run(writer, source, plan.fitted, coders, about, along)
         run.write(progress=progress)

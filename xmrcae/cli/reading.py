@@ -12,6 +12,7 @@ import xarray as xr
 from .. import open_archive
 from ..archive.archive import Archive
 from ..archive.backend import MrcaeBackend
+from ..archive.dataset import row_ends
 from ..archive.folder import Folder
 from ..archive.store import ROOT
 from .faults import UserError
