@@ -244,7 +244,7 @@ def decode(
     with replacing(output, overwrite=overwrite) as part:
         there = open_there(archive)
         ds = select_times(open_level(there, archive, level), there.about["append"], time)
-        with given.progress_of_dask("decode", quiet=quiet):
+        with given.dask_computing("decode", quiet=quiet):
             if is_zarr(output):
                 ds.to_zarr(part, consolidated=False)
             else:

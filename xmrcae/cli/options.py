@@ -7,6 +7,7 @@ import contextlib
 import functools
 import re
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import click
@@ -109,12 +110,18 @@ def one_or_list(names: Sequence[str]) -> Any:
 
 
 @contextlib.contextmanager
-def progress_of_dask(what: str, *, quiet: bool) -> Iterator[None]:
-    """Show the progress of what dask computes on this machine."""
+def dask_computing(what: str, *, quiet: bool) -> Iterator[None]:
+    """Show the progress of what dask computes on this machine; leave no thread at work.
+
+    After an error, threads of dask's own pool would still write to files that are removed.
+    """
+    import dask
+    from dask.system import CPU_COUNT
     from tqdm.dask import TqdmCallback
 
-    with TqdmCallback(desc=what, disable=quiet):
-        yield
+    with ThreadPoolExecutor(CPU_COUNT) as pool, dask.config.set(pool=pool):
+        with TqdmCallback(desc=what, disable=quiet):
+            yield
 
 
 inputs = click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
