@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from .archive import Archive
@@ -72,6 +73,7 @@ def fit_and_write(
     """Do what ``.mrcae.to_archive`` documents; `fitted_to` are the variables of `obj` to fit."""
     from ..model import MrCAE
     from .models import archive_options
+    from .writer import content_id
 
     require()
     known = inspect.signature(MrCAE.to_archive).parameters.keys() - {"self", "obj", "url", "levels"}
@@ -80,4 +82,6 @@ def fit_and_write(
         name: value for name, value in options.items() if name not in known or name == "progress"
     }
     model = MrCAE(**archive_options(fitted_to, **fitting)).fit(fitted_to)
-    return model.to_archive(obj, url, **writing)
+    # By its content the same fit has the same id, so that a run that was stopped can go on.
+    fitted = replace(model.fitted, id=content_id(model.fitted))
+    return make_model(vars(model.options), fitted).to_archive(obj, url, **writing)
