@@ -21,7 +21,7 @@ from .source import Source
 from .store_writer import ArchiveWriter
 
 #: Values of the sample that codes and steps are chosen on.
-SAMPLE = 2**20
+SAMPLE = 2**21
 
 #: Snapshots that an archive holds in the end, at least, which share the bytes of its base maps.
 GROWN = 600

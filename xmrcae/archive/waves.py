@@ -233,8 +233,9 @@ def _candidates(near: np.ndarray, here: np.ndarray) -> list[list[int]]:
     """
     candidates, square_root = [], np.ones(here.size)
     for _ in range(_ROUNDS):
-        # Unlike the normal equations, this bears neighbours that are equal, as with one row.
-        found = np.linalg.lstsq((near * square_root).T, here * square_root, rcond=1e-9)[0]
+        # A pseudo-inverse bears neighbours that are equal, as with one row.
+        weighted = near * square_root**2
+        found = np.linalg.pinv(weighted @ near.T, rcond=1e-10, hermitian=True) @ (weighted @ here)
         scaled = np.clip(np.round(found * 2**BITS), -_WEIGHT, _WEIGHT)
         candidates.append(scaled.astype(int).tolist())
         left = np.abs(here - found @ near)
