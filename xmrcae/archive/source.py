@@ -52,11 +52,15 @@ class Source:
         ValueError
             If `append` is none of the sample dimensions.
         """
-        labelled, obj = obj, fitted.labels.of(obj)
-        if isinstance(labelled, xr.Dataset):
-            labelled = labelled.assign({field.name: field for field in fields_of(obj)})
+        given, obj = obj, fitted.labels.of(obj)
+        # Attributes that change no number come back, though a fit leaves them out.
+        if isinstance(given, xr.Dataset):
+            fields = {
+                each.name: each.assign_attrs(given[each.name].attrs) for each in fields_of(obj)
+            }
+            labelled: Labelled = given.assign(fields)
         else:
-            labelled = obj
+            labelled = obj.assign_attrs(given.attrs)
         grid = fitted.codec.pyramid.grid
         sample = [str(dim) for dim in fields_of(obj)[0].dims if dim not in (grid.y, grid.x)]
         if append is None:
