@@ -195,7 +195,7 @@ class Reader:
             return coder.fields(codes, season, level)[:, v].astype(dtype)
         array = self.arrays[v]
         record = self.record(v, block, lane)
-        stored = self._stored(coder.variables[v], record, block, lane)
+        stored = self.stored(coder.variables[v], record, block, lane)
         stored = {name: values[:n_rows] for name, values in stored.items()}
         return coder.decode(stored, {array: record}, codes, season, [array])[0]
 
@@ -211,7 +211,7 @@ class Reader:
         at = block * int(np.prod(self.store.about["lanes"])) + lane
         return {name: column[at] for name, column in table.items()}
 
-    def _stored(
+    def stored(
         self, variable: Variable, record: Mapping[str, Any], block: int, lane: int
     ) -> dict[str, np.ndarray]:
         """Return what is stored of a block beside its codes, as :class:`BlockCoder` has it."""

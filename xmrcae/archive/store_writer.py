@@ -250,19 +250,31 @@ class ArchiveWriter:
             For another block, or if `values` do not fit the array.
         """
         self._check_block(block)
+        lanes = [int(index) for index in np.unravel_index(lane, tuple(self.about["lanes"]))]
+        for at, data in self._packed(path, values):
+            self._put_chunk(path, (block, *lanes, *at), data)
+
+    def n_packed(self, path: str, values: np.ndarray) -> int:
+        """Return the bytes that `put_rows` would write; nothing is written."""
+        return sum(len(data or b"") for _, data in self._packed(path, values))
+
+    def _packed(
+        self, path: str, values: np.ndarray
+    ) -> Iterator[tuple[tuple[int, ...], bytes | None]]:
+        """Yield the chunks of the rows of one block and lane: place after the lanes, and bytes."""
         packer = self._packers[path]
         full = np.zeros((self.about["rows_per_block"], *values.shape[1:]), values.dtype)
         full[: len(values)] = values
-        lanes = [int(index) for index in np.unravel_index(lane, tuple(self.about["lanes"]))]
-        own = packer.shape[1 + len(lanes) :]
-        trailing = self._rows[path]["shape"][1 + len(lanes) :]
+        n_lanes = len(self.about["lanes"])
+        own = packer.shape[1 + n_lanes :]
+        trailing = self._rows[path]["shape"][1 + n_lanes :]
         if list(values.shape[1:]) != trailing:
             raise ValueError(f"rows of {path!r} are of shape {trailing}, got {values.shape[1:]}")
         counts = [size // max(1, chunk) for size, chunk in zip(values.shape[1:], own, strict=True)]
         for at in np.ndindex(*(max(1, n) for n in counts)):
             inside = tuple(slice(i * n, (i + 1) * n) for i, n in zip(at, own, strict=True))
             part = full[:, *inside].reshape(packer.shape)
-            self._put_chunk(path, (block, *lanes, *at), packer.pack(part))
+            yield at, packer.pack(part)
 
     def finish_block(self, block: int, record: Mapping[str, Any]) -> None:
         """Note that a block is complete; a run that goes on begins after it.

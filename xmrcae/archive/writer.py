@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -34,7 +35,7 @@ from .store_writer import ArchiveWriter
 #: What is summed over the snapshots of a block for each coarser level and variable.
 LEVELS = ("squared_error", "count")
 
-#: Bytes per snapshot, in units of those of the first blocks, from which a model fits badly.
+#: Bytes in units of those of as many snapshots at the start, from which a model fits badly.
 TOO_MANY = 1.5
 
 
@@ -97,6 +98,29 @@ def append_archive(
         run = Run(writer, source, own, coders, about | {"labels": record}, labels.rows)
         run.write(progress=progress)
         run.commit(blocks=about["blocks"])
+        _warn_of_bad_fit(reader, run)
+
+
+def _warn_of_bad_fit(reader: Reader, run: Run) -> None:
+    """Warn if what was appended takes many more bytes than as many snapshots at the start.
+
+    The first snapshots of any block take more than others, so a block is compared with as many
+    snapshots from the start of the first one.
+    """
+    records, most = run.writer.finished, reader.lengths[0]
+    starts = {
+        n: run.n_bytes_at_start(reader, n) / n for n in {min(r["length"], most) for r in records}
+    }
+    taken = sum(record["n_bytes"] for record in records)
+    expected = sum(r["length"] * starts[min(r["length"], most)] for r in records)
+    if taken > TOO_MANY * expected:
+        n = sum(record["length"] for record in records) * math.prod(run.source.lanes)
+        warnings.warn(
+            f"the appended data take {taken / n:.0f} bytes per snapshot, {taken / expected:.1f} "
+            "times as many as those at the start of the archive: its model fits them badly. A new "
+            "archive, by a model that is fitted to recent data too, would be smaller",
+            stacklevel=4,
+        )
 
 
 def content_id(fitted: Fitted) -> str:
@@ -168,7 +192,7 @@ class Run:
 
     def _write_block(self, block: int, rows: slice) -> None:
         values, season = self.source.read(rows)
-        n_lanes = values.shape[1]
+        n_lanes, n_before = values.shape[1], self.writer.n_bytes
         records: list[dict[str, dict[str, Any]]] = []
         coarse = []
         for lane in range(n_lanes):
@@ -181,23 +205,39 @@ class Run:
             arrays, record = self.coder.encode(given, codes, season[:, lane])
             records.append(record)
             coarse.append(self._coarse_errors(values[:, lane], codes, season[:, lane]))
-            self._put(block, lane, codes, arrays)
-            if self.about["seasons"] > 1:
-                self._put_rows("season", block, lane, season[:, lane].astype(np.int16), [])
-        self._put_labels(block, rows)
+            for path, part, dims, chunk in self._stored(codes, arrays):
+                self._declare(path, part, dims, chunk=chunk)
+                self.writer.put_rows(path, block, lane, part)
         table: dict[str, Any] = {"length": len(values), "written_by": self._written_by}
+        table["n_bytes"] = self.writer.n_bytes - n_before
+        self._put_labels(block, rows, season)
         table["levels"] = np.sum(coarse, axis=0).tolist()
         for variable in self.coder.variables:
             of = [record[variable.array] for record in records]
             table[variable.array] = {key: [each[key] for each in of] for key in of[0]}
         self.writer.finish_block(block, table)
 
-    def _put(
-        self, block: int, lane: int, codes: np.ndarray, arrays: Mapping[str, np.ndarray]
-    ) -> None:
+    def n_bytes_at_start(self, reader: Reader, n_rows: int) -> int:
+        """Return how many bytes the first rows of an archive would take as a block of their own."""
+        total = 0
+        for lane in range(math.prod(self.source.lanes)):
+            arrays: dict[str, np.ndarray] = {}
+            for v, variable in enumerate(self.coder.variables):
+                arrays |= reader.stored(variable, reader.record(v, 0, lane), 0, lane)
+            codes = reader.codes(reader.levels - 1, 0, lane)[:n_rows]
+            first = {name: array[:n_rows] for name, array in arrays.items()}
+            for path, values, dims, chunk in self._stored(codes, first):
+                self._declare(path, values, dims, chunk=chunk)
+                total += self.writer.n_packed(path, values)
+        return total
+
+    def _stored(
+        self, codes: np.ndarray, arrays: Mapping[str, np.ndarray]
+    ) -> Iterator[tuple[str, np.ndarray, list[str], tuple[int, ...] | None]]:
+        """Yield what a block of one lane is stored as: path, values, names of dims, chunk."""
         ends = np.cumsum(self.coder.decoder.sizes)
         for level, part in enumerate(np.split(codes, ends[:-1], axis=1)):
-            self._put_rows(f"level_{level}/codes", block, lane, part, ["code"])
+            yield f"level_{level}/codes", part, ["code"], None
         names = {variable.array: variable for variable in self.coder.variables}
         for name, array in arrays.items():
             path = f"level_{len(ends) - 1}/{name}"
@@ -205,38 +245,43 @@ class Run:
                 classes = names[name].classes
                 n_classes = 1 if classes is None else int(classes.max(initial=0)) + 1
                 array = _in_classes(array, n_classes)
-                self._put_rows(path, block, lane, array, ["class", "pixel"], (1, array.shape[2]))
+                yield path, array, ["class", "pixel"], (1, array.shape[2])
             else:
                 wide = np.float32 if array.dtype == np.float16 else array.dtype
-                self._put_rows(path, block, lane, array.astype(wide), ["pixel"])
+                yield path, array.astype(wide), ["pixel"], None
 
-    def _put_rows(
+    def _declare(
         self,
         path: str,
-        block: int,
-        lane: int,
         values: np.ndarray,
         dims: Sequence[str],
+        *,
         chunk: tuple[int, ...] | None = None,
         attrs: Mapping[str, Any] | None = None,
     ) -> None:
+        """Say what an array of rows is like, once."""
         if path not in self._declared:
             names = [*self._dims, *dims]
             self.writer.declare_rows(
                 path, values.shape[1:], values.dtype, names, attrs, chunk=chunk
             )
             self._declared.add(path)
-        self.writer.put_rows(path, block, lane, values)
 
-    def _put_labels(self, block: int, rows: slice) -> None:
+    def _put_labels(self, block: int, rows: slice, season: np.ndarray) -> None:
         """Write what of the labels lies along the rows: coordinates, variables not fitted."""
+        if self.about["seasons"] > 1:
+            season = season.astype(np.int16)
+            self._declare("season", season[:, 0], [])
+            for lane in range(season.shape[1]):
+                self.writer.put_rows("season", block, lane, season[:, lane])
         records = labelling.stored(self.about["labels"])
         for name, variable in self.along.items():
             part = np.asarray(variable.isel({self.source.append: rows}).values)
             plain = labelling.to_plain(records[name], part)
             dims = [str(dim) for dim in variable.dims[1:]]
-            attrs = labelling.attributes(records[name])
-            self._put_rows(f"rows/{name}", block, 0, plain, dims, attrs=attrs)
+            path, attrs = f"rows/{name}", labelling.attributes(records[name])
+            self._declare(path, plain, dims, attrs=attrs)
+            self.writer.put_rows(path, block, 0, plain)
 
     def _coarse_errors(self, values: np.ndarray, codes: np.ndarray, season: np.ndarray) -> Any:
         """Compare coarser levels with the data restricted to them: (2, level, variable).
@@ -274,7 +319,7 @@ def joined(before: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> d
         for key, sums in zip(LEVELS, record["levels"], strict=True):
             table["levels"][key].append(sums)
         for name, columns in record.items():
-            if name not in ("length", "levels", "written_by"):
+            if name not in ("length", "levels", "written_by", "n_bytes"):
                 own = table.setdefault(
                     name, {key: [*old] for key, old in before.get(name, {}).items()}
                 )
