@@ -67,6 +67,26 @@ def resumed(
     )
 
 
+def appended(
+    folder: Folder, fingerprint: Mapping[str, Any], root: Mapping[str, Any] | None
+) -> bool:
+    """Tell whether an append was stopped after its commit; its record is removed then.
+
+    Raises
+    ------
+    ArchiveError
+        As :func:`resumed`.
+    """
+    journal = resumed(folder, fingerprint, root, appending=True)
+    if root is None or journal is None or not journal["blocks"]:
+        return False
+    n_blocks = journal["n_before"] + len(journal["blocks"])
+    visible = n_blocks == len(root["attributes"][ABOUT]["blocks"]["length"])
+    if visible:
+        folder.remove(JOURNAL)
+    return visible
+
+
 def check_free(folder: Folder, root: Mapping[str, Any] | None) -> None:
     """Check that nothing is where an archive is to be written."""
     if root is not None:

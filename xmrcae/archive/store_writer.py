@@ -273,8 +273,7 @@ class ArchiveWriter:
         counts = [size // max(1, chunk) for size, chunk in zip(values.shape[1:], own, strict=True)]
         for at in np.ndindex(*(max(1, n) for n in counts)):
             inside = tuple(slice(i * n, (i + 1) * n) for i, n in zip(at, own, strict=True))
-            part = full[:, *inside].reshape(packer.shape)
-            yield at, packer.pack(part)
+            yield at, packer.pack(full[:, *inside].reshape(packer.shape))
 
     def finish_block(self, block: int, record: Mapping[str, Any]) -> None:
         """Note that a block is complete; a run that goes on begins after it.

@@ -24,12 +24,14 @@ from . import labelling, prepare
 from .appending import check_append
 from .block import BlockCoder
 from .dataset import StaticLabels, row_ends
+from .folder import Folder
 from .format import ArchiveError, multiscales
-from .journal import dumps
+from .journal import appended, dumps
 from .model_part import read_fitted
 from .prepare import Request
 from .reader import Reader
 from .source import Source
+from .store import read_root
 from .store_writer import ArchiveWriter
 
 #: What is summed over the snapshots of a block for each coarser level and variable.
@@ -78,6 +80,7 @@ def append_archive(
     reader: Reader, obj: Labelled, *, fitted: Fitted | None = None, progress: bool
 ) -> None:
     """Add later rows to an archive, by the model that it was written with."""
+    reader = Reader(reader.store.reopened())  # others may have appended since it was opened
     about, store = reader.store.about, reader.store
     if fitted is not None and content_id(fitted) != about["made_from"]:
         raise ArchiveError(
@@ -87,12 +90,16 @@ def append_archive(
     own = read_fitted(reader)[1]
     source = Source.of(obj, own, about["append"])
     prepare.check_types(source)
+    fingerprint = {"model": own.id, **_extent(source)}
+    folder = Folder(**store.location)
+    with folder.lock():
+        if appended(folder, fingerprint, read_root(folder)):
+            return  # what is there ends with these data already
     names, append = own.labels.variables, source.append
     labels = labelling.describe(source.labelled, names, append, _horizontal(own))
     ends = row_ends(reader)
     last = None if ends is None else ends[1]
     record = check_append(about["labels"], StaticLabels(store), last, labels)
-    fingerprint = {"model": own.id, **_extent(source)}
     with ArchiveWriter.append(**store.location, fingerprint=fingerprint) as writer:
         coders = [reader.coder(level) for level in range(reader.levels)]
         run = Run(writer, source, own, coders, about | {"labels": record}, labels.rows)
