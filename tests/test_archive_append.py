@@ -1,0 +1,264 @@
+"""Later data go behind what is there, and a call that was stopped is finished by the same call."""
+
+import multiprocessing
+import os
+import shutil
+import signal
+import warnings
+
+import numpy as np
+import pytest
+import xarray as xr
+from test_archive_writer import (
+    BOUND,
+    QUICK,
+    ROWS,
+    assert_within,
+    field,
+    files,
+    model,
+    read,
+    write,
+)
+
+import xmrcae
+from xmrcae.archive.folder import Folder
+from xmrcae.archive.format import ArchiveError
+from xmrcae.archive.writer import Run
+
+__all__ = ["field", "model"]  # fixtures
+
+# Appending
+
+
+def later_than(field):
+    """A field of the same size at later times."""
+    later = field.isel(time=slice(None, None, -1)).assign_coords(time=field.time)
+    return later.assign_coords(time=field.time + np.timedelta64(600, "D"))
+
+
+@pytest.mark.parametrize("by", ["archive", "model"])
+def test_appended_data_come_back_and_no_chunk_changes(model, field, tmp_path, by):
+    url, parts = tmp_path / "a", [field, later_than(field)[:2], later_than(field)[2:]]
+    archive = write(model, parts[0], url)
+    for part in parts[1:]:
+        before = files(url)
+        if by == "archive":
+            archive = archive.append(part, progress=False)
+        else:
+            model.to_archive(part, url, mode="a", progress=False)
+        after = files(url)
+        chunks = {name for name in before if not name.endswith("zarr.json")}
+        assert all(after[name] == before[name] for name in chunks)
+        assert len(after) > len(before) > len(chunks) > 10
+    both = xr.concat(parts, "time", combine_attrs="identical")
+    assert_within(read(both, url), both, BOUND)
+    xmrcae.open_archive(url).verify(both)
+
+
+def test_an_archive_that_was_opened_before_others_appended_appends_after_them(
+    model, field, tmp_path
+):
+    archive, later = write(model, field, tmp_path / "a"), later_than(field)
+    archive.append(later[:3], progress=False)
+    with pytest.raises(ArchiveError, match="and then comes"):
+        archive.append(later[2:], progress=False)
+    archive.append(later[3:], progress=False)
+    both = xr.concat([field, later], "time", combine_attrs="identical")
+    assert_within(read(both, tmp_path / "a"), both, BOUND)
+
+
+def test_without_times_rows_are_appended(model, field, tmp_path):
+    part = field.drop_vars("time")
+    write(model, part, tmp_path / "a").append(part[:3], progress=False)
+    both = xr.concat([part, part[:3]], "time", combine_attrs="identical")
+    assert_within(read(both, tmp_path / "a"), both, BOUND)
+
+
+def test_numbered_rows_are_appended_in_order(model, field, tmp_path):
+    part = field.assign_coords(time=np.arange(13) * 0.5)
+    archive = write(model, part, tmp_path / "a")
+    with pytest.raises(ArchiveError, match=r"ends at 6\.0, and then comes 0\.0"):
+        archive.append(part, progress=False)
+    archive.append(part.assign_coords(time=part.time + 7), progress=False)
+    found = read(part, tmp_path / "a")
+    assert np.array_equal(found.time, np.append(np.arange(13), np.arange(14, 27)) * 0.5)
+
+
+WRONG = {
+    "times that go backwards": (lambda later: later[::-1], "the data to append have 20.*T.*20.*T"),
+    "other units": (lambda later: later.assign_attrs(units="K"), "units='K'.*'degC'"),
+    "another grid": (lambda later: later.assign_coords(lat=later.lat * 0.99), "lat"),
+    "a smaller grid": (lambda later: later[:, 1:], "lat"),
+    "another name": (lambda later: later.rename("sss"), "sst.*sss"),
+    "another type": (lambda later: later.astype("float64"), "float32.*float64"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_does_not_continue_an_archive_is_refused_and_changes_nothing(
+    model, field, tmp_path, what
+):
+    change, message = WRONG[what]
+    archive = write(model, field, tmp_path / "a")
+    before = files(tmp_path / "a")
+    with pytest.raises(ValueError, match=message):
+        archive.append(change(later_than(field)), progress=False)
+    assert files(tmp_path / "a") == before
+
+
+def test_times_that_overlap_are_refused_with_both(model, field, tmp_path):
+    archive = write(model, field, tmp_path / "a")
+    last, first = (str(field.time.values[i])[:10] for i in (-1, 4))
+    with pytest.raises(ArchiveError, match=f"ends at {last}T.*, and then comes {first}T"):
+        archive.append(field[4:], progress=False)
+
+
+def test_another_model_does_not_append(model, field, tmp_path):
+    write(model, field, tmp_path / "a")
+    other = (field + 1).mrcae.fit(**QUICK)
+    with pytest.raises(ArchiveError, match="another model"):
+        other.to_archive(later_than(field), tmp_path / "a", mode="a", progress=False)
+
+
+def test_bounds_are_not_given_again_to_append(model, field, tmp_path):
+    write(model, field, tmp_path / "a")
+    with pytest.raises(ValueError, match="leave them out"):
+        model.to_archive(later_than(field), tmp_path / "a", mode="a", max_error=BOUND)
+
+
+def test_data_that_fit_badly_are_appended_with_a_warning(model, field, tmp_path):
+    archive = write(model, field, tmp_path / "a")
+    later = later_than(field)
+    noise = np.random.default_rng(0).normal(0, 3, later.shape).astype("float32")
+    with pytest.warns(UserWarning, match=r"take \d+ bytes per snapshot, [12]\.\d times as many"):
+        archive.append(later + noise, progress=False)
+
+
+@pytest.mark.parametrize("n", [1, 2, ROWS, ROWS + 1])
+def test_data_like_those_at_the_start_are_appended_without_a_warning(model, field, tmp_path, n):
+    archive = write(model, field, tmp_path / "a")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        archive.append(later_than(field)[:n], progress=False)
+
+
+def test_bytes_at_the_start_are_those_that_were_written(model, field, tmp_path, monkeypatch):
+    """What appended data are compared with is what the same data take as a block of their own."""
+    found = []
+    method = Run.n_bytes_at_start
+    monkeypatch.setattr(Run, "n_bytes_at_start", lambda *args: found.append(method(*args)) or 1e9)
+    archive = write(model, field, tmp_path / "a")
+    for n in (1, 3, ROWS):
+        later = field[:n].assign_coords(time=field.time[:n] + np.timedelta64(600 * n, "D"))
+        archive = archive.append(later, progress=False)
+        block = len(archive.reader.lengths) - 1
+        level = [p for p in (tmp_path / "a").glob(f"level_*/*/c/{block}") if p.is_dir()]
+        assert found.pop() == sum(
+            p.stat().st_size for each in level for p in each.rglob("*") if p.is_file()
+        )
+
+
+@pytest.mark.parametrize("mode", ["w-", "a"])
+def test_a_second_writer_is_refused(model, field, tmp_path, mode):
+    write(model, field, tmp_path / "a")
+    url = tmp_path / ("a" if mode == "a" else "b")
+    with Folder(url).lock(), pytest.raises(ArchiveError, match="another process writes"):
+        model.to_archive(later_than(field), url, mode=mode, progress=False)
+
+
+# Processes that are killed
+
+
+def write_or_append(folder, url, call):
+    """Do one call as a process of its own would."""
+    model = xmrcae.open_model(folder / "model")
+    field = xr.open_dataarray(folder / f"{call}.nc").load()
+    if call == "write":
+        write(model, field, url)
+    else:
+        model.to_archive(field, url, mode="a", progress=False)
+
+
+def count_changes(change):
+    """Have `change` called before each change of a file, with what follows."""
+    for name in ("write", "remove"):
+        method = getattr(Folder, name)
+
+        def counted(self, key, *data, method=method):
+            change(self, key, *data)
+            method(self, key, *data)
+
+        setattr(Folder, name, counted)
+
+
+def killed_at(at, folder, url, call):
+    """Do one call, and be killed at some change of a file, in the middle of its writing."""
+    left = iter(range(at))
+
+    def kill(self, key, data=b""):
+        if next(left, None) is None:
+            part = self._local / f"{key}.part"
+            if data and part.parent.exists():
+                part.write_bytes(data[: len(data) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    count_changes(kill)
+    write_or_append(folder, url, call)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(model, field, tmp_path_factory):
+    """Where model and data are, what each call leaves, and how often it changes a file."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    model.save(folder / "model")
+    field.to_netcdf(folder / "write.nc")
+    later_than(field).to_netcdf(folder / "append.nc")
+    left = {}
+    for call in ("write", "append"):
+        changes = []
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("write", "remove"):
+                patch.setattr(Folder, name, getattr(Folder, name))
+            count_changes(lambda *change, changes=changes: changes.append(change))
+            write_or_append(folder, folder / "a", call)
+        shutil.copytree(folder / "a", folder / call)
+        left[call] = files(folder / "a"), len(changes)
+    return folder, left
+
+
+@pytest.fixture(scope="module")
+def processes():
+    """Processes that have imported what they need before they begin."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "xmrcae.model", "xmrcae.archive.writer"])
+    return context
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
+@pytest.mark.parametrize("seed", [0, 1, 2, "last"])
+@pytest.mark.parametrize("call", ["write", "append"])
+def test_who_is_killed_leaves_what_was_complete_and_the_same_call_finishes(
+    undisturbed, processes, tmp_path, call, seed
+):
+    folder, left = undisturbed
+    url, (expected, n_changes) = tmp_path / "a", left[call]
+    if call == "append":
+        shutil.copytree(folder / "write", url)
+    last = seed == "last"  # all is visible then, and the record of what is complete is still there
+    at = n_changes - 1 if last else int(np.random.default_rng(seed).integers(n_changes - 1))
+    print(f"{call}, seed {seed}: killed at change {at} of {n_changes}")
+    process = processes.Process(target=killed_at, args=(at, folder, url, call))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    if last or call == "append":
+        obj = xr.open_dataarray(folder / "write.nc").load()
+        if last and call == "append":
+            obj = xr.concat([obj, xr.open_dataarray(folder / "append.nc").load()], "time")
+        xmrcae.open_archive(url).verify(obj)
+    else:
+        with pytest.raises(ArchiveError, match="was stopped: the same call finishes it"):
+            xmrcae.open_archive(url)
+    write_or_append(folder, url, call)
+    assert files(url) == expected
