@@ -16,6 +16,7 @@ from numpydoc.validate import validate
 import xmrcae
 import xmrcae.plot
 from xmrcae.accessor import DataArrayMrcae, DatasetMrcae
+from xmrcae.archive.archive import Archive
 
 DOCS = REPOSITORY / "docs"
 PAGES = sorted(path for path in DOCS.glob("**/*.md") if "```pycon" in path.read_text())
@@ -43,6 +44,7 @@ CLASSES = {
     "xarray.DataArray.mrcae": DataArrayMrcae,
     "xarray.Dataset.mrcae": DatasetMrcae,
     "xmrcae.MrCAE": xmrcae.MrCAE,
+    "xmrcae.archive.archive.Archive": Archive,
     "xmrcae.plot.ModelPlots": xmrcae.plot.ModelPlots,
 }
 

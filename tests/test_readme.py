@@ -19,4 +19,5 @@ def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     exec(example, names)
     assert names["again"].sizes == names["field"].sizes
     assert names["test"]["rmse"].sizes == {"level": 3}
+    assert names["first"].shape == (60, 7, 7)
     assert xmrcae.open_model("drifting.nc").levels == 3

@@ -34,6 +34,19 @@ class Archive:
         What the archive says of itself.
     reader : Reader
         What decodes it.
+
+    Examples
+    --------
+    >>> import tempfile, xmrcae
+    >>> field = xmrcae.datasets.drifting_mode(n_times=40, size=31).rename("height")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     url = f"{folder}/height.mrcae.zarr"
+    ...     options = {"max_error": 0.01, "levels": 2, "progress": False}
+    ...     archive = field[:30].mrcae.to_archive(url, **options)
+    ...     archive = archive.append(field[30:], progress=False)
+    ...     report = archive.verify(field)
+    ...     archive.to_dataset(level=0).height.shape
+    (40, 15, 15)
     """
 
     def __init__(self, store: ArchiveStore, make_model: Callable[..., Any]) -> None:
@@ -130,6 +143,11 @@ class Archive:
         ----------
         level : int, optional
             0 is the coarsest; the data's own grid by default.
+
+        Returns
+        -------
+        xarray.Dataset
+            As ``xr.open_dataset(url, engine="mrcae", level=level)``.
 
         Raises
         ------
