@@ -28,11 +28,6 @@ def everywhere(shape, variables=1):
     return torch.ones(variables, *shape, dtype=torch.bool)
 
 
-def images(field, shape):
-    """A field of one variable, (pixel, sample), as torch's convolutions take it."""
-    return field.T.reshape(-1, 1, *shape)
-
-
 def bare_network(shapes, *, restriction="injection"):
     """A network of deepenings without noise."""
     has_data, kwargs = (
@@ -51,33 +46,6 @@ def prolongations(shapes):
         Prolongation(everywhere(a), everywhere(b), torch.float64)
         for a, b in itertools.pairwise(shapes)
     ]
-
-
-def group_network(shape, mask, *, channels=1, noise=0.3):
-    """A network of one level with one group."""
-    network = Network(
-        [everywhere(shape)],
-        everywhere(shape),
-        widening="residual",
-        restriction="injection",
-        dtype=torch.float64,
-    )
-    generator = torch.Generator().manual_seed(0)
-    network.deepen(noise=0.1, generator=generator)
-    return network, network.widen(0, mask, channels, noise=noise, generator=generator)
-
-
-def footprint_of(mask, shape):
-    """Pixels under the active cells, by a loop over these."""
-    footprint = torch.zeros(shape, dtype=torch.bool)
-    for i, j in mask.nonzero().tolist():
-        footprint[2 * i : 2 * i + 3, 2 * j : 2 * j + 3] = True
-    return footprint
-
-
-def stored_numbers(matrix):
-    """How many numbers a matrix keeps."""
-    return sum(value.numel() for value in vars(matrix).values() if isinstance(value, torch.Tensor))
 
 
 # Gradients
