@@ -20,12 +20,8 @@ GPU := kernels graphs gpu layers network projection losses evaluation stage trai
 test-gpu:  ## run tests on a GPU, with PYTHON=python3 and the torch that it has
 	$(PYTHON) -m pytest -q -o addopts= -p no:cacheprovider $(GPU:%=tests/test_%.py)
 
-# The files that meet the versions of other packages; what knows tensors alone is left to `make test`.
-MINIMUM := array_kinds cluster coordinates datasets_jhtdb datasets_noaa demo land model model_file plot plot_maps \
-	plot_values pyramid readme snapshots start training_set
-
 test-minimum: .venv-minimum/.installed  ## run tests with the oldest versions that the package admits
-	.venv-minimum/bin/python -m pytest -q -n 2 --dist worksteal -m "not slow" $(MINIMUM:%=tests/test_%.py)
+	.venv-minimum/bin/python -m pytest -q -n 2 --dist worksteal -m "minimum and not slow" tests
 
 package: .venv/.installed  ## build sdist and wheel into dist/, and use each in an empty environment
 	$(BIN)/python .ci/package.py dist

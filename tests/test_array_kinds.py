@@ -13,6 +13,8 @@ from test_checkpoint import assert_same_fit
 
 import xmrcae
 
+pytestmark = pytest.mark.minimum
+
 OPTIONS: dict[str, Any] = {"levels": 2, "channels": [[1]], "max_epochs": 3, "progress": False}
 
 

@@ -22,6 +22,8 @@ from test_checkpoint import assert_same_fit
 import xmrcae
 from xmrcae.codec import Codec
 
+pytestmark = pytest.mark.minimum
+
 OPTIONS: dict[str, Any] = {"levels": 2, "channels": [[1]], "max_epochs": 5, "progress": False}
 TASKS = ("encode", "decode", "reconstruct", "score")
 

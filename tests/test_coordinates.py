@@ -26,6 +26,8 @@ from helpers import (
 
 from xmrcae.grid.dimensions import Dimensions, find_dimensions, select_variables
 
+pytestmark = pytest.mark.minimum
+
 
 def bare(*dims, sizes=None, axes=None):
     """A field without coordinates but for those named in `axes`, a mapping dimension -> CF axis."""

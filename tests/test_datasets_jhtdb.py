@@ -15,6 +15,8 @@ from mirror import Fault, Mirror
 
 from xmrcae.datasets import jhtdb_slice, open_jhtdb
 
+pytestmark = pytest.mark.minimum
+
 LEGACY = "jhtdb_isotropic_cutout_legacy.h5"
 MODERN = "jhtdb_isotropic_cutout_pyjhtdb.h5"
 TOKEN = "org.example/secret token-123"

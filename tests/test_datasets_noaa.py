@@ -21,6 +21,8 @@ from mirror import Fault, Mirror, files, make_psl, read_psl, sha256
 from xmrcae._version import __version__
 from xmrcae.datasets import ersst_v5, noaa, oisst_v2_lsmask, oisst_v2_monthly, oisst_v21_daily
 
+pytestmark = pytest.mark.minimum
+
 FUNCTIONS = {
     "oisst_v2_monthly": (oisst_v2_monthly, "noaa.oisst.v2/sst.mnmean.nc"),
     "oisst_v2_lsmask": (oisst_v2_lsmask, "noaa.oisst.v2/lsmask.nc"),

@@ -15,6 +15,8 @@ from xmrcae.cli import main
 from xmrcae.demo import _report
 from xmrcae.options import SOLVERS
 
+pytestmark = pytest.mark.minimum
+
 WRITTEN = ["codes.nc", "history.png", "levels.png", "model.nc", "refinement.png"]
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 from conftest import REPOSITORY
+
+pytest.importorskip("numpydoc")  # which the environment of the minimum versions lacks
 from numpydoc.docscrape import NumpyDocString, get_doc_object
 from numpydoc.validate import validate
 

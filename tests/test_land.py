@@ -18,6 +18,8 @@ from helpers import (
 from xmrcae.grid.fill import fill
 from xmrcae.grid.valid import valid_from
 
+pytestmark = pytest.mark.minimum
+
 
 def laplacian(values):
     """Sum over the neighbours that exist of their difference from each pixel."""

@@ -17,6 +17,8 @@ from xmrcae.core import solvers
 from xmrcae.core.checkpoint import Checkpoint
 from xmrcae.core.training import Trainer
 
+pytestmark = pytest.mark.minimum
+
 
 def test_accessor_and_class_are_the_same(field: xr.DataArray, model: xmrcae.MrCAE) -> None:
     other = xmrcae.MrCAE(levels=2, **QUICK).fit(field)

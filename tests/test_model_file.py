@@ -32,6 +32,8 @@ from xmrcae.io.model_datasets import (
     standard_dataset,
 )
 
+pytestmark = pytest.mark.minimum
+
 
 def details(ds: xr.Dataset) -> list[Any]:
     """What `assert_identical` does not look at: order of the variables, data types, types of attributes."""

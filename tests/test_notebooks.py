@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import numpy as np
 import pytest
 import xarray as xr
 from conftest import REPOSITORY
 
 import xmrcae
+
+nbformat = pytest.importorskip("nbformat")  # which the environment of the minimum versions lacks
 
 FOLDER = REPOSITORY / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))

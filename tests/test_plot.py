@@ -20,7 +20,7 @@ import xmrcae
 from xmrcae.plot import LAND
 from xmrcae.plot.text import when
 
-pytestmark = pytest.mark.usefixtures("no_trace")
+pytestmark = [pytest.mark.minimum, pytest.mark.usefixtures("no_trace")]
 
 QUICK = {"levels": 2, "max_epochs": 5, "progress": False}
 

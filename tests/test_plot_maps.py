@@ -24,7 +24,7 @@ from plots import bars, drawn, mesh_of, panels
 import xmrcae
 from xmrcae.plot import LAND
 
-pytestmark = pytest.mark.usefixtures("no_trace")
+pytestmark = [pytest.mark.minimum, pytest.mark.usefixtures("no_trace")]
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from plots import bars, drawn, mesh_of, panels
 
 import xmrcae
 
-pytestmark = pytest.mark.usefixtures("no_trace")
+pytestmark = [pytest.mark.minimum, pytest.mark.usefixtures("no_trace")]
 
 QUICK = {"levels": 2, "max_epochs": 2, "progress": False, "tolerance": None}
 

@@ -25,6 +25,8 @@ from helpers import (
 from xmrcae.grid.coordinates import Grid
 from xmrcae.grid.pyramid import Axis, Pyramid
 
+pytestmark = pytest.mark.minimum
+
 WEIGHTS = [[1, 2, 1], [2, 4, 2], [1, 2, 1]]
 
 

@@ -8,6 +8,8 @@ import pytest
 
 import xmrcae
 
+pytestmark = pytest.mark.minimum
+
 
 def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (Path(__file__).parents[1] / "README.md").read_text()

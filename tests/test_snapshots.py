@@ -12,6 +12,8 @@ from helpers import (
 
 from xmrcae.grid.split import split_samples
 
+pytestmark = pytest.mark.minimum
+
 VALUES = make_land((21, 30))
 
 

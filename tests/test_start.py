@@ -11,6 +11,8 @@ from helpers import make_field, make_two_variables
 
 import xmrcae
 
+pytestmark = pytest.mark.minimum
+
 OPTIONS: dict[str, Any] = {
     "levels": 2,
     "channels": [[1]],

@@ -22,6 +22,8 @@ from xmrcae.grid.dimensions import find_dimensions
 from xmrcae.grid.layout import Layout
 from xmrcae.grid.weights import grid_weights
 
+pytestmark = pytest.mark.minimum
+
 VALUES = make_land((21, 30))
 
 
