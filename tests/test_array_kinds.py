@@ -180,9 +180,9 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
     def __dlpack_device__(self) -> Any:
         return self.values.__dlpack_device__()
 
-    @staticmethod
-    def _wrap(result: Any) -> Any:
-        return DeviceArray(result) if isinstance(result, np.ndarray) else result
+    @classmethod
+    def _wrap(cls, result: Any) -> Any:
+        return cls(result) if isinstance(result, np.ndarray) else result
 
     @classmethod
     def _unwrap(cls, values: Any) -> Any:
@@ -191,15 +191,28 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
         return values.values if isinstance(values, cls) else values
 
 
+class FarArray(DeviceArray):
+    """One whose memory DLPack does not let NumPy reach, but which gives a copy, as JAX's do."""
+
+    def __dlpack__(self, **kwargs: Any) -> Any:
+        raise BufferError("NumPy only supports CPU device")
+
+    def __dlpack_device__(self) -> Any:
+        return 2, 0
+
+    def __array__(self, *args: Any, **kwargs: Any) -> np.ndarray:
+        return self.values
+
+
 def cupy_array(values: np.ndarray) -> Any:
     return pytest.importorskip("cupy").asarray(values)
 
 
-DEVICES = [DeviceArray, pytest.param(cupy_array, marks=pytest.mark.gpu)]
+DEVICES = [DeviceArray, FarArray, pytest.param(cupy_array, marks=pytest.mark.gpu)]
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_device_arrays_come_by_dlpack(
+def test_device_arrays_come_to_the_host(
     device: Callable[[np.ndarray], Any], field: xr.DataArray, model: xmrcae.MrCAE
 ) -> None:
     there = field.copy(data=device(field.values))

@@ -10,7 +10,7 @@ import xarray as xr
 from helpers import make_field, make_land, make_two_variables, prepare_with
 
 import xmrcae
-from xmrcae.arrays import plain_numbers
+from xmrcae.grid.values import plain_numbers
 
 QUICK = {"levels": 2, "max_epochs": 1, "progress": False}
 

@@ -13,13 +13,13 @@ import pandas as pd
 import xarray as xr
 
 from ._version import __version__
-from .arrays import where_not
 from .grid.conventions import Labelled
 from .grid.description import Labels
 from .grid.dimensions import Dimensions, check_text
 from .grid.layout import Layout
 from .grid.scaling import Scaling
 from .grid.split import months, time_of
+from .grid.values import where_not
 from .option_values import level_number
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from .arrays import in_type_of
 from .fitted import Fitted
 from .grid.blocks import free_memory
 from .grid.compression import compress
@@ -23,6 +22,7 @@ from .grid.split import months, split_samples
 from .grid.survey import Survey, survey
 from .grid.units import check_units
 from .grid.valid import empty_snapshots, find_valid, named_valid, valid_from
+from .grid.values import in_type_of
 from .grid.weights import grid_weights, known_weights
 from .handover import LevelData
 from .options import Options

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ..arrays import plain_numbers
 from ..options import Options
 from .conventions import Labelled
 from .coordinates import Grid
@@ -18,6 +17,7 @@ from .dimensions import find_dimensions, fittable_variables
 from .layout import Layout
 from .pyramid import Pyramid
 from .units import check_units
+from .values import plain_numbers
 
 log = logging.getLogger("xmrcae")
 

@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ..arrays import plain_numbers
 from . import units
 from .conventions import CIRCLE, Labelled, is_geographic
+from .values import plain_numbers
 
 #: Share of the spacing of the grid around a place under which two places are one.
 SAME_PLACE = 1e-3

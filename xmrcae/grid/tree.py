@@ -8,7 +8,6 @@ import numpy as np
 import xarray as xr
 
 from .._version import __version__
-from ..arrays import where_not
 from ..options import Options
 from .conventions import Labelled
 from .description import Description, describe, fields_of, fittable
@@ -16,6 +15,7 @@ from .dimensions import check_names
 from .layout import map_samples, merge_samples
 from .pyramid import Pyramid
 from .valid import named_valid, valid_from
+from .values import where_not
 
 
 def build_pyramid(obj: Labelled, options: Options) -> xr.DataTree:

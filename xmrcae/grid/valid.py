@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ..arrays import plain_numbers
 from .conventions import Labelled
 from .coordinates import Grid
+from .values import plain_numbers
 
 #: Share of the times at which a pixel may hold the land value and be filled with its mean: water
 #: may have that value by chance. Where it stands more often, it is refused as a gap.

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import plain_numbers
 from .coordinates import Grid
+from .values import plain_numbers
 
 
 def grid_weights(weights: Any, grid: Grid) -> np.ndarray:

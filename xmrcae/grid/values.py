@@ -19,6 +19,9 @@ FILL_VALUES = ("_FillValue", "missing_value")
 #: Attributes of numbers that stand for others.
 PACKING = ("scale_factor", "add_offset", "_Unsigned")
 
+#: The host's memory, as DLPack numbers devices.
+HOST = 1
+
 
 def plain_numbers(obj: T) -> T:
     """Return data whose numbers mean what they say, on the host; nothing is read of lazy data.
@@ -135,6 +138,7 @@ def _without(field: xr.DataArray, flags: Iterable[Any]) -> xr.DataArray:
 
 
 def _on_host(field: xr.DataArray) -> xr.DataArray:
+    """Return a field whose arrays are NumPy's, or in a file; lazily if it is lazy."""
     none = field.variable[(slice(0),) * field.ndim].data  # what lies in a file stays there
     kind = none._meta if isinstance(none, da.Array) else none
     if isinstance(kind, np.ndarray):
@@ -159,6 +163,7 @@ def _on_host(field: xr.DataArray) -> xr.DataArray:
 
 
 def _to_numpy(values: Any) -> np.ndarray:
-    from torch.utils.dlpack import from_dlpack
-
-    return from_dlpack(values).cpu().numpy()
+    """Take a block to the host: by DLPack, or from a device as xarray does, which knows CuPy."""
+    if values.__dlpack_device__()[0] == HOST:
+        return np.from_dlpack(values)
+    return xr.Variable(range(values.ndim), values).to_numpy()
