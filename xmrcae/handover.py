@@ -17,7 +17,9 @@ INJECTION = np.array([[0.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
 #: Bilinear prolongation, coarse to fine (paper, A.2).
 BILINEAR = np.array([[0.25, 0.5, 0.25], [0.5, 1.0, 0.5], [0.25, 0.5, 0.25]])
 
-#: The stencil of each restriction by its name.
+#: The stencil of each restriction by its name, fine to coarse: of the data, and of the filters that
+#: a network starts from. The sample sets are combinations of snapshots, so a restriction has to be
+#: linear: the largest of nine, say, of a combination is not that of its snapshots combined.
 RESTRICTIONS = {"full_weighting": FULL_WEIGHTING, "injection": INJECTION}
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from .handover import RESTRICTIONS
 from .option_values import (
     as_list,
     by_value,
@@ -32,7 +33,7 @@ from .option_values import (
 CHOICES: dict[str, tuple[Any, ...]] = {
     "encoder": ("filters", "projection"),
     "widening": ("residual", "parallel"),
-    "restriction": ("full_weighting", "injection"),
+    "restriction": tuple(RESTRICTIONS),
     "activation": (None, "relu"),
     "solver": ("lbfgs", "adam"),
     "periodic": (None, True, False),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ..handover import FULL_WEIGHTING
+from ..handover import RESTRICTIONS
 from .conventions import period
 from .coordinates import Grid
 from .places import shortest
@@ -100,8 +100,8 @@ class Pyramid:
         Number of levels.
     y, x : Axis
         Its two dimensions.
-    restriction : {"full_weighting", "injection"}
-        How a level follows from the next finer one.
+    restriction : str
+        A name in `RESTRICTIONS`: how a level follows from the next finer one.
     """
 
     grid: Grid
@@ -233,23 +233,20 @@ class Pyramid:
         Returns
         -------
         values, has_data : numpy.ndarray
-            Of level `level`; 0 where it has none. By full weighting a point has data if any of the
-            nine has.
+            Of level `level`; 0 where it has none. A point has data if any of those that its stencil
+            reads has; their weights are divided by their sum.
         """
-        if self.restriction == "injection":
-            coarse, has = values[..., 1::2, 1::2], has_data[..., 1::2, 1::2]
-        else:
-            values = np.where(has_data, values, values.dtype.type(0))
-            rows, columns = self.shape(level)
-            shape = (rows, columns)
-            coarse = np.zeros((*values.shape[:-2], *shape), values.dtype)
-            share = np.zeros((*has_data.shape[:-2], *shape), values.dtype)
-            for (i, j), weight in np.ndenumerate(FULL_WEIGHTING.astype(values.dtype)):
-                part = (..., slice(i, i + 2 * rows - 1, 2), slice(j, j + 2 * columns - 1, 2))
-                coarse += weight * values[part]
-                share += weight * has_data[part]
-            has = share > 0
-            coarse /= np.where(has, share, 1)
+        stencil = RESTRICTIONS[self.restriction].astype(values.dtype)
+        values = np.where(has_data, values, values.dtype.type(0))
+        rows, columns = shape = self.shape(level)
+        coarse = np.zeros((*values.shape[:-2], *shape), values.dtype)
+        share = np.zeros((*has_data.shape[:-2], *shape), values.dtype)
+        for i, j in np.argwhere(stencil):
+            part = (..., slice(i, i + 2 * rows - 1, 2), slice(j, j + 2 * columns - 1, 2))
+            coarse += stencil[i, j] * values[part]
+            share += stencil[i, j] * has_data[part]
+        has = share > 0
+        coarse /= np.where(has, share, 1)
         has = has & self.may_have_data(level)
         return np.where(has, coarse, coarse.dtype.type(0)), has
 
