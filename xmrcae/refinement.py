@@ -1,4 +1,7 @@
-"""Where the groups of a fitted model act, and what each stage of its growth costs and gains."""
+"""Where the groups of a fitted model act, and what each stage of its growth costs and gains.
+
+Where they act is decided in `core.growth`, when a group is added in training.
+"""
 
 from __future__ import annotations
 

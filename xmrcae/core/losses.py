@@ -14,6 +14,9 @@ from torch import Tensor
 
 from .samples import Samples, scalar_product
 
+#: What is recorded of the losses of a level, in this order; `fitted.history_columns` names it too.
+TERMS = ("mse", "max", "loss")
+
 
 def mean_error(errors: Tensor, weights: Tensor) -> Tensor:
     """Return L_mse (3.2) and, of the finest data, (3.5)."""
@@ -128,7 +131,7 @@ def refinement_mask(
 
 
 def loss_terms(errors: Tensor, samples: Samples, omega: float) -> Tensor:
-    """Return mean, maximum and loss of given errors, (3,): the terms of (3.1) or (3.4)."""
+    """Return `TERMS` of given errors, (3,): mean, maximum and loss, of (3.1) or (3.4)."""
     mean = mean_error(errors, samples.weights)
     largest, _ = max_error(errors, samples.counts)
     return torch.stack([mean, largest, combined(mean, largest, omega)])
@@ -140,5 +143,5 @@ def record(terms: Mapping[str, Tensor]) -> dict[str, float]:
     return {
         f"{name}_{term}": value
         for name, row in zip(terms, values, strict=True)
-        for term, value in zip(("mse", "max", "loss"), row, strict=True)
+        for term, value in zip(TERMS, row, strict=True)
     }

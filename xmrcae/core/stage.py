@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .evaluation import Evaluation
 from .graphs import Graphs
-from .losses import loss_terms, record
+from .losses import TERMS, loss_terms, record
 from .matrices import Prolongation
 from .samples import Samples
 from .solvers import Evaluated, make_solver
@@ -135,7 +135,7 @@ class Objective:
         if power is not None:
             graphs.power.fill_(power)
         found, errors = graphs.run("objective", together)
-        value, gradient, *terms = found.cpu().split([1, len(point), 3, 3])
+        value, gradient, *terms = found.cpu().split([1, len(point), len(TERMS), len(TERMS)])
         losses = record(dict(zip(("train", "validation"), terms, strict=True)))
         return Evaluated(float(value), gradient, errors.clone(), losses)
 
