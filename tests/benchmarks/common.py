@@ -22,10 +22,8 @@ import numpy as np
 import xarray as xr
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-ERSST = (
-    Path(os.environ.get("XMRCAE_TEST_DATA") or REPOSITORY.parent / "shared" / "data")
-    / "ersst_v5_2010-2020.nc"
-)
+DATA = Path(os.environ.get("XMRCAE_TEST_DATA") or REPOSITORY.parent / "shared" / "data")
+ERSST, MEDITERRANEAN = DATA / "ersst_v5_2010-2020.nc", DATA / "aviso_med_adt_2005.nc"
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 THREADS = [n for n in (1, 2) if n <= CORES]
 
@@ -182,3 +180,65 @@ def recipe(name: str) -> dict[str, Any]:
 def departure_rms(field: xr.DataArray) -> float:
     """Root mean square of the departures from the time mean, over time and all pixels that have data."""
     return float(np.sqrt((field - field.mean("time")).astype("float64").var()))
+
+
+def ocean(name: str) -> xr.DataArray:
+    """ERSST in degC or sea level in the Mediterranean in cm, (time, y, x), NaN at all times or none."""
+    if name == "ERSST":
+        field = open_archive(name, quick=False)
+    else:
+        with xr.open_dataset(MEDITERRANEAN) as dataset:
+            field = (dataset["adt"].load() * 100).assign_attrs(units="cm")
+    return field.where(field.notnull().all("time")).transpose("time", ...)
+
+
+def oceans() -> list[str]:
+    """Names of those that are there."""
+    paths = {"ERSST": ERSST, "Mediterranean": MEDITERRANEAN}
+    return [name for name, path in paths.items() if path.is_file()]
+
+
+def harmonically_filled(field: xr.DataArray) -> np.ndarray:
+    """Values (time, y, x), with land filled from the coast inward."""
+    from xmrcae.grid.fill import fill
+
+    has_data = field.notnull().all("time").values[None]
+    return fill(field.values[:, None], has_data, "harmonic")[:, 0]
+
+
+def snapshots_in_all(field: xr.DataArray) -> int:
+    """How many snapshots share a model in the end: 50 years of months, or 30 years of days."""
+    return 600 if _monthly(field) else 10950
+
+
+def _monthly(field: xr.DataArray) -> bool:
+    return bool(field["time"].diff("time")[0] > np.timedelta64(27, "D"))
+
+
+def packed_without_codes(field: xr.DataArray, bound: float) -> tuple[float, float]:
+    """The archive's own coder on departures from a climatology: bytes of the series, and 1.
+
+    The climatology is kept as an archive keeps its base maps, as finely as is best, and counted.
+    """
+    from xmrcae.archive.block import Variable, base_maps, quantise_base
+    from xmrcae.archive.plan import _with_predictor, packed_bytes
+
+    kept, month = field.notnull().values.all(0), field["time"].dt.month.values - 1
+    season = month if _monthly(field) else np.zeros(len(field), int)
+    given = field.values[:, kept]
+    centre = np.stack([given[season == s].mean(0, dtype=float) for s in range(season.max() + 1)])
+    step = 2 * (bound - 2 * np.spacing(np.abs(given).max()))
+    variable = Variable(array="", dtype=field.dtype, kept=kept, scale=1.0, base=[], max_error=bound)
+    share = len(field) / snapshots_in_all(field)
+    sizes = []
+    for n_terms in {1, 3, 5, 7, 12} if len(centre) > 1 else {1}:
+        for base_step in (0.25 * bound, bound, 4 * bound):
+            stored, weights, used = quantise_base(centre, kept, base_step, n_terms)
+            maps = base_maps(stored, kept, weights, used, len(centre))[season]
+            left = given - maps
+            found = (maps + step * np.rint(left / step)).astype(field.dtype)
+            assert np.abs(found.astype(float) - given).max() <= bound
+            packed = _with_predictor(variable, 2 * left / step)[1]
+            model = packed["classes"] + packed_bytes(stored)
+            sizes.append(packed["rest"] + share * model)
+    return min(sizes), 1.0
