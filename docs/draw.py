@@ -1,11 +1,13 @@
-"""Draw the pictures of the README and of how-it-works: ``python docs/draw.py [folder]``.
+"""Draw the pictures of the README and of the pages: ``python docs/draw.py [folder]``.
 
 They show the drifting mode of the paper (section 4.3), whose broad mode swings slowly and whose
-narrow mode swings fast and drifts along the diagonal. Without a folder they go to docs/pictures.
+narrow mode swings fast and drifts along the diagonal; and bytes of archives, as they were measured
+by ``make bench SECTION=archives``. Without a folder they go to docs/pictures.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -39,6 +41,7 @@ def main(folder: Path, *, size: int = 127, n_times: int = 200, max_epochs: int =
         "deepening": deepening(model, snapshot),
         "widening": widening(model, test),
         "masks": model.plot.refinement(),
+        "archive-bytes": archive_bytes(),
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
@@ -86,6 +89,32 @@ def with_groups(model: xmrcae.MrCAE, field: xr.DataArray, *, groups: int) -> xr.
     kept = node["encoding"] * (node["group"] <= groups)  # NaN stays where a group does not act
     codes["level_2"] = xr.DataTree(node.to_dataset().assign(encoding=kept))
     return model.decode(codes, level=2)
+
+
+def archive_bytes() -> Figure:
+    """Bytes per snapshot against the bound: every compressor, on both files of the benchmarks."""
+    path = Path(__file__).parent / "benchmarks" / "archives.json"
+    rows = json.loads(path.read_text())["rows"]
+    shown = [row for row in rows if row["method"] not in ("archive, along time alone",)]
+    methods = dict.fromkeys(row["method"] for row in shown)
+    colours = dict(zip(methods, plt.colormaps["tab20"].colors, strict=False))
+    units = {"ERSST": "°C", "Mediterranean": "cm"}
+    figure, panels = plt.subplots(1, 2, figsize=(11, 5), layout="constrained")
+    for axes, (data, unit) in zip(panels, units.items(), strict=True):
+        for row in shown:
+            if row["data"] == data and not row["failed"]:
+                bounds = [float(key[3:]) for key in row if key.startswith("at_")]
+                ours = row["method"].startswith("archive,") or row["method"] == "archive"
+                style = {"color": "black", "lw": 2.5} if ours else {"color": colours[row["method"]]}
+                style |= {"ls": "--"} if row["method"].endswith(("2-D", "in full")) else {}
+                sizes = [row[f"at_{bound}"] for bound in bounds]
+                axes.plot(bounds, sizes, marker="o", ms=4, label=row["method"], **style)
+        axes.set(xscale="log", yscale="log", title=data, xlabel=f"bound on every error [{unit}]")
+        axes.set_xticks(bounds, map(str, bounds), minor=False)
+        axes.minorticks_off()
+    panels[0].set_ylabel("bytes per snapshot")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right", fontsize=8)
+    return figure
 
 
 def draw(row: list[tuple[xr.DataArray, str, Scale]]) -> Figure:

@@ -12,7 +12,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -220,7 +220,8 @@ def packed_without_codes(field: xr.DataArray, bound: float) -> tuple[float, floa
 
     The climatology is kept as an archive keeps its base maps, as finely as is best, and counted.
     """
-    from xmrcae.archive.block import Variable, base_maps, quantise_base
+    from xmrcae.archive.base import base_maps, quantise_base
+    from xmrcae.archive.block import Variable
     from xmrcae.archive.plan import _with_predictor, packed_bytes
 
     kept, month = field.notnull().values.all(0), field["time"].dt.month.values - 1
@@ -242,3 +243,15 @@ def packed_without_codes(field: xr.DataArray, bound: float) -> tuple[float, floa
             model = packed["classes"] + packed_bytes(stored)
             sizes.append(packed["rest"] + share * model)
     return min(sizes), 1.0
+
+
+def bytes_read(function: Callable[[], Any]) -> int | None:
+    """Bytes that a call reads of files, when it is made a second time; None where Linux is not."""
+    counters = Path("/proc/self/io")
+    if not counters.is_file():
+        return None
+    function()  # imports what it needs
+    before = counters.read_text()
+    function()
+    first, last = (int(text.split()[1]) for text in (before, counters.read_text()))
+    return last - first - len(before)

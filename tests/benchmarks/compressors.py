@@ -72,7 +72,9 @@ def lossy(name: str, field: xr.DataArray, bound: float, *, whole: bool) -> Size:
         filled = np.ascontiguousarray(filled, dtype=np.float32)
         parts = [slice(None)] if whole else [slice(i, i + 1) for i in range(len(filled))]
         each = [
-            within(encode, filled[part] if whole else filled[part][0], given[part], known[part], bound)
+            within(
+                encode, filled[part] if whole else filled[part][0], given[part], known[part], bound
+            )
             for part in parts
         ]
         sizes.append((sum(size for size, _ in each), max(error for _, error in each)))

@@ -4,6 +4,10 @@ Each is a module with TITLE, TEXT, COLUMNS (key of a row -> heading), `cases`, w
 rows' first columns, and `measure`, which gives the others, in a process of its own.
 """
 
+import archive_access
+import archive_memory
+import archive_parts
+import archives
 import gpu
 import pixels
 import snapshots
@@ -11,5 +15,9 @@ import throughput
 import time_to_loss
 
 SECTIONS = {
-    module.__name__: module for module in (time_to_loss, snapshots, pixels, throughput, gpu)
+    module.__name__: module
+    for module in (
+        *(time_to_loss, snapshots, pixels, throughput, gpu),
+        *(archives, archive_parts, archive_access, archive_memory),
+    )
 }
