@@ -105,7 +105,7 @@ def archive_bytes() -> Figure:
             if row["data"] == data and not row["failed"]:
                 bounds = [float(key[3:]) for key in row if key.startswith("at_")]
                 ours = row["method"].startswith("archive,") or row["method"] == "archive"
-                style = {"color": "black", "lw": 2.5} if ours else {"color": colours[row["method"]]}
+                style = {"color": "black" if ours else colours[row["method"]], "lw": 1.5 + ours}
                 style |= {"ls": "--"} if row["method"].endswith(("2-D", "in full")) else {}
                 sizes = [row[f"at_{bound}"] for bound in bounds]
                 axes.plot(bounds, sizes, marker="o", ms=4, label=row["method"], **style)

@@ -21,13 +21,13 @@ TEXT = f"""\
 with the square of the wave number, {RMS:g} degC in all, each of which turns at its own pace. The
 months are made when they are read, 8 in a chunk, so that the field takes no memory itself, and
 making it is part of the time. The model is fitted to it, and the archive written at a bound of
-{BOUND}. Peak memory is that of the whole process with Python and all libraries, which take what the
-column before it says."""
+{BOUND}. Peak memory is that of the whole process with Python and all libraries, which take what
+the column before it says."""
 COLUMNS = {
-    "degrees": "spacing, degrees", "grid": "grid", "months": "months", "device": "device", "threads": "threads",
-    "gib": "data, GiB", "fit_s": "fit, s", "write_s": "write, s", "mib": "archive, MiB",
-    "worst": "largest error, bounds", "start_gib": "memory before, GiB", "fit_gib": "peak of the fit, GiB",
-    "peak_gib": "peak memory, GiB",
+    "degrees": "spacing, degrees", "grid": "grid", "months": "months", "device": "device",
+    "threads": "threads", "gib": "data, GiB", "fit_s": "fit, s", "write_s": "write, s",
+    "mib": "archive, MiB", "worst": "largest error, bounds", "start_gib": "memory before, GiB",
+    "fit_gib": "peak of the fit, GiB", "peak_gib": "peak memory, GiB",
 }  # fmt: skip
 
 

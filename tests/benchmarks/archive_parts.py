@@ -16,13 +16,14 @@ BOUNDS, QUICK_BOUNDS, QUICK_SNAPSHOTS = (0.02, 0.05, 0.1, 0.4), (0.1,), 24
 
 TITLE = "What an archive consists of"
 TEXT = """\
-The archives of the table above, in bytes per snapshot. `model` is all that does not grow with time:
-filters, masks, mean maps, coordinates, metadata; the columns after it share it among the snapshots
-of the file, and among 600 months or 10,950 days. `level 0, share` is what opening the coarsest level
-reads, of the latter. `step` is the norm of what a step of a code writes, in bounds. `appended` is a
-model fitted to the first half of the times: bytes per snapshot, without the model, of that half and
-of the second one, which was appended. `write` is the whole call, the choice of codes and steps
-(`choose`) included; `over encode` compares the rest of it with the encoding that it contains."""
+The archives of the table above, in bytes per snapshot. `model` is all that does not grow with
+time: filters, masks, mean maps, coordinates, metadata; the columns after it share it among the
+snapshots of the file, and among 600 months or 10,950 days. `level 0, share` is what opening the
+coarsest level reads, of the latter. `step` is the norm of what a step of a code writes, in
+bounds. `appended` is a model fitted to the first half of the times: bytes per snapshot, without
+the model, of that half and of the second one, which was appended. `write` is the whole call, the
+choice of codes and steps (`choose`) included; `over encode` compares the rest of it with the
+encoding that it contains."""
 COLUMNS = {
     "data": "data", "bound": "bound", "device": "device", "threads": "threads",
     "codes": "codes", "step": "step", "of_codes": "codes, bytes", "along": "along time, bytes",

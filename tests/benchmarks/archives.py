@@ -17,19 +17,20 @@ days of sea level in the Mediterranean, cm, without the pixels that have gaps in
 one chunk. `2-D` codes each snapshot by itself, `3-D` the series as one array; land is filled
 harmonically or by the mean, as takes fewer bytes at that bound (for EBCC harmonically). What is
 decoded is compared with the data: `largest error` is that at the worst of the bounds, in bounds,
-when the codec was asked for the bound itself, and `missed by` what of it is over 1. There the codec
-was asked for less, for each of its arrays, until the bound held, and the bytes are those it took
-then. zfp rounds a bound
-down to a power of two, and bit rounding to a whole number of bits, so both stay well within.
+when the codec was asked for the bound itself, and `missed by` what of it is over 1. There the
+codec was asked for less, for each of its arrays, until the bound held, and the bytes are those it
+took then. zfp rounds a bound down to a power of two, and bit rounding to a whole number of bits,
+so both stay well within.
 
-`archive` counts all files but shares those that do not grow with time, the model, among 600 months
-or 10,950 days; `model in full` counts them for the snapshots that there are. `archive's coder
-without codes` is the strongest other method known to us: departures from the climatology in steps,
-predicted from their neighbours and packed as the archive does, with the climatology shared as the
-model is."""
+`archive` counts all files but shares those that do not grow with time, the model, among 600
+months or 10,950 days; `model in full` counts them for the snapshots that there are. `archive's
+coder without codes` is the strongest other method known to us: departures from the climatology in
+steps, predicted from their neighbours and packed as the archive does, with the climatology shared
+as the model is."""
 COLUMNS = {
     "data": "data", "method": "method", "device": "device", "threads": "threads",
-    **{f"at_{bound}": f"at {bound}" for bound in BOUNDS}, "worst": "largest error, bounds", "missed": "missed by, %",
+    **{f"at_{bound}": f"at {bound}" for bound in BOUNDS}, "worst": "largest error, bounds",
+    "missed": "missed by, %",
 }  # fmt: skip
 
 

@@ -64,11 +64,12 @@ def lossy(name: str, field: xr.DataArray, bound: float, *, whole: bool) -> Size:
     def encode(part: np.ndarray, parameter: float) -> tuple[int, np.ndarray]:
         own = codec(**OPTIONS[name](parameter))
         packed = own.encode(part)
-        return len(memoryview(packed).cast("B")), np.asarray(own.decode(packed)).reshape(part.shape)
+        decoded = np.asarray(own.decode(packed))
+        return memoryview(packed).nbytes, decoded.reshape(part.shape)
 
     given, known = field.values, field.notnull().values
     sizes = []
-    for filled in _fills(field, harmonically=name == "EBCC"):  # it takes minutes
+    for filled in _fills(field, alone=name == "EBCC"):  # it takes minutes
         filled = np.ascontiguousarray(filled, dtype=np.float32)
         parts = [slice(None)] if whole else [slice(i, i + 1) for i in range(len(filled))]
         each = [
@@ -81,10 +82,10 @@ def lossy(name: str, field: xr.DataArray, bound: float, *, whole: bool) -> Size:
     return min(sizes)
 
 
-def _fills(field: xr.DataArray, *, harmonically: bool) -> Iterator[np.ndarray]:
-    """The field with values on land, in one way or two."""
+def _fills(field: xr.DataArray, *, alone: bool) -> Iterator[np.ndarray]:
+    """The field with land filled harmonically, and, if not that alone, by the mean."""
     yield harmonically_filled(field)
-    if not harmonically:
+    if not alone:
         yield field.fillna(field.mean()).values
 
 
@@ -135,7 +136,8 @@ def bit_rounded(field: xr.DataArray, bound: float) -> Size:
         rounded = rounding.decode(rounding.encode(values)).view(np.float32).reshape(values.shape)
         decoded[:, pixels] = rounded.T
         zstd = numcodecs.Blosc(cname="zstd", clevel=9, shuffle=numcodecs.Blosc.BITSHUFFLE)
-        return min(len(zstd.encode(np.ascontiguousarray(a))) for a in (rounded, rounded.T)), decoded
+        orders = (rounded, rounded.T)
+        return min(len(zstd.encode(np.ascontiguousarray(a))) for a in orders), decoded
 
     return within(encode, given, given, known, bound)
 

@@ -7,7 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import archives
+import compressors
+import numpy as np
 import pytest
+import xarray as xr
 from page import render, shown, table
 from sections import SECTIONS
 from time_to_loss import ADAM, ENGINE, conclude
@@ -108,3 +112,48 @@ def test_the_moment_when_a_loss_is_reached() -> None:
     assert of_other == other
     (alone,) = conclude([slow], [adam])
     assert alone == of_slow
+
+
+def test_a_codec_that_misses_its_bound_is_asked_for_less() -> None:
+    given = np.array([[0.0, 1.0, 2.0]])
+    asked = []
+
+    def three_times_as_far_off(values: np.ndarray, parameter: float) -> tuple[int, np.ndarray]:
+        asked.append(parameter)
+        return round(1 / parameter), values + 3 * parameter
+
+    known = np.array([[True, True, False]])
+    size, error = compressors.within(three_times_as_far_off, given, given, known, 0.1)
+    assert (asked[0], error) == (0.1, pytest.approx(3))
+    assert size == round(1 / asked[-1])
+    assert 0.099 < 3 * asked[-1] <= 0.1
+
+
+@pytest.mark.parametrize("bound", [0.3, 0.02])
+@pytest.mark.parametrize("name", ["bit_rounded", "steps_in_time", "deflated"])
+def test_packers_of_noise_take_about_its_entropy(name: str, bound: float) -> None:
+    noise = np.random.default_rng(0).normal(0, 1, (20, 6, 7)).astype(np.float32)
+    noise[:, 0] = np.nan
+    field = xr.DataArray(noise, dims=("time", "y", "x"))
+    size, _ = getattr(compressors, name)(field, bound)
+    entropy = 720 / 8 * math.log2((2 * math.pi * math.e) ** 0.5 / (2 * bound))
+    assert entropy < size < entropy + 30_000 * (name == "deflated") + 4 * 720
+
+
+def test_a_codec_that_is_not_installed_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compressors, "find_spec", lambda name: None)
+    assert compressors.missing() == ["zfp", "SZ3", "SPERR", "EBCC"]
+    assert not any(
+        name.startswith(("zfp", "SZ3", "SPERR", "EBCC")) for name in compressors.methods()
+    )
+
+
+def test_each_way_of_counting_an_archive_is_a_row() -> None:
+    ways = {"archive": {"at_0.1": 2}, "archive, model in full": {"at_0.1": 3}}
+    row = {"data": "d", "method": "archive", "ways": ways}
+    other = {"data": "d", "method": "zfp", "at_0.1": 9}
+    assert archives.conclude([other, row], []) == [
+        other,
+        {"data": "d", "method": "archive", "at_0.1": 2},
+        {"data": "d", "method": "archive, model in full", "at_0.1": 3},
+    ]
