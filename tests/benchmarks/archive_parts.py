@@ -50,12 +50,12 @@ def measure(*, data: str, bound: float, device: str, threads: int, quick: bool) 
     return row | halves(field, bound, quick=quick)
 
 
-def fitted(field: xr.DataArray, *, quick: bool) -> Any:
+def fitted(field: xr.DataArray, *, quick: bool, **options: Any) -> Any:
     """A model as an archive has it."""
     import xmrcae
     from xmrcae.archive.models import archive_options
 
-    options = archive_options(field) | ({"max_epochs": 2} if quick else {})
+    options = archive_options(field, **options) | ({"max_epochs": 2} if quick else {})
     return xmrcae.MrCAE(**options, progress=False).fit(field)
 
 
