@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from .archive.format import ArchiveError
     from .archive.opening import open_archive
     from .grid.nearest import nearest_valid
-    from .model import MrCAE, open_model
+    from .model import MrCAE
+    from .opening import open_model
 
 __all__ = [
     "ArchiveError",
@@ -36,7 +37,7 @@ _MODULES = {
     "MrCAE": ".model",
     "nearest_valid": ".grid.nearest",
     "open_archive": ".archive.opening",
-    "open_model": ".model",
+    "open_model": ".opening",
 }
 
 

@@ -379,36 +379,6 @@ class MrCAE(Results):
         return Archive(ArchiveStore.open(**at), fitted_model)
 
 
-def open_model(path: Any) -> MrCAE:
-    """Read a model that was written with :meth:`MrCAE.save`.
-
-    Parameters
-    ----------
-    path : str or os.PathLike
-        File, folder or any URL that fsspec knows.
-
-    Returns
-    -------
-    MrCAE
-        On the CPU, with results equal to the bit to those of the model that was written.
-
-    Raises
-    ------
-    ValueError
-        If there is no such file, or it is no model.
-
-    Examples
-    --------
-    >>> import xmrcae
-    >>> xmrcae.open_model("nowhere.nc")
-    Traceback (most recent call last):
-    ValueError: no file nowhere.nc
-    """
-    from .io.model_file import read_model
-
-    return fitted_model(*read_model(path))
-
-
 def fitted_model(options: Mapping[str, Any], fitted: Fitted) -> MrCAE:
     """Make the model of some options that was fitted before."""
     model = MrCAE(**options)
