@@ -86,7 +86,7 @@ def fit(
     The options of the fit are those of xmrcae.MrCAE.
     """
     from ..io.tree_file import check_target
-    from ..model import open_model
+    from ..opening import open_model
     from .inputs import open_inputs
 
     filesystem, target = check_target(model, overwrite=overwrite)

@@ -47,7 +47,7 @@ def begin(
     **asked
         Those of `to_archive`; what is None is left to it.
     """
-    from ..model import open_model
+    from ..opening import open_model
 
     if model is not None and options:
         raise UserError("--options are those of a fit, and --model is fitted already: give one")
