@@ -267,11 +267,14 @@ def plot(
     archive: str, output: str, time: str | None, variable: str | None, overwrite: bool
 ) -> None:
     """Draw one snapshot of ARCHIVE at all levels to OUTPUT, a PNG file; the last by default."""
+    from ..demo import import_pyplot
     from ..io.tree_file import replacing
     from .reading import draw, open_there
 
     with replacing(output, overwrite=overwrite) as part:
-        draw(open_there(archive), time, variable).savefig(part, format="png", dpi=110)
+        figure = draw(open_there(archive), time, variable)
+        figure.savefig(part, format="png", dpi=110)
+        import_pyplot().close(figure)
 
 
 @xmrcae.command(
