@@ -21,7 +21,7 @@ test-gpu:  ## run tests on a GPU, with PYTHON=python3 and the torch that it has
 	$(PYTHON) -m pytest -q -o addopts= -p no:cacheprovider $(GPU:%=tests/test_%.py)
 
 test-minimum: .venv-minimum/.installed  ## run tests with the oldest versions that the package admits
-	.venv-minimum/bin/python -m pytest -q -n 2 --dist worksteal -m "minimum and not slow" tests
+	.venv-minimum/bin/python -m pytest -q -n 2 --dist worksteal -m "minimum and not slow" tests --ignore=tests/benchmarks
 
 package: .venv/.installed  ## build sdist and wheel into dist/, and use each in an empty environment
 	$(BIN)/python .ci/package.py dist
