@@ -82,7 +82,6 @@ def write(url: Any, lanes: tuple[int, ...] = (2,), options: Any = None) -> None:
     ) as writer:
         for path, values in STATIC.items():
             writer.put_static(path, values, [f"dim_{i}" for i in range(values.ndim)], {"k": 1})
-        writer.put_attributes("level_1", {"resolution": 2})
         put_blocks(writer, 3, lanes)
 
 
@@ -220,7 +219,7 @@ def test_zarr_alone_reads_every_array(archive: Path) -> None:
             assert codes.metadata.dimension_names == ("time", "lane_0", "dim_0")
             for path in ("level_0/codes", "beside/field"):
                 np.testing.assert_array_equal(group[path][8:11, 1], make_rows(path, 2, 1))
-            assert dict(group["level_1"].attrs) == {"resolution": 2}
+            assert dict(group["level_1"].attrs) == {}
 
 
 @pytest.mark.parametrize("damage", ["truncate", "empty", "flip", "remove"])
@@ -335,7 +334,7 @@ def test_names_and_places_that_are_not_there_are_refused(archive: Path) -> None:
 def test_attributes_and_bytes_are_told(archive: Path) -> None:
     store = ArchiveStore.open(archive)
     assert store.attributes("")["title"] == "made up"
-    assert store.attributes("level_1") == {"resolution": 2}
+    assert store.attributes("level_1") == {}
     assert store.attributes("level_1/sst") == {"of": "level_1/sst"}
     sizes, found = Folder(archive).sizes(), store.n_bytes()
     assert found["model"] + found["time"] == sum(sizes.values())

@@ -1,7 +1,7 @@
 """One block of one lane: values to integers and back, the bound checked on what a reader decodes.
 
 A value on a kept pixel is stored as a whole number of steps that its decoded field is off, in
-float64; reading adds them up and casts the sum to the data's type. What does not fit in:
+float64; reading adds them up and casts the sum to the data's type.
 
 The steps' predicted differences lie in the order of `classes`, how much each pixel's vary, and one
 chunk holds a class: an entropy coder knows one distribution per chunk, and 8 classes save 6 to 15 %

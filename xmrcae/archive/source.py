@@ -106,11 +106,6 @@ class Source:
                 )
         return list(layout.descending)
 
-    @property
-    def n_bytes(self) -> int:
-        """Bytes of the variables in memory."""
-        return sum(field.nbytes for field in fields_of(self.obj))
-
     def read(self, rows: slice) -> tuple[np.ndarray, np.ndarray]:
         """Read some rows.
 

@@ -48,7 +48,6 @@ class ArchiveWriter:
         self.finished: list[dict[str, Any]] = list(journal["blocks"])
         self._rows: dict[str, dict[str, Any]] = dict(journal["rows"])
         self._static: dict[str, dict[str, Any]] = {}
-        self._groups: dict[str, dict[str, Any]] = {}
         self._checksums: dict[str, int] = {}
         self._attributes: dict[str, Any] = {}
         self._packers: dict[str, Packer] = {}
@@ -173,10 +172,6 @@ class ArchiveWriter:
         self._checksums[path] = zlib.crc32(values.astype(packer.dtype).tobytes())
         self._put_chunk(path, (0,) * values.ndim, packer.pack(values))
         self._put_document(path, self._static[path])
-
-    def put_attributes(self, path: str, attrs: Mapping[str, Any]) -> None:
-        """Set the attributes of a group, as JSON has them; `commit` writes them."""
-        self._groups[path] = dict(attrs)
 
     def declare_rows(
         self,
@@ -343,8 +338,8 @@ class ArchiveWriter:
         self._attributes = attributes
         for path, document in root["consolidated_metadata"]["metadata"].items():
             if document["node_type"] == "group":
-                self._groups[path] = document["attributes"]
-            elif path in self._checksums:
+                continue
+            if path in self._checksums:
                 self._static[path] = document
             else:
                 self._rows[path] = document
@@ -352,7 +347,7 @@ class ArchiveWriter:
     def _clear(self) -> None:
         """Remove what a stopped run left beyond its complete blocks."""
         done = self.n_before + len(self.finished)
-        members = self._static | self._groups | self._rows
+        members = *self._static, *self._rows, *self._group_documents()
         kept = {LOCK, JOURNAL, ROOT, *(f"{path}/{ROOT}" for path in members)}
         for key in self._folder.sizes():
             path, first = chunk_of(key)
@@ -374,13 +369,13 @@ class ArchiveWriter:
         self._folder.write(f"{path}/{ROOT}", dumps(document))
 
     def _group_documents(self) -> dict[str, dict[str, Any]]:
-        """Return the metadata of every group above an array, and of those with attributes."""
+        """Return the metadata of every group above an array."""
         paths = {
             str(parent)
-            for path in (*self._static, *self._rows, *self._groups)
+            for path in (*self._static, *self._rows)
             for parent in (PurePosixPath(path) / "_").parents
         } - {".", *self._static, *self._rows}
-        return {path: group(self._groups.get(path, {})) for path in paths}
+        return {path: group({}) for path in paths}
 
     def _write_journal(self) -> None:
         self._folder.write(

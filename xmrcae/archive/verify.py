@@ -20,8 +20,6 @@ ROUNDING = 8
 #: What the table of blocks has of decoded values.
 MOMENTS = ("count", "mean", "square")
 
-DIMS = ("variable", "block", "lane")
-
 
 def verify(reader: Reader, obj: Any = None) -> xr.Dataset:
     """Do what :meth:`xmrcae.archive.archive.Archive.verify` documents."""
