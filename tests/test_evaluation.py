@@ -23,7 +23,8 @@ from helpers import (
 
 import xmrcae
 from xmrcae.core.evaluation import Evaluation
-from xmrcae.core.losses import cell_errors, smooth_max
+from xmrcae.core.losses import smooth_max
+from xmrcae.core.masks import cell_errors
 from xmrcae.core.network import Network
 from xmrcae.core.projection import from_state
 from xmrcae.core.samples import Samples, sketched

@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers import make_land, pixel_errors
 
-from xmrcae.core import losses
+from xmrcae.core import losses, masks
 from xmrcae.core.matrices import Prolongation
 
 BILINEAR = [[0.25, 0.5, 0.25], [0.5, 1.0, 0.5], [0.25, 0.5, 0.25]]
@@ -87,7 +87,7 @@ def mask_case(seed=0):
 
 def mask_of(errors, counts, epsilons, storable, dilation):
     """The package's refinement mask."""
-    mask, resolved = losses.refinement_mask(
+    mask, resolved = masks.refinement_mask(
         *(torch.as_tensor(a) for a in (errors, counts, epsilons, storable)), dilation=dilation
     )
     return mask.numpy(), resolved

@@ -9,7 +9,7 @@ import xarray as xr
 from helpers import DEVICE, make_field, pixel_errors, prepare_with
 
 import xmrcae
-from xmrcae.core import losses
+from xmrcae.core import losses, masks
 from xmrcae.core.losses import loss_terms
 from xmrcae.core.samples import Samples
 from xmrcae.core.training import Trainer
@@ -195,7 +195,7 @@ def test_an_encoding_of_given_size_holds_the_worst_cells() -> None:
     mask, resolved = trainer.growth.next_mask(0)
     samples, shape = trainer.data["training"], trainer.network.has_data[0].shape
     errors, _ = trainer.evaluation.errors(samples, 0, samples[0].leading)
-    means = losses.cell_errors(errors.reshape(shape), samples[0].counts.reshape(shape))[0]
+    means = masks.cell_errors(errors.reshape(shape), samples[0].counts.reshape(shape))[0]
     storable = trainer.network.storable[0][0]
     assert not resolved and int(mask.sum()) == trainer.growth.n_cells[0] < int(storable.sum())
     assert means[mask].min() >= means[storable & ~mask].max()

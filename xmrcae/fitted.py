@@ -20,6 +20,7 @@ from .grid.layout import Layout
 from .grid.scaling import Scaling
 from .grid.split import months, time_of
 from .grid.values import where_not
+from .handover import TERMS
 from .option_values import level_number
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def history_columns() -> list[str]:
     names = ["level", "group", "seconds"]
     for part in ("train", "validation", "test"):
         for kind in ("", "_global"):
-            names += [f"{part}{kind}_{term}" for term in ("mse", "max", "loss")]
+            names += [f"{part}{kind}_{term}" for term in TERMS]
     return names
 
 

@@ -1,26 +1,11 @@
-"""What the grid and the network share: the samples of a level, and the 3x3 stencils.
-
-The stencils act between a level of the pyramid and the next coarser one, whose cells sit on every
-second point of the finer grid.
-"""
+"""What rooms that do not import each other share: samples of a level, and names of losses."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-#: Restriction by full weighting, fine to coarse. Beside land, weights are divided by their sum.
-FULL_WEIGHTING = np.array([[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]]) / 16.0
-
-#: Restriction by injection: the value of the point itself (paper, A.1).
-INJECTION = np.array([[0.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
-
-#: Bilinear prolongation, coarse to fine (paper, A.2).
-BILINEAR = np.array([[0.25, 0.5, 0.25], [0.5, 1.0, 0.5], [0.25, 0.5, 0.25]])
-
-#: The stencil of each restriction by its name, fine to coarse: of the data, and of the filters that
-#: a network starts from. The sample sets are combinations of snapshots, so a restriction has to be
-#: linear: the largest of nine, say, of a combination is not that of its snapshots combined.
-RESTRICTIONS = {"full_weighting": FULL_WEIGHTING, "injection": INJECTION}
+#: What is recorded of the losses of a level, in this order: mean (3.2), maximum (3.3), both (3.1).
+TERMS = ("mse", "max", "loss")
 
 
 @dataclass(frozen=True)
@@ -39,7 +24,7 @@ class LevelData:
     has_data : numpy.ndarray of bool, shape (variable, y, x)
         Valid pixels and, in the padding, their wrapped copies.
     counts : numpy.ndarray of bool, shape (variable, y, x)
-        Valid pixels, each once.
+        Valid pixels that errors are averaged over: those of `has_data` but for the copies.
     weights : numpy.ndarray, shape (variable, y, x)
         Weights of the means (3.2) and (3.5).
     rank : int

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from .handover import RESTRICTIONS
 from .option_values import (
     as_list,
     by_value,
@@ -29,6 +28,7 @@ from .option_values import (
     to_plain,
     to_split,
 )
+from .stencils import RESTRICTIONS
 
 CHOICES: dict[str, tuple[Any, ...]] = {
     "encoder": ("filters", "projection"),

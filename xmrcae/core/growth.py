@@ -12,7 +12,7 @@ from torch import Tensor
 from .allocation import choose_cells
 from .evaluation import Evaluation
 from .layers import Group
-from .losses import cell_errors, refinement_mask
+from .masks import refinement_mask, worst_cells
 from .network import Network
 from .projection import ProjectedNetwork
 from .samples import Samples
@@ -82,6 +82,9 @@ class Growth:
 
     def next_mask(self, level: int, errors: Tensor | None = None) -> tuple[Tensor, bool]:
         """Find where a further group of a level would act, and whether none is needed.
+
+        Given a tolerance, where the error exceeds it (3.8); given a size of the encoding, on so
+        many of the worst cells; given neither, on all cells.
 
         Parameters
         ----------
@@ -155,15 +158,6 @@ def residual_patches(
         residual = group.read((pixels - network(pixels, constant).outputs[level]) * counts)
         reads_input = group.encodes and network.widening == "parallel"
         yield group.read(pixels) if reads_input else residual, residual
-
-
-def worst_cells(errors: Tensor, counts: Tensor, storable: Tensor, n_cells: int) -> Tensor:
-    """Return the storable cells with the highest error of any variable, not by (3.8)."""
-    able = storable.any(0)
-    high = cell_errors(errors, counts).amax(0).masked_fill(~able, -1).flatten()
-    mask = torch.zeros_like(high, dtype=torch.bool)
-    mask[high.argsort(descending=True, stable=True)[:n_cells]] = True
-    return mask.reshape(able.shape) & able
 
 
 def allocate(network: ProjectedNetwork, samples: Samples, encoding_size: int) -> None:

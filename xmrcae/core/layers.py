@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..handover import BILINEAR, RESTRICTIONS
+from ..stencils import BILINEAR, RESTRICTIONS
 from .matrices import coastal_shares, grid_matrix, stencil_entries, stencils
 from .operator import Stencil
 

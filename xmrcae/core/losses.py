@@ -1,4 +1,4 @@
-"""Losses, global metric and refinement mask: equations (3.1) to (3.8), and the record of losses.
+"""Losses and global metric: equations (3.1) to (3.7), and the record of losses.
 
 All of them follow from each pixel's time-mean squared error, shape (variable * pixel,), which a
 compressed set gives as exactly as the snapshots do. Weights are those of counted pixels divided by
@@ -12,21 +12,19 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from ..handover import TERMS
 from .samples import Samples, scalar_product
-
-#: What is recorded of the losses of a level, in this order; `fitted.history_columns` names it too.
-TERMS = ("mse", "max", "loss")
 
 
 def mean_error(errors: Tensor, weights: Tensor) -> Tensor:
-    """Return L_mse (3.2) and, of the finest data, (3.5)."""
+    """Return L_mse (3.2) or, of errors on the finest grid, (3.5)."""
     return scalar_product(errors, weights)
 
 
 def max_error(errors: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-    """Return L_max (3.3) and, of the finest data, (3.6), and its gradient: 1 where it is.
+    """Return the largest error of a counted pixel, and its gradient: 1 there, 0 elsewhere.
 
-    The maximum runs over counted pixels and variables.
+    This is L_max (3.3) or, of errors on the finest grid, (3.6). All variables count.
     """
     errors = errors.masked_fill(~counts, 0)
     largest, pixel = errors.max(0, keepdim=True)
@@ -34,7 +32,7 @@ def max_error(errors: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def combined(mean: Tensor, largest: Tensor, omega: float) -> Tensor:
-    """Return the loss (3.1) and, of the finest data, (3.4)."""
+    """Return the loss (3.1) or, of errors on the finest grid, (3.4)."""
     return omega * mean + (1 - omega) * largest
 
 
@@ -85,49 +83,6 @@ def stage_loss(
         largest, by_largest = smooth_max(errors[level], samples.counts, power)
     gradients[level] = combined(samples.weights, by_largest, omega)
     return value + combined(mean, largest, omega), gradients
-
-
-def cell_errors(errors: Tensor, counts: Tensor) -> Tensor:
-    """Return the mean of the errors over the counted pixels of the 3x3 around each encoding cell.
-
-    From and to (variable, y, x); 0 where no pixel counts.
-    """
-    counted = counts.to(errors.dtype)
-    average = torch.nn.functional.avg_pool2d
-    return average(errors * counted, 3, stride=2) / average(counted, 3, stride=2).clamp_min(1e-6)
-
-
-def refinement_mask(
-    errors: Tensor, counts: Tensor, epsilons: Tensor, storable: Tensor, *, dilation: int
-) -> tuple[Tensor, bool]:
-    """Find where the error is still too high (3.8).
-
-    Parameters
-    ----------
-    errors : Tensor, shape (variable, y, x)
-        Time-mean squared error of each pixel of the level.
-    counts : Tensor of bool, shape (variable, y, x)
-        Valid pixels: what the mean over the 3x3 around a cell runs over.
-    epsilons : Tensor, shape (variable,)
-        Of each variable, in scaled units squared.
-    storable : Tensor of bool, shape (variable, y, x)
-        Cells whose footprint on the finest grid holds a valid pixel.
-    dilation : int
-        Cells by which the mask is widened.
-
-    Returns
-    -------
-    mask : Tensor of bool, shape (y, x) of the encoding grid
-        True where any variable exceeds its epsilon, widened, storable cells only.
-    resolved : bool
-        True if no cell exceeded it.
-    """
-    high = (cell_errors(errors, counts) > epsilons[:, None, None]).any(0)
-    resolved = not bool(high.any())
-    if dilation and not resolved:
-        dilate = torch.nn.MaxPool2d(2 * dilation + 1, stride=1, padding=dilation)
-        high = dilate(high[None].to(errors.dtype))[0] > 0
-    return high & storable.any(0), resolved
 
 
 def loss_terms(errors: Tensor, samples: Samples, omega: float) -> Tensor:

@@ -18,7 +18,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from ..handover import BILINEAR
+from ..stencils import BILINEAR
 from .operator import Stencil
 from .tables import StencilTables
 

@@ -73,7 +73,8 @@ class Network(nn.Module):
         Of the weights.
     """
 
-    #: Whether encoders have weights of their own. If not, deepenings restrict and groups have none.
+    #: Whether encoders have weights of their own. If not, the encoder of a deepening stays the
+    #: restriction, and groups have no encoder.
     encodes = True
 
     def __init__(

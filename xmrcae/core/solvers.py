@@ -33,8 +33,8 @@ class Evaluated(NamedTuple):
     """Of training and validation, if they came with it."""
 
 
-#: The objective at a point, with the maximum or, if there is a power, with its p-norm.
-Objective = Callable[[Tensor, float | None], Evaluated]
+#: Gives the objective at a point, with the maximum or, if there is a power, with its p-norm.
+EvaluateAt = Callable[[Tensor, float | None], Evaluated]
 
 
 class LBFGS:
@@ -44,14 +44,14 @@ class LBFGS:
     ----------
     point : Tensor, shape (parameter,)
         Where to start.
-    objective : Objective
+    objective : callable
         What to minimise.
     learning_rate, weight_decay : float
         Length of the first trial step; weight of half the squared norm of the parameters.
     """
 
     def __init__(
-        self, point: Tensor, objective: Objective, *, learning_rate: float, weight_decay: float
+        self, point: Tensor, objective: EvaluateAt, *, learning_rate: float, weight_decay: float
     ) -> None:
         self._parameter, self._objective = torch.nn.Parameter(point.clone()), objective
         self._learning_rate, self._weight_decay = learning_rate, weight_decay
@@ -137,7 +137,7 @@ class Adam:
     def __init__(
         self,
         point: Tensor,
-        objective: Objective,
+        objective: EvaluateAt,
         *,
         learning_rate: float,
         weight_decay: float,
@@ -180,7 +180,7 @@ class Adam:
         self._optimizer.load_state_dict(state["optimizer"])
 
 
-def make_solver(options: Options, point: Tensor, objective: Objective) -> LBFGS | Adam:
+def make_solver(options: Options, point: Tensor, objective: EvaluateAt) -> LBFGS | Adam:
     """Make the solver that the options name, at a point."""
     solver = Adam if options.solver == "adam" else LBFGS
     return solver(point, objective, **options.solver_options)

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..handover import TERMS
 from .evaluation import Evaluation
 from .graphs import Graphs
-from .losses import TERMS, loss_terms, record
+from .losses import loss_terms, record
 from .matrices import Prolongation
 from .samples import Samples
 from .solvers import Evaluated, make_solver
@@ -161,7 +162,7 @@ def descend(
     until: Callable[[Tensor], bool],
     *,
     options: Options,
-    record: Callable[[dict[str, float]], None],
+    on_epoch: Callable[[dict[str, float]], None],
     save: Callable[[dict[str, Any]], None],
     resumed: dict[str, Any] | None = None,
 ) -> int:
@@ -180,7 +181,7 @@ def descend(
         Whether errors of the level in training, (variable * pixel,), are low enough to stop.
     options : Options
         The solver and its own options, `max_epochs` and `min_decrease`.
-    record : callable
+    on_epoch : callable
         Takes the losses after each epoch.
     save : callable
         Takes, every tenth epoch, what to go on from.
@@ -205,7 +206,7 @@ def descend(
             found = solver.step()
             is_tenth = now.epoch % WINDOW == 0
             losses = objective.losses(solver.point, found, metric=is_tenth)
-            record(losses)
+            on_epoch(losses)
             if losses["validation_loss"] < now.best and losses["train_loss"] <= now.start:
                 now.best, now.kept = losses["validation_loss"], solver.point.clone()
             now.values = [*now.values[-WINDOW:], found.value]

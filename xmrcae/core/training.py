@@ -220,7 +220,7 @@ class Trainer:
             self.network.vector(),
             lambda errors: self.growth.next_mask(level, errors)[1],
             options=options,
-            record=partial(self._record_epoch, level, group),
+            on_epoch=partial(self._record_epoch, level, group),
             save=partial(self._save, level, group),
             resumed=unfinished,
         )

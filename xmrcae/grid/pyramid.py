@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ..handover import RESTRICTIONS
+from ..stencils import RESTRICTIONS
 from .conventions import period
 from .coordinates import Grid
 from .places import shortest
@@ -340,7 +340,7 @@ def restrict_all(
 def restrict_known(pyramid: Pyramid, values: np.ndarray) -> list[np.ndarray]:
     """Make all levels, coarsest first, of fields (..., y, x) that may lack values: NaN.
 
-    Each level is padded; a point is known if any of the nine that it is restricted from is.
+    Each level is padded; a point is known if any that its stencil reads is.
     """
     finest = pyramid.levels - 1
     result = [np.where(pyramid.may_have_data(finest), pyramid.pad(values), np.nan)]
