@@ -15,7 +15,7 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from .format import ArchiveError
+from .format import ArchiveFault
 
 LOCK = "writing.lock"
 
@@ -173,8 +173,8 @@ class Folder:
         except FileNotFoundError:
             return b""
 
-    def _held(self, holder: Mapping[str, Any]) -> ArchiveError:
-        return ArchiveError(
+    def _held(self, holder: Mapping[str, Any]) -> ArchiveFault:
+        return ArchiveFault(
             f"another process writes {self.url}: {holder.get('pid', 'unknown')} on "
             f"{holder.get('host', 'an unknown host')}. Wait for it to end; if it is gone, "
             f"remove the file {LOCK} of the archive"

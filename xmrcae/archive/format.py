@@ -31,6 +31,10 @@ class ArchiveError(ValueError):
     """An archive that is damaged, foreign or too new, or data that it cannot take."""
 
 
+class ArchiveFault(ArchiveError):
+    """An archive that is damaged, or that another process writes: no error of the caller's."""
+
+
 def require() -> None:
     """Check that what archives need is installed.
 
