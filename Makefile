@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: demo test test-gpu test-minimum lint package notebooks docs bench clean help
+.PHONY: demo test soak test-gpu test-minimum test-reading lint package notebooks docs bench clean help
 
 BIN := .venv/bin
 
@@ -13,6 +13,9 @@ demo: .venv/.installed  ## fit the example, or DATA=file.nc VAR=name OPTIONS="ga
 test: lint  ## lint, then run all tests with coverage
 	$(BIN)/python -m pytest -n 2 --dist worksteal --cov=xmrcae --cov-fail-under=90
 
+soak: .venv/.installed  ## run the tests that try random moments many times, for minutes
+	$(BIN)/python -m pytest -m soak tests
+
 # What a GPU computes. The environment of the other targets has a torch without CUDA: this takes the machine's own Python.
 PYTHON ?= python3
 GPU := kernels graphs gpu layers network projection losses evaluation stage training checkpoint recipes start
@@ -22,6 +25,9 @@ test-gpu:  ## run tests on a GPU, with PYTHON=python3 and the torch that it has
 
 test-minimum: .venv-minimum/.installed  ## run tests with the oldest versions that the package admits
 	.venv-minimum/bin/python -m pytest -q -n 2 --dist worksteal -m "minimum and not slow" tests --ignore=tests/benchmarks
+
+test-reading: .venv/.installed .venv-reading/.installed  ## read archives with the oldest packages, and no others installed
+	$(BIN)/python .ci/reading.py .venv-reading
 
 package: .venv/.installed  ## build sdist and wheel into dist/, and use each in an empty environment
 	$(BIN)/python .ci/package.py dist
@@ -58,4 +64,13 @@ FIND_PYTHON := python=python3; python3.11 -c '' 2>/dev/null && python=python3.11
 .venv-minimum/.installed: pyproject.toml .ci/minimum.txt
 	@test -x .venv-minimum/bin/pip || { $(FIND_PYTHON) $$python -m venv .venv-minimum; }
 	.venv-minimum/bin/python -m pip install -q --disable-pip-version-check -r .ci/minimum.txt -e .
+	@touch $@
+
+# The folder holds what an archive is written with by the oldest packages that are admitted.
+.venv-reading/.installed: pyproject.toml .ci/reading.txt
+	@test -x .venv-reading/bin/pip || { $(FIND_PYTHON) $$python -m venv .venv-reading; }
+	.venv-reading/bin/python -m pip install -q --disable-pip-version-check -r .ci/reading.txt
+	.venv-reading/bin/python -m pip install -q --disable-pip-version-check --no-deps -e .
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --upgrade --target .venv-reading/codecs \
+		$$(grep -E '^(numcodecs|pcodec|zarr)==' .ci/reading.txt)
 	@touch $@

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 from conftest import REPOSITORY
 from helpers import make_field
 
@@ -19,14 +20,28 @@ BOUND = 0.1
 
 
 @pytest.fixture(scope="module")
-def reader():
-    """What the page's code defines."""
+def code():
+    """The page's code."""
     page = (REPOSITORY / "docs" / "archive-format.md").read_text()
-    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
-    assert "xmrcae" not in code.replace("xmrcae_archive", "")
+    return "".join(re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL))
+
+
+@pytest.fixture(scope="module")
+def reader(code):
+    """What the page's code reads of an archive's variable at a level: all its blocks."""
     names = {}
     exec(code, names)
-    return names
+
+    def read(url, variable, level):
+        root = zarr.open_group(url, mode="r")
+        return np.concatenate(list(names["read"](root, variable, level)))
+
+    return read
+
+
+def test_the_reader_of_the_page_is_short_and_needs_numpy_alone(code):
+    assert code.count("\n") < 80
+    assert re.findall(r"import (\w+)", code) == ["json", "numpy"]
 
 
 def make_given(kind):
@@ -72,7 +87,7 @@ def test_the_reader_of_the_page_decodes_an_archive(
     for column in {"gaps", "lossless"} & {kind}:
         assert any(about["blocks"]["sst"][column])
     for level in range(2):
-        found = np.concatenate(list(reader["read"](url, 0, level)))
+        found = reader(url, 0, level)
         expected = xr.open_dataset(url, engine="mrcae", level=level)["sst"].sortby("lat")
         np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
 
@@ -81,7 +96,7 @@ def test_an_archive_of_version_1_opens(reader):
     archive = xmrcae.open_archive(KEPT)
     found = archive.to_dataset()["sst"].load()
     assert archive.about["format_version"] == 1
-    np.testing.assert_allclose(found, np.concatenate(list(reader["read"](KEPT, 0, 1)))[:, ::-1])
+    np.testing.assert_allclose(found, reader(KEPT, 0, 1)[:, ::-1])
     weights = np.random.default_rng(0).standard_normal(found.shape)
     assert float((found * weights).sum()) == pytest.approx(SUM, rel=1e-6)
     assert int(found.isnull().sum()) == MISSING

@@ -136,8 +136,10 @@ def s3() -> Iterator[tuple[str, dict[str, Any]]]:
     server.start()
     host, port = server.get_host_and_port()
     options = {"key": "any", "secret": "any", "endpoint_url": f"http://{host}:{port}"}
-    s3fs.S3FileSystem(**options).mkdir("s3://bucket")
+    filesystem = s3fs.S3FileSystem(**options)
+    filesystem.mkdir("s3://bucket")
     yield "s3://bucket/a.zarr", options
+    filesystem.rm("s3://bucket", recursive=True)  # all servers of a process share their buckets
     s3fs.S3FileSystem.clear_instance_cache()
     server.stop()
 

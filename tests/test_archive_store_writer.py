@@ -23,6 +23,7 @@ from test_archive_store import (
     memory,
     put_blocks,
     read,
+    s3,
     write,
 )
 
@@ -32,7 +33,7 @@ from xmrcae.archive.journal import JOURNAL
 from xmrcae.archive.store import ROOT, ArchiveStore
 from xmrcae.archive.store_writer import ArchiveWriter
 
-__all__ = ["archive", "memory"]  # fixtures
+__all__ = ["archive", "memory", "s3"]  # fixtures
 
 
 class Stop(BaseException):
@@ -68,8 +69,7 @@ def test_a_run_that_stops_at_any_file_is_finished_by_the_same_call(
     whole = files(url)
     append(url)
     longer, n = files(url), len(files(url))
-    # Where there is no disk, the first file is the lock.
-    moments = range(0, 10 * n, 5) if where == "disk" else range(1, 10 * n, 7)
+    moments = range(0, 10 * n, 5 if where == "disk" else 7)
     for at in moments:
         fs, root = fsspec.core.url_to_fs(str(url))
         fs.rm(root, recursive=True)
@@ -212,6 +212,27 @@ def test_a_second_process_is_refused_at_once(tmp_path: Path, memory: str) -> Non
                     pool.apply(write, (url,))
         write(url)
         assert LOCK not in files(url)
+
+
+@pytest.mark.parametrize("where", ["disk", "memory", "s3"])
+def test_of_two_that_lock_at_the_same_time_the_second_is_refused(
+    tmp_path: Path, where: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if where == "s3":
+        url, options = request.getfixturevalue("s3")
+    else:
+        url, options = tmp_path / "a" if where == "disk" else request.getfixturevalue("memory"), {}
+    monkeypatch.setattr(Folder, "_flock", Folder._lock_object)  # as where disks lock no files
+    first, second = Folder(url, options), Folder(url, options)
+    seen, read_lock = [b""], second._read_lock
+    with first.lock():
+        # The second looked before the first one locked.
+        monkeypatch.setattr(second, "_read_lock", lambda: seen.pop() if seen else read_lock())
+        before = first.read(LOCK)
+        with pytest.raises(ArchiveError, match="another process writes"), second.lock():
+            pass
+        assert first.read(LOCK) == before
+    assert not first.exists(LOCK)
 
 
 @pytest.mark.parametrize("host", ["here", "elsewhere"])

@@ -13,6 +13,8 @@ import xarray as xr
 from helpers import ERSST, make_field
 
 import xmrcae
+from xmrcae.archive.folder import Folder
+from xmrcae.archive.format import ArchiveFault
 from xmrcae.cli import main
 from xmrcae.cli.inputs import open_inputs
 from xmrcae.cli.options import to_bounds, to_fit_options
@@ -413,6 +415,20 @@ def test_a_damaged_archive_is_a_fault_and_leaves_nothing_behind(archive, tmp_pat
     refused(capsys, "info", archive, status=1)
 
 
+def test_an_archive_that_another_process_writes_is_a_fault(field, archive, tmp_path, capsys):
+    later = field.assign_coords(time=field["time"] + np.timedelta64(3000, "D"))
+    later.to_netcdf(tmp_path / "later.nc")
+    with Folder(archive).lock():
+        line = refused(capsys, "append", tmp_path / "later.nc", archive, "--quiet", status=1)
+    assert "another process writes" in line
+
+
+def test_a_store_that_is_no_archive_is_an_error_of_the_users(field, folder, tmp_path, capsys):
+    field.to_zarr(tmp_path / "sst.zarr", zarr_format=3)
+    for call in (["info"], ["append", folder]):
+        assert "is no archive" in refused(capsys, *call, tmp_path / "sst.zarr")
+
+
 def test_an_archive_is_not_replaced_by_what_it_decodes_to(archive, capsys):
     before = files_of(archive)
     assert "archive itself" in refused(capsys, "decode", archive, f"{archive}/", "--overwrite")
@@ -484,7 +500,8 @@ def test_wrong_calls_name_the_help(capsys, call):
         (ValueError("wrong\n data"), 2, "wrong data"),
         (FileNotFoundError(2, "No such file", "a.nc"), 2, "No such file: 'a.nc'"),
         (OSError(28, "No space left on device"), 1, "No space left on device"),
-        (xmrcae.ArchiveError("damaged"), 1, "damaged"),
+        (xmrcae.ArchiveError("unfit"), 2, "unfit"),
+        (ArchiveFault("damaged"), 1, "damaged"),
         (KeyError("key"), 1, "KeyError: 'key'; --debug shows where"),
         (KeyboardInterrupt(), 1, "stopped"),
     ],

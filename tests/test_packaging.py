@@ -80,7 +80,7 @@ def test_pin_is_admitted(name):
     assert bounds.contains(pins()[name], prereleases=False)
 
 
-@pytest.mark.parametrize("file", ["constraints.txt", "minimum.txt"])
+@pytest.mark.parametrize("file", ["constraints.txt", "minimum.txt", "reading.txt"])
 def test_pins_are_whole_versions(file):
     for name, version in pins(file).items():
         assert Version(version).local is None, f"{name}: a local version is one index's own"
@@ -93,6 +93,14 @@ def test_minimum_versions_are_the_lower_bounds():
     )  # older ones are not to be had for the CPU alone: minimum.txt says so
     found = pins("minimum.txt")
     assert {name: Version(found[name]) for name in expected} == expected
+
+
+def test_versions_that_archives_are_read_with_are_the_lower_bounds():
+    bounds = lower_bounds(requirements() | requirements("archive"))
+    found = {name: Version(version) for name, version in pins("reading.txt").items()}
+    assert found.keys() >= requirements("archive").keys()
+    shared = found.keys() & bounds.keys()
+    assert {name: found[name] for name in shared} == {name: bounds[name] for name in shared}
 
 
 def output_of(code: str) -> list[str]:

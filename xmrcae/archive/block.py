@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from .decoder import Decoder
-from .format import ArchiveError
+from .format import ArchiveError, ArchiveFault
 from .waves import LIMIT, Predictor
 
 #: By how much a step is reduced until every snapshot is within its root-mean-square bound.
@@ -339,15 +339,15 @@ def _measured(variable: Variable, given: np.ndarray, found: np.ndarray) -> dict[
     error = np.abs(decoded - given[known])
     worst = float(error.max(initial=0))
     if not np.array_equal(known, ~np.isnan(found)):
-        raise ArchiveError(f"{variable.array}: gaps do not come back as they were")
+        raise ArchiveFault(f"{variable.array}: gaps do not come back as they were")
     if variable.max_error is not None and not worst <= variable.max_error:
-        raise ArchiveError(
+        raise ArchiveFault(
             f"{variable.array}: an error of {worst!r} was found where max_error="
             f"{variable.max_error!r} was asked for"
         )
     rms = _rms(given[:, variable.kept], found[:, variable.kept], known[:, variable.kept])
     if variable.rmse is not None and not (rms <= variable.rmse).all():
-        raise ArchiveError(
+        raise ArchiveFault(
             f"{variable.array}: a root-mean-square error of {rms.max()!r} was found where rmse="
             f"{variable.rmse!r} was asked for"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import os
 import socket
@@ -14,7 +15,7 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from .format import ArchiveError
+from .format import ArchiveFault
 
 LOCK = "writing.lock"
 
@@ -77,6 +78,17 @@ class Folder:
         part.write_bytes(data)
         part.replace(path)
 
+    def _create(self, key: str, data: bytes) -> None:
+        """Write a file; FileExistsError if there is one, as far as the store can tell at once."""
+        if self._local is not None:
+            self._local.mkdir(parents=True, exist_ok=True)
+            with open(self._local / key, "xb") as file:
+                file.write(data)
+            return
+        refuses = "mode" in inspect.signature(self._fs.pipe_file).parameters  # fsspec from 2024.12
+        mode = {"mode": "create"} if refuses else {}
+        self._fs.pipe_file(f"{self._root}/{key}", data, **mode)
+
     def remove(self, key: str) -> None:
         """Remove a file, and the folders that are empty then."""
         self._fs.rm_file(f"{self._root}/{key}")
@@ -121,7 +133,7 @@ class Folder:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 os.close(handle)
-                raise self._held(_holder(path.read_bytes() if path.exists() else b"")) from error
+                raise self._held(_holder(self._read_lock())) from error
             # Who held it until now may have removed the file after it was opened here.
             if path.exists() and os.path.samestat(os.fstat(handle), path.stat()):
                 break
@@ -137,22 +149,32 @@ class Folder:
     @contextlib.contextmanager
     def _lock_object(self) -> Iterator[None]:
         """Lock by an object that names its holder, where there is nothing better."""
-        mine = _myself()
-        with contextlib.suppress(FileNotFoundError):
-            holder = _holder(self.read(LOCK))
+        mine, there = _myself(), self._read_lock()
+        if there:
+            holder = _holder(there)
             if holder.get("host") != socket.gethostname() or _lives(holder.get("pid")):
                 raise self._held(holder)
-        self.write(LOCK, mine)
-        # Of two that wrote at the same time, the later one has it.
-        if self.read(LOCK) != mine:
-            raise self._held(_holder(self.read(LOCK)))
+            self.remove(LOCK)
+        with contextlib.suppress(FileExistsError):  # another process was quicker
+            self._create(LOCK, mine)
+        # Where a store cannot refuse the second of two, the one that wrote last has it.
+        there = self._read_lock()
+        if there != mine:
+            raise self._held(_holder(there))
         try:
             yield
         finally:
             self.remove(LOCK)
 
-    def _held(self, holder: Mapping[str, Any]) -> ArchiveError:
-        return ArchiveError(
+    def _read_lock(self) -> bytes:
+        """Return what the lock says; nothing if there is none."""
+        try:
+            return self.read(LOCK)
+        except FileNotFoundError:
+            return b""
+
+    def _held(self, holder: Mapping[str, Any]) -> ArchiveFault:
+        return ArchiveFault(
             f"another process writes {self.url}: {holder.get('pid', 'unknown')} on "
             f"{holder.get('host', 'an unknown host')}. Wait for it to end; if it is gone, "
             f"remove the file {LOCK} of the archive"

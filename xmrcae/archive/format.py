@@ -14,7 +14,7 @@ FORMAT_VERSION = 1
 #: The packages that archives need beside those of the package itself, with their least versions.
 #: Before 3.1.4, zarr left the name of pcodec to numcodecs, which now leaves it to zarr;
 #: before 0.3.6, pcodec does not read what later versions write.
-NEEDED = {"zarr": (3, 1, 4), "numcodecs": (0, 16), "pcodec": (0, 3, 6)}
+NEEDED = {"zarr": (3, 1, 4), "numcodecs": (0, 16, 1), "pcodec": (0, 3, 6)}
 
 
 #: What names the convention in an archive's attributes.
@@ -29,6 +29,10 @@ CONVENTION = {
 
 class ArchiveError(ValueError):
     """An archive that is damaged, foreign or too new, or data that it cannot take."""
+
+
+class ArchiveFault(ArchiveError):
+    """An archive that is damaged, or that another process writes: no error of the caller's."""
 
 
 def require() -> None:

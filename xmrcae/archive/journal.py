@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .folder import LOCK, Folder
-from .format import ABOUT, ArchiveError
+from .format import ABOUT, ArchiveError, ArchiveFault
 
 #: Name of the record.
 JOURNAL = "writing.json"
@@ -50,7 +50,7 @@ def resumed(
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:
-        raise ArchiveError(f"{JOURNAL} of {folder.url} is damaged: {error}") from error
+        raise ArchiveFault(f"{JOURNAL} of {folder.url} is damaged: {error}") from error
     if same:
         return journal
     # Another call's run that was stopped after its commit, or before its first block was complete.

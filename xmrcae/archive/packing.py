@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from .format import ArchiveError
+from .format import ArchiveFault
 
 #: Numbers that one chunk may hold: more than any that was written, less than memory has.
 LARGEST_CHUNK = 2**30
@@ -148,7 +148,7 @@ def check_document(document: Any, path: str) -> None:
     except (KeyError, TypeError, IndexError, ValueError):
         good = False
     if not good:
-        raise ArchiveError(f"the metadata of {path!r} are damaged, or not those of an archive")
+        raise ArchiveFault(f"the metadata of {path!r} are damaged, or not those of an archive")
 
 
 def open_array(store: Any, path: str, document: Mapping[str, Any]) -> Any:

@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 
 from ..io.labels import attributes_from_json, attributes_to_json
-from .format import ArchiveError
+from .format import ArchiveFault
 from .journal import dumps
 
 #: Path of the array of bytes.
@@ -69,5 +69,5 @@ def unpacked(stored: np.ndarray) -> tuple[dict[str, xr.Dataset], dict[str, Any]]
             own = attributes_from_json(record["attrs"])
             datasets[name][key] = xr.Variable(record["dims"], values, own)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ArchiveError(f"the model's part of the archive is damaged: {error}") from error
+        raise ArchiveFault(f"the model's part of the archive is damaged: {error}") from error
     return datasets, header

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from .folder import LOCK, Folder
-from .format import ABOUT, FORMAT_VERSION, ArchiveError, require
+from .format import ABOUT, FORMAT_VERSION, ArchiveError, ArchiveFault, require
 from .journal import JOURNAL, dumps
 from .packing import check_document, open_array
 
@@ -119,10 +119,10 @@ class ArchiveStore:
         """
         checksum = self.about["checksums"].get(path)
         if path not in self.arrays or checksum is None:
-            raise ArchiveError(f"{self._folder.url} has no array {path!r}")
+            raise ArchiveFault(f"{self._folder.url} has no array {path!r}")
         values = self._read(path, ..., (0,) * len(self.arrays[path]["shape"]))
         if zlib.crc32(values.tobytes()) != checksum:
-            raise ArchiveError(f"{path!r} of {self._folder.url} is not what was written")
+            raise ArchiveFault(f"{path!r} of {self._folder.url} is not what was written")
         return values
 
     def rows(self, path: str, block: int, lane: int = 0) -> np.ndarray:
@@ -149,7 +149,7 @@ class ArchiveStore:
             If there is no such block or lane.
         """
         if path not in self.arrays or path in self.about["checksums"]:
-            raise ArchiveError(f"{self._folder.url} has no array {path!r} of rows")
+            raise ArchiveFault(f"{self._folder.url} has no array {path!r} of rows")
         for name, got, size in (
             ("block", block, self.n_blocks),
             ("lane", lane, math.prod(self._lanes)),
@@ -227,7 +227,7 @@ class ArchiveStore:
         except (OSError, MemoryError):
             raise
         except Exception as error:  # each codec has its own kinds
-            raise ArchiveError(
+            raise ArchiveFault(
                 f"chunk {chunk} of {path!r} of {self._folder.url} is damaged: {error}"
             ) from error
         # Zarr reads what is missing as fill values.
@@ -235,7 +235,7 @@ class ArchiveStore:
         key = "/".join([path, "c", *map(str, chunk)])
         doubtful = first is not None and (first == fill or first != first)
         if doubtful and not self._folder.exists(key):
-            raise ArchiveError(f"{self._folder.url} lacks the file {key}")
+            raise ArchiveFault(f"{self._folder.url} lacks the file {key}")
         return values
 
     @staticmethod
@@ -255,7 +255,7 @@ class ArchiveStore:
             good &= chunk[:n] == [rows, *(1 for _ in lanes)]
             good &= all(size % own == 0 for size, own in zip(shape[n:], chunk[n:], strict=True))
         if not good:
-            raise ArchiveError(
+            raise ArchiveFault(
                 f"{path!r} of {self._folder.url} has the shape {shape} in chunks of {chunk}, "
                 "which the archive's description does not allow"
             )
@@ -274,21 +274,21 @@ def read_root(folder: Folder) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (ValueError, RecursionError) as error:
-        raise ArchiveError(f"{ROOT} of {folder.url} is damaged: {error}") from error
+        raise ArchiveFault(f"{ROOT} of {folder.url} is damaged: {error}") from error
     attributes = root.get("attributes") if isinstance(root, dict) else None
     about = attributes.get(ABOUT) if isinstance(attributes, dict) else None
     if not isinstance(about, dict):
         raise ArchiveError(f"{folder.url} is no archive of xmrcae's: it has no {ABOUT!r}")
     version = about.get("format_version")
     if type(version) is not int or version < 1:
-        raise ArchiveError(f"the archive at {folder.url} is damaged: its version is {version!r}")
+        raise ArchiveFault(f"the archive at {folder.url} is damaged: its version is {version!r}")
     if version > FORMAT_VERSION:
         raise ArchiveError(
             f"the archive at {folder.url} has format version {version}, this xmrcae reads up to "
             f"{FORMAT_VERSION}: install a newer one"
         )
     if about.pop("checksum", None) != zlib.crc32(dumps(root)):
-        raise ArchiveError(f"{ROOT} of {folder.url} is not what was written")
+        raise ArchiveFault(f"{ROOT} of {folder.url} is not what was written")
     return root
 
 
@@ -313,7 +313,7 @@ def _sizes(about: Mapping[str, Any], url: str) -> tuple[list[int], tuple[int, ..
     except (KeyError, TypeError, AttributeError):
         good = False
     if not good:
-        raise ArchiveError(f"the archive at {url} is damaged: the sizes of its blocks are lacking")
+        raise ArchiveFault(f"the archive at {url} is damaged: the sizes of its blocks are lacking")
     return lengths, tuple(lanes)
 
 
@@ -325,7 +325,7 @@ def _members(
         members = dict(root["consolidated_metadata"]["metadata"])
         groups = {path: one for path, one in members.items() if one["node_type"] == "group"}
     except (KeyError, TypeError, ValueError) as error:
-        raise ArchiveError(f"{ROOT} of {url} is damaged: it does not list its arrays") from error
+        raise ArchiveFault(f"{ROOT} of {url} is damaged: it does not list its arrays") from error
     arrays = {path: one for path, one in members.items() if path not in groups}
     for path, document in arrays.items():
         check_document(document, path)

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from .dataset import archived_names, level_dataset
-from .format import ArchiveError
+from .format import ArchiveError, ArchiveFault
 from .reader import Reader
 
 #: By how many units in the last place means may differ: processors round the sums that fields are
@@ -67,7 +67,7 @@ def _moments(reader: Reader, v: int, block: int, lane: int) -> dict[str, float]:
     }
     for key in MOMENTS:
         if not abs(found[key] - record[key]) <= allowed[key]:
-            raise ArchiveError(
+            raise ArchiveFault(
                 f"block {block}, lane {lane} of {reader.arrays[v]!r} decodes to values whose {key} "
                 f"is {found[key]!r}; when they were written it was {record[key]!r}"
             )

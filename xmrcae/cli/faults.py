@@ -14,13 +14,13 @@ _WRONG_PATH = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirect
 
 
 class Fault(click.ClickException):
-    """Reading or writing failed, an archive is damaged, or anything else failed while working."""
+    """Reading, writing or anything else failed while working; an archive is damaged or in use."""
 
     exit_code = 1
 
 
 class UserError(click.ClickException):
-    """A wrong option, no such file, data that do not fit."""
+    """A wrong option, no such file, no archive, data that do not fit."""
 
     exit_code = 2
 
@@ -51,9 +51,9 @@ def told(*, debug: bool) -> Iterator[None]:
 
 def _named(error: Exception) -> Fault | UserError:
     """Return the message and the exit status of an error."""
-    from ..archive.format import ArchiveError
+    from ..archive.format import ArchiveFault
 
-    if isinstance(error, ArchiveError):
+    if isinstance(error, ArchiveFault):
         return Fault(str(error))
     if isinstance(error, (ValueError, TypeError, ImportError, *_WRONG_PATH)):
         return UserError(str(error))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ import xarray as xr
 
 from ..archive.archive import Archive
 from ..archive.folder import Folder
-from ..archive.format import ArchiveError
 from ..archive.journal import JOURNAL
 from .faults import UserError
 from .options import one_or_list
@@ -53,12 +51,11 @@ def begin(
         raise UserError("--options are those of a fit, and --model is fitted already: give one")
     asked = {name: value for name, value in asked.items() if value is not None}
     data = _begun(ds, url)
-    with _refusing():
-        if model is not None:
-            archive = open_model(model).to_archive(data, url, progress=progress, **asked)
-        else:
-            asked = {"progress": progress, **options, **asked}
-            archive = data.mrcae.to_archive(url, one_or_list(names), **asked)
+    if model is not None:
+        archive = open_model(model).to_archive(data, url, progress=progress, **asked)
+    else:
+        asked = {"progress": progress, **options, **asked}
+        archive = data.mrcae.to_archive(url, one_or_list(names), **asked)
     if data is ds:
         return archive, "written"
     return append_later(archive, url, ds, progress=progress)
@@ -84,21 +81,11 @@ def append_later(
     n_later, n_there = later.sizes[dim], ds.sizes[dim] - later.sizes[dim]
     while later.sizes[dim]:
         part = _begun(later, url)
-        with _refusing():
-            archive = archive.append(part, progress=progress)
+        archive = archive.append(part, progress=progress)
         later = later.isel({dim: slice(part.sizes[dim], None)})
     if not n_later:
         return archive, f"complete, it has all {n_there} along {dim}"
     return archive, f"appended {n_later} along {dim}, skipped {n_there} that it had"
-
-
-@contextlib.contextmanager
-def _refusing() -> Iterator[None]:
-    """Name what writing refuses an error of the user's: the data or bounds do not fit."""
-    try:
-        yield
-    except ArchiveError as error:
-        raise UserError(str(error)) from error
 
 
 def _later(archive: Archive, ds: xr.Dataset, dim: str) -> xr.Dataset:
