@@ -1,4 +1,4 @@
-"""The demo from the command line: it fits, prints and writes what it says, and refuses in one line."""
+"""The demo of the command line fits, prints and writes what it says, and refuses in one line."""
 
 import importlib.util
 import subprocess
