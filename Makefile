@@ -6,7 +6,9 @@ BIN := .venv/bin
 # Threads that wait for each other yield: on a machine that others use too, spinning costs many times the work.
 export OMP_WAIT_POLICY := passive
 
-demo: .venv/.installed  ## fit the example, or DATA=file.nc VAR=name OPTIONS="gaps=mask", and write figures to demo-output/
+# numpy's BLAS spins while it waits, whatever the line above says; its products here are small.
+demo: export OPENBLAS_NUM_THREADS := 1
+demo: .venv/.installed  ## fit the example, or DATA=file.nc VAR=name OPTIONS="gaps=mask", and write figures and an archive to demo-output/
 	$(BIN)/python -m xmrcae demo --output demo-output $(if $(DATA),--data "$(DATA)") $(if $(VAR),--variable "$(VAR)") \
 		$(if $(OPTIONS),--options $(OPTIONS))
 

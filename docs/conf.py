@@ -53,7 +53,8 @@ nitpick_ignore_regex = [("py:.*", r"(xarray|numpy|matplotlib|pathlib|dask|torch)
 
 def rewrite(app: Any, document: str, source: list[str]) -> None:
     """Point links, which are written for readers of the repository, at the pages that are built."""
-    source[0] = source[0].replace("](../notebooks/", "](notebooks/")
+    text = source[0].replace("](../notebooks/", "](notebooks/")
+    source[0] = text.replace("](../../notebooks/", "](../notebooks/")
 
 
 def setup(app: Any) -> None:

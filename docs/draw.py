@@ -49,11 +49,13 @@ def main(folder: Path, *, size: int = 127, n_times: int = 200, max_epochs: int =
 
 
 def overview(model: xmrcae.MrCAE, snapshot: xr.DataArray) -> Figure:
-    """A snapshot, what each level makes of it, and how many filters act where."""
+    """A snapshot, what each level makes of it and how far off, and how many filters act where."""
     codes, scale = model.encode(snapshot), Scale.range_of(snapshot, None)
     row = [(snapshot, "data", scale)]
-    for level, n in enumerate(model.encoding_sizes.values):
-        row.append((model.decode(codes, level=level), f"level {level}: {n} numbers", scale))
+    errors = model.score(snapshot)["rmse"].values
+    for level, (n, rmse) in enumerate(zip(model.encoding_sizes.values, errors, strict=True)):
+        title = f"level {level}: {n} numbers\nrmse {rmse:.2g}"
+        row.append((model.decode(codes, level=level), title, scale))
     count = model.refinement_count(level=2)
     n = int(count.max()) + 1
     filters = Scale("filters in a cell", high=n - 0.5, n=n)

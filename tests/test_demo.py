@@ -1,23 +1,29 @@
-"""The demo from the command line: it fits, prints and writes what it says, and refuses in one line."""
+"""The demo of the command line fits, prints and writes what it says, and refuses in one line."""
 
+import importlib.util
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 import xarray as xr
 from helpers import AVISO, make_field
 
 import xmrcae
+from xmrcae.archive import format as archive_format
 from xmrcae.cli import main
-from xmrcae.demo import _report
+from xmrcae.demo import _open, _report
 from xmrcae.options import SOLVERS
 
 pytestmark = pytest.mark.minimum
 
-WRITTEN = ["codes.nc", "history.png", "levels.png", "model.nc", "refinement.png"]
+FIGURES = ["levels.png", "refinement.png", "history.png"]
+#: The environment of the minimum versions cannot write archives.
+ARCHIVE = ["archive.mrcae.zarr", "archive.png"] * bool(importlib.util.find_spec("pcodec"))
+WRITTEN = ["model.nc", *FIGURES, *ARCHIVE]
 
 
 @pytest.fixture(autouse=True)
@@ -59,11 +65,8 @@ def test_a_file_is_fitted_reported_and_drawn(
     counts = f"{n_valid} of 961 pixels valid; snapshots: 14 training, 4 validation, 2 test"
     assert lines[0] == f"sst [degC]: time 20, lat 31, lon 31; {counts}"
     assert lines[1].startswith("fitted in ") and lines[1].endswith(" s")
-    assert sorted(path.name for path in output.iterdir()) == WRITTEN
-    assert (
-        lines[-1]
-        == f"wrote model.nc, codes.nc, levels.png, refinement.png, history.png to {output}/"
-    )
+    assert sorted(path.name for path in output.iterdir()) == sorted(WRITTEN)
+    assert lines[-1] == f"wrote {', '.join(WRITTEN)} to {output}/"
     assert all(
         (output / name).read_bytes().startswith(b"\x89PNG")
         for name in WRITTEN
@@ -85,13 +88,59 @@ def test_a_file_is_fitted_reported_and_drawn(
         assert row[7] == f"{int(expected['encoding_size']):,}"
         assert row[8] == f"{float(expected['active_share']):.0%}"
 
-    with xr.open_datatree(output / "codes.nc") as reopened, xr.open_dataset(file, chunks={}) as ds:
-        codes = model.encode(ds["sst"])
-        for level in range(model.levels):
-            xr.testing.assert_identical(
-                reopened[f"level_{level}"].to_dataset(), codes[f"level_{level}"].to_dataset()
-            )
-        xr.testing.assert_identical(model.decode(reopened).compute(), model.decode(codes).compute())
+
+@pytest.mark.skipif(not ARCHIVE, reason="archives need packages that are not installed")
+def test_the_archive_holds_the_data_within_a_hundredth_of_their_range(
+    field: xr.DataArray, file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    assert main(["demo", "--data", file, "--output", str(output)]) == 0
+    out = capsys.readouterr().out
+    path = output / "archive.mrcae.zarr"
+    archive = xmrcae.open_archive(path)
+    assert archive.max_error == pytest.approx(0.01 * float(field.max() - field.min()), rel=0.5)
+    with xr.open_dataset(path, engine="mrcae") as ds:
+        xr.testing.assert_identical(ds["sst"].isnull().drop_attrs(), field.isnull().drop_attrs())
+        worst = float(abs(ds["sst"] - field).max())
+    assert 0 < worst <= archive.max_error
+    assert repr(archive) in out
+    assert f"off by more than {worst:.6g}; {archive.max_error:g} are allowed" in out
+    (call,) = [line.split(": ")[1] for line in out.splitlines() if line.startswith("its level 0")]
+    with eval(call, {"xarray": xr}) as coarse:
+        assert coarse["sst"].shape == (20, *archive.about["levels"][0]["shape"])
+
+
+@pytest.mark.parametrize("version", ["2.18.7", None])
+def test_without_the_packages_of_archives_it_says_what_to_install_and_goes_on(
+    version: str | None,
+    file: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def found(name: str) -> str:
+        if version is None:
+            raise archive_format.PackageNotFoundError(name)
+        return version
+
+    monkeypatch.setattr(archive_format, "version", found)
+    assert main(["demo", "--data", file, "--output", str(tmp_path / "out")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = [line for line in lines if line.startswith("no archive: ")]
+    assert "zarr>=3.1.4" in line and line.endswith("pip install 'xmrcae[archive]'")
+    without = sorted(set(WRITTEN) - set(ARCHIVE))
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == without
+
+
+def test_data_that_archives_do_not_take_are_fitted_all_the_same(
+    field: xr.DataArray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("pcodec")
+    field.fillna(0).round().astype("int32").to_netcdf(tmp_path / "whole.nc")
+    call = ["--data", str(tmp_path / "whole.nc"), "--output", str(tmp_path / "out")]
+    assert main(["demo", *call]) == 0
+    assert "no archive: 'sst' is of type int32" in capsys.readouterr().out
+    assert (tmp_path / "out" / "levels.png").exists()
 
 
 def test_without_data_it_is_the_papers_drifting_mode(
@@ -104,12 +153,26 @@ def test_without_data_it_is_the_papers_drifting_mode(
     assert capsys.readouterr().out.startswith(
         "drifting_mode [1]: time 20, y 31, x 31; 961 of 961 pixels valid"
     )
-    assert sorted(path.name for path in (tmp_path / "demo-output").iterdir()) == WRITTEN
+    assert sorted(path.name for path in (tmp_path / "demo-output").iterdir()) == sorted(WRITTEN)
     model = xmrcae.open_model(tmp_path / "demo-output" / "model.nc")
-    recipe = xmrcae.recipes["drifting_mode"]
+    recipe = xmrcae.recipes["drifting_mode"] | {"anchor": 0.1}
     assert model.levels == recipe["levels"] == 3
     assert {name: getattr(model.options, name) for name in recipe} == dict(recipe)
     assert model.options.solver == "lbfgs"
+
+
+@pytest.mark.slow
+def test_coarse_levels_of_the_demo_are_as_near_as_after_their_own_stage(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.undo()  # all epochs
+    ds, options = _open(None)
+    model = ds.mrcae.fit(progress=False, **options)
+    history = model.history
+    last = np.flatnonzero(np.diff(history["level"], append=model.levels))
+    own = np.sqrt(history["test_mse"][last].values)
+    test = ds["drifting_mode"][(model.split == "test").values]
+    assert (model.score(test)["rmse"].values <= 1.2 * own).all()
 
 
 def test_options_are_those_of_the_fit(
@@ -164,7 +227,7 @@ def test_zarr_is_read(field: xr.DataArray, tmp_path: Path) -> None:
     assert (
         main(["demo", "--data", str(tmp_path / "sst.zarr"), "--output", str(tmp_path / "out")]) == 0
     )
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == WRITTEN
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(WRITTEN)
 
 
 def test_what_cannot_be_used_is_refused_in_one_line(

@@ -19,7 +19,7 @@ nbformat = pytest.importorskip("nbformat")  # which the environment of the minim
 
 FOLDER = REPOSITORY / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-TASKS = {"quickstart", "sst_archive", "pangeo", "modes_on_codes", "land_and_gaps"}
+TASKS = {"quickstart", "archive", "sst_archive", "pangeo", "modes_on_codes", "land_and_gaps"}
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 

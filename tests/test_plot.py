@@ -110,13 +110,14 @@ def test_reconstruction_shows_levels_data_and_error(
     for ax, expected in zip(panels(fig), shown, strict=True):
         assert_shows(ax, expected)
         assert expected.isnull().any() and (colours_of_missing(ax) == to_rgba(LAND)).all()
-    titles = [ax.get_title() for ax in panels(fig)]
-    assert titles[:3] == [
-        "level 0 (15 × 20)",
-        "level 1 (31 × 40)",
+    rmse = model.score(snapshot)["rmse"].values
+    assert rmse[1] == pytest.approx(float(((again - snapshot) ** 2).mean() ** 0.5), rel=1e-4)
+    assert [ax.get_title() for ax in panels(fig)] == [
+        f"level 0 (15 × 20)\nrmse {rmse[0]:.2g} degC",
+        f"level 1 (31 × 40)\nrmse {rmse[1]:.2g} degC",
         f"data, {str(snapshot.time.values)[:10]}",
+        "error of level 1",
     ]
-    assert titles[3].startswith("error of level 1, rms") and titles[3].endswith(" degC")
     assert [bar.get_xlabel() for bar in bars(fig)] == [
         "a made-up temperature [degC]",
         "reconstruction − data [degC]",
@@ -233,6 +234,8 @@ def test_variables_of_a_dataset_are_chosen_by_name() -> None:
     )
     assert_shows(panels(first)[2], snapshot["sst"])
     assert_shows(panels(second)[2], snapshot["ssh"])
+    rmse = float(model.score(snapshot)["rmse"].sel(level=1, variable="ssh"))
+    assert panels(second)[1].get_title().endswith(f"\nrmse {rmse:.2g} m")
     assert [bar.get_xlabel() for bar in bars(second)] == [
         "sea_surface_height [m]",
         "reconstruction − data [m]",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,29 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from . import datasets
+from . import datasets, open_archive
+from .archive.archive import Archive
+from .archive.format import ArchiveError
+from .archive.models import ANCHOR
+from .io.tree_file import replacing
 from .model import MrCAE
 from .recipes import RECIPES
+from .text import in_bytes
+
+#: Bound of the archive's errors, as a share of the range of the snapshots held out.
+BOUND = 0.01
 
 
 def run_demo(
     path: str | None, variable: str | None, options: Mapping[str, Any], folder: Path
 ) -> None:
-    """Fit a model, print its errors and sizes, and write it with its codes and figures.
+    """Fit a model, print its errors and sizes, and write it with figures and an archive.
 
     Parameters
     ----------
     path : str or None
-        NetCDF file or Zarr store to fit; the paper's drifting mode without it.
+        NetCDF file or Zarr store to fit; the paper's drifting mode without it, fitted by the
+        paper's options but for `anchor`, so that coarse levels stay near the data.
     variable : str or None
         Which of its variables; the only suitable one without it.
     options : mapping
@@ -48,22 +57,23 @@ def run_demo(
         model = ds.mrcae.fit(variable, **{**recipe, **options})
         data = ds[model.fitted.labels.variables[0]]
         _report(model, data, time.perf_counter() - started)
-        _write(model, data, folder)
+        written = [*_write(model, data, folder), *_write_archive(model, data, folder)]
+        print(f"\nwrote {', '.join(written)} to {folder}{os.sep}")
 
 
 def _open(path: str | None) -> tuple[xr.Dataset, Mapping[str, Any]]:
     """Open the data, lazy, and return the options to fit them with."""
     if path is None:
-        return datasets.drifting_mode().to_dataset(), RECIPES["drifting_mode"]
+        recipe = {**RECIPES["drifting_mode"], "anchor": ANCHOR}
+        return datasets.drifting_mode().to_dataset(), recipe
     is_zarr = path.rstrip("/").endswith(".zarr") or os.path.isdir(path)
     return xr.open_dataset(path, engine="zarr" if is_zarr else None, chunks={}), {}
 
 
-def _held_out(model: MrCAE, data: xr.DataArray) -> tuple[str, xr.DataArray]:
-    """Return the name and the snapshots of the part kept for tests, or else for validation."""
-    parts = model.split
-    part = "test" if (parts == "test").any() else "validation"
-    return part, data.isel({parts.dims[0]: np.flatnonzero(parts == part)})
+def _held_out(model: MrCAE) -> tuple[str, np.ndarray]:
+    """Return the name and the places of the part kept for tests, or else for validation."""
+    part = "test" if (model.split == "test").any() else "validation"
+    return part, np.flatnonzero(model.split == part)
 
 
 def _report(model: MrCAE, data: xr.DataArray, seconds: float) -> None:
@@ -81,8 +91,8 @@ def _report(model: MrCAE, data: xr.DataArray, seconds: float) -> None:
     )
     print(f"fitted in {seconds:.0f} s\n")
 
-    part, held_out = _held_out(model, data)
-    score = model.score(held_out)
+    part, held_out = _held_out(model)
+    score = model.score(data.isel({split.dims[0]: held_out}))
     table = pd.DataFrame({
         "level": np.arange(model.levels),
         "grid": [" x ".join(map(str, standard.valid.shape[1:])) for standard in standards],
@@ -93,7 +103,7 @@ def _report(model: MrCAE, data: xr.DataArray, seconds: float) -> None:
         "active share": [f"{share:.0%}" for share in score["active_share"].values],
     })  # fmt: skip
     print(
-        f"against the {held_out.sizes[split.dims[0]]} {part} snapshots; "
+        f"against the {len(held_out)} {part} snapshots; "
         "parameters and sizes include coarser levels:"
     )
     print(table.to_string(index=False))
@@ -103,31 +113,70 @@ def _report(model: MrCAE, data: xr.DataArray, seconds: float) -> None:
         end="",
     )
     if size > valid.sum():
-        print(
-            ": more than the data. These settings show where scales live; they do not compress.\n"
-        )
+        print(": more than the data. These settings show where scales live; they do not compress.")
     else:
-        print(f": {valid.sum() / size:.1f} times fewer\n")
+        print(f": {valid.sum() / size:.1f} times fewer")
 
 
-def _write(model: MrCAE, data: xr.DataArray, folder: Path) -> None:
-    """Write model, codes and figures into a folder, and say so."""
-    plt = import_pyplot()
+def _write(model: MrCAE, data: xr.DataArray, folder: Path) -> list[str]:
+    """Write the model and its figures into a folder, and return their names."""
     model.save(folder / "model.nc", overwrite=True)
-    unfinished = folder / "codes.nc.part"
-    model.encode(data).to_netcdf(unfinished)
-    os.replace(unfinished, folder / "codes.nc")
-    _, held_out = _held_out(model, data)
-    dim = model.split.dims[0]
     figures = {
-        "levels.png": model.plot.reconstruction(held_out.isel({dim: held_out.sizes[dim] // 2})),
+        "levels.png": model.plot.reconstruction(data.isel(_shown(model))),
         "refinement.png": model.plot.refinement(),
         "history.png": model.plot.history(),
     }
     for name, figure in figures.items():
-        figure.savefig(folder / name, dpi=110)
-        plt.close(figure)
-    print(f"wrote {', '.join(['model.nc', 'codes.nc', *figures])} to {folder}{os.sep}")
+        _save(figure, folder / name)
+    return ["model.nc", *figures]
+
+
+def _shown(model: MrCAE) -> dict[Hashable, int]:
+    """Return the place of the snapshot that is drawn: the middle one of those held out."""
+    _, held_out = _held_out(model)
+    return {model.split.dims[0]: int(held_out[len(held_out) // 2])}
+
+
+def _write_archive(model: MrCAE, data: xr.DataArray, folder: Path) -> list[str]:
+    """Write the data as an archive, open it again, say what it takes, and return names.
+
+    Without the packages of archives, or for data that they do not take, it says so instead.
+    """
+    held_out = data.isel({model.split.dims[0]: _held_out(model)[1]})
+    values = model.reconstruct(held_out).compute()  # without what stands on land
+    max_error = float(f"{BOUND * float(values.max() - values.min()):.1g}")
+    path = folder / "archive.mrcae.zarr"
+    try:
+        with replacing(path, overwrite=True) as part:
+            progress = model.options.progress
+            model.to_archive(data, part, max_error=max_error, progress=progress)
+    except (ImportError, ArchiveError) as error:
+        print(f"\nno archive: {error}")
+        return []
+    archive = open_archive(path)
+    worst, size = float(archive.measured["worst"].max()), in_bytes(archive.level_bytes[0])
+    print(f"\n{archive!r}\n")
+    print(f"no value of the archive is off by more than {worst:.6g}; {max_error:g} are allowed")
+    print(f"its level 0 takes {size}: xarray.open_dataset('{path}', engine='mrcae', level=0)")
+    _save(_draw_levels(archive, path, _shown(model)), folder / "archive.png")
+    return [path.name, "archive.png"]
+
+
+def _draw_levels(archive: Archive, path: Path, shown: Mapping[Hashable, int]) -> Any:
+    """Draw one snapshot on every level of an archive, as xarray opens it."""
+    from .plot import pyramid
+
+    with xr.open_datatree(path, engine="mrcae") as levels:
+        figure = pyramid(levels.isel(shown))
+    for ax, rmse in zip(figure.axes, archive.measured["rmse"].values[:, 0], strict=False):
+        ax.set_title(f"{ax.get_title()}\nrmse over time {rmse:.2g}")
+    return figure
+
+
+def _save(figure: Any, path: Path) -> None:
+    """Write a figure and close it."""
+    figure.savefig(path, dpi=110)
+    import_pyplot().close(figure)
 
 
 def import_pyplot() -> Any:

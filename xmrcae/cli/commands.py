@@ -307,7 +307,7 @@ def demo(
     options: dict[str, Any],
     more: dict[str, Any],
 ) -> None:
-    """Fit a model, print its errors and sizes, and write it with figures to FOLDER.
+    """Fit a model, print its errors and sizes, and write it, figures and an archive to FOLDER.
 
     Options of the fit may also stand alone, as further arguments.
     """

@@ -134,7 +134,8 @@ class ModelPlots:
         Returns
         -------
         matplotlib.figure.Figure
-            Land, and pixels missing in the data, are grey.
+            Land, and pixels missing in the data, are grey. The root-mean-square error of a level
+            is that of `score`, against the data restricted to its grid.
 
         Raises
         ------
@@ -150,17 +151,21 @@ class ModelPlots:
         chosen = variables[0] if variable is None else variable
         *fields, data = self._levels_and_data(snapshot, chosen)
         error = (fields[-1] - data).assign_attrs(data.attrs)
-        rms = float(np.sqrt((error.astype(np.float64) ** 2).mean()))
+        rmse = self._model.score(snapshot)["rmse"]
+        if "variable" in rmse.dims:
+            rmse = rmse.sel(variable=chosen)
         units = text_of(data.attrs, "units")
-        shown = f"{rms:.2g} {units}" if units not in ("", "1") else f"{rms:.2g}"
-        finest = len(fields) - 1
+        units = f" {units}" if units not in ("", "1") else ""
         most = float(abs(error).quantile(0.99)) or float(abs(error).max()) or 1.0
         scale = Scale.range_of(data, cmap)
         off = Scale(label(error, "reconstruction − data"), -most, most, "RdBu_r")
-        row = [(field, size_of(k, field), scale) for k, field in enumerate(fields)]
+        row = [
+            (field, f"{size_of(k, field)}\nrmse {float(rmse[k]):.2g}{units}", scale)
+            for k, field in enumerate(fields)
+        ]
         row += [
             (data, f"data{when(snapshot, self._model.fitted.labels.sample)}", scale),
-            (error, f"error of level {finest}, rms {shown}", off),
+            (error, f"error of level {len(fields) - 1}", off),
         ]
         return draw_panels([row], surface, fig=fig, right=2)
 
