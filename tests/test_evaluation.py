@@ -1,5 +1,6 @@
 """Blocks of samples, sketches, and what memory has no room for."""
 
+import ctypes
 import dataclasses
 import math
 from typing import Any
@@ -28,6 +29,8 @@ from xmrcae.core.masks import cell_errors
 from xmrcae.core.network import Network
 from xmrcae.core.projection import from_state
 from xmrcae.core.samples import Samples, sketched
+from xmrcae.grid.blocks import keeping_memory
+from xmrcae.grid.combinations import shortened
 
 
 def prepared(obj: xr.DataArray | xr.Dataset, **options: Any) -> tuple[Network, list[Samples]]:
@@ -223,7 +226,66 @@ def test_a_sketched_fit_reports_the_full_set() -> None:
     assert model.history.attrs["train_samples"] == 42
 
 
+def test_small_fields_are_not_sketched_unless_asked() -> None:
+    attrs = make_field(n_times=40).mrcae.fit(levels=2, max_epochs=1, progress=False).history.attrs
+    assert attrs["train_samples_at_level"] == 2 * [attrs["train_samples_in_training"]]
+
+
+def test_the_more_pixels_the_fewer_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, int]] = []
+    objective = Evaluation.objective
+
+    def seeing(self: Evaluation, data: list[Samples], level: int, **options: float) -> object:
+        seen.append((level, data[level].rank))
+        return objective(self, data, level, **options)
+
+    monkeypatch.setattr(Evaluation, "objective", seeing)
+    monkeypatch.setattr("xmrcae.core.samples.BUDGET", 6000)
+    field = make_field(n_times=60)
+    model = field.mrcae.fit(levels=2, tolerance=None, max_epochs=1, progress=False)
+    used = model.history.attrs["train_samples_at_level"]
+    assert used == [29, 17] and set(seen) == set(enumerate(used))
+    more = field.mrcae.fit(levels=2, tolerance=None, max_epochs=1, sketch=12, progress=False)
+    assert more.history.attrs["train_samples_at_level"] == [25, 25]
+
+
 # What memory has no room for
+
+
+class Heap(ctypes.Structure):
+    """What glibc's `mallinfo2` tells; `hblkhd` is bytes that go back to the system when freed."""
+
+    names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
+    _fields_ = [(name, ctypes.c_size_t) for name in names.split()]
+
+
+def goes_back_when_freed(n_bytes: int) -> bool:
+    ask = ctypes.CDLL(None).mallinfo2
+    ask.restype = Heap
+    before = ask().hblkhd
+    array = np.empty(n_bytes, dtype=np.uint8)
+    return bool(ask().hblkhd - before >= array.nbytes)
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="needs glibc 2.33 or newer")
+def test_memory_is_kept_between_epochs_and_no_longer() -> None:
+    with keeping_memory():
+        assert not goes_back_when_freed(2**27)
+    assert goes_back_when_freed(2**27)
+
+
+def test_random_combinations_stand_for_what_memory_has_no_room_for() -> None:
+    rng = np.random.default_rng(0)
+    vectors = np.linalg.qr(rng.standard_normal((200, 200)))[0]
+    field = rng.standard_normal((200, 4000))
+    kept, n_leading = shortened(vectors, 60)
+    assert (len(kept), n_leading) == (60, 30)
+    np.testing.assert_array_equal(kept[:30], vectors[:30])
+    np.testing.assert_allclose(kept[30:] @ kept[:30].T, 0, atol=1e-12)
+    sums = ((kept @ field) ** 2).sum()
+    assert sums == pytest.approx((field**2).sum(), rel=0.02)
+    assert ((kept[:30] @ field) ** 2).sum() < 0.2 * sums
+    assert shortened(vectors[:5], 60) == (pytest.approx(vectors[:5]), 5)
 
 
 @pytest.mark.filterwarnings("ignore:.*singular vector")
@@ -233,7 +295,7 @@ def test_the_share_of_variance_left_out_is_what_the_vectors_do_not_hold() -> Non
     for part, name in (("training", "train"), ("validation", "validation"), ("test", "test")):
         values = field.values[(model.split == part).values][:, field.notnull().all("time").values]
         sizes = np.linalg.svd(values - values.mean(0), compute_uv=False) ** 2
-        n_vectors = model.history.attrs[f"{name}_samples"] - 1
+        n_vectors = (model.history.attrs[f"{name}_samples"] - 1) // 2  # and as many random ones
         assert n_vectors < len(values) - 1
         expected = sizes[n_vectors:].sum() / sizes.sum()
         assert model.history.attrs[f"{name}_variance_left_out"] == pytest.approx(expected, rel=1e-3)

@@ -17,7 +17,7 @@ from helpers import (
 )
 
 from xmrcae.grid import blocks
-from xmrcae.grid.compression import Compressed, level_data
+from xmrcae.grid.compression import SHARE, Compressed, level_data
 from xmrcae.grid.dimensions import find_dimensions
 from xmrcae.grid.layout import Layout
 from xmrcae.grid.weights import grid_weights
@@ -39,7 +39,8 @@ def plain_levels(obj, found, *, dtype=np.float64):
         dtype
     )
     share = np.where(standard.valid, np.isfinite(array).mean(0), 0)
-    plain = Compressed(fields, np.ones(len(fields)), len(fields), np.zeros(share.shape))
+    nothing = np.zeros(share.shape)
+    plain = Compressed(fields, np.ones(len(fields)), len(fields), nothing, nothing)
     return level_data(plain, found.pyramid, found.standard, grid_weights("area", grid), share)
 
 
@@ -61,9 +62,8 @@ def exactly_compressed(plain, found):
     one = np.concatenate([[np.sqrt(len(finest))], np.zeros(len(sizes))])
     ones = np.ones(found.standard.valid.shape)
     weights = grid_weights(None, found.pyramid.grid)
-    return level_data(
-        Compressed(z, one, len(z), 0 * ones), found.pyramid, found.standard, weights, ones
-    )
+    exact = Compressed(z, one, len(z), 0 * ones, 0 * ones)
+    return level_data(exact, found.pyramid, found.standard, weights, ones)
 
 
 def network_for(levels, **kwargs):
@@ -205,11 +205,10 @@ def test_memory_bounds_the_rank_and_warns_of_the_variance_lost():
     field = make_field(n_times=40)
     shape = prepare_with(field, levels=2).pyramid.shape(1)
     sample = 4 * (4 / 3 * shape[0] * shape[1] + 21 * 30)
-    half = (
-        sample * (28 + 8 + 4) / 2 / 0.4
-    )  # samples take 0.4 of memory: room for half of those of the three parts
+    half = sample * (28 + 8 + 4) / 2 / SHARE  # room for half of the samples of the three parts
     with pytest.warns(
-        UserWarning, match=r"^13 singular vectors .* 28 training .* leaves out 0\.\d+ .* memory="
+        UserWarning,
+        match=r"^6 singular vectors .* 28 training .* leaves out 0\.\d+ .* 7 random .* memory=",
     ):
         found = prepare_with(field, levels=2, memory=half)
     assert [len(levels[-1].samples) for levels in found.data.values()] == [14, 4, 2]

@@ -11,6 +11,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from .fitted import Fitted, history_table
+from .grid.blocks import keeping_memory
 from .grid.conventions import Labelled
 from .options import Options, renamed
 from .passes import FirstPass, fingerprint, first_pass, second_pass
@@ -80,7 +81,7 @@ def fit(
         epsilons=first.epsilons(options),
         device=device,
         progress=None,
-        block_bytes=first.memory / 4,
+        block_bytes=first.memory / 5,
         start=None if start is None else start.codec.network,
         save=None if checkpoint is None else save,
         saved=saved or None,
@@ -126,7 +127,7 @@ def _train(
         desc="MrCAE", unit="epoch", initial=len(trainer.history), disable=not options.progress
     )
     try:
-        with bar:
+        with bar, keeping_memory():
             trainer.progress = bar
             trainer.run()
         trainer.finish()

@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from ..handover import LevelData
 
 
+#: Numbers of one level, samples times pixels, that a stage trains on unless told otherwise.
+BUDGET = 2**19
+
+#: Fewest leading vectors, and combinations of the others, that the budget may leave of a level.
+LEAST_SKETCH = 8
+
 #: On a GPU, samples are filled up to multiples of this: kernels then load four at a time.
 MULTIPLE = 16
 
@@ -103,6 +109,15 @@ def mean_weights(data: LevelData) -> np.ndarray:
 def fits(device: torch.device, size: int) -> bool:
     """Tell whether a device can hold that many bytes in half of what it has free."""
     return device.type != "cuda" or size < torch.cuda.mem_get_info(device)[0] / 2
+
+
+def sketch_size(n_pixels: int) -> int:
+    """Return how many leading vectors, and as many combinations, tell a level's filters.
+
+    A filter has nine weights per variable, and each of a level's many pixels says something of
+    them: the more pixels, the fewer samples tell the weights as well.
+    """
+    return max(LEAST_SKETCH, BUDGET // n_pixels // 2)
 
 
 def sketched(data: Sequence[Samples], n: int, seed: Sequence[int]) -> list[Samples]:

@@ -18,7 +18,7 @@ from .growth import Growth, allocate
 from .matrices import Prolongation
 from .network import Network
 from .projection import ProjectedNetwork, from_state
-from .samples import Samples, mean_weights, sketched
+from .samples import Samples, mean_weights, sketch_size, sketched
 from .stage import Objective, descend
 from .state import NetworkState
 
@@ -125,7 +125,7 @@ class Trainer:
             start=start,
         )
         self.history: list[dict[str, float]] = []
-        self.report = _report(data)
+        self.report = _report(data, options)
         self._started = time.perf_counter()
         self._position, self._unfinished = (-1, 0), None
         if saved is not None:
@@ -203,13 +203,15 @@ class Trainer:
         The last row of the stage is replaced by one that belongs to the weights kept, on all
         samples.
         """
-        options, training = self.options, self.data["training"]
-        if options.sketch:
-            training = sketched(training, options.sketch, (options.seed, level, group))
+        options = self.options
+        training, validation = self.data["training"], self.data["validation"]
+        if not options.activation:
+            n, seed = _sketch(len(training[level].weights), options), (options.seed, level, group)
+            training, validation = (sketched(each, n, seed) for each in (training, validation))
         objective = Objective(
             evaluation=self.evaluation,
             training=training,
-            validation=self.data["validation"],
+            validation=validation,
             level=level,
             omega=options.omega,
             anchor=options.anchor,
@@ -287,14 +289,24 @@ def _column(part: str) -> str:
     return "train" if part == "training" else part
 
 
-def _report(data: Mapping[str, Sequence[LevelData]]) -> dict[str, float]:
+def _report(data: Mapping[str, Sequence[LevelData]], options: Options) -> dict[str, Any]:
     """Return the numbers of samples of each part, and the share of variance that they leave out."""
-    report: dict[str, float] = {}
-    for part, (first, *_) in data.items():
-        report[f"{_column(part)}_samples"] = len(first.constant)
-        report[f"{_column(part)}_samples_in_training"] = first.rank
-        report[f"{_column(part)}_variance_left_out"] = first.variance_left_out
+    report: dict[str, Any] = {}
+    for part, levels in data.items():
+        first, name = levels[0], _column(part)
+        report[f"{name}_samples"] = len(first.constant)
+        report[f"{name}_samples_in_training"] = first.rank
+        report[f"{name}_variance_left_out"] = first.variance_left_out
+    sizes = [each.counts.size for each in data["training"]]
+    rank = data["training"][0].rank
+    most = [rank if options.activation else 1 + 2 * _sketch(size, options) for size in sizes]
+    report["train_samples_at_level"] = [min(rank, each) for each in most]
     return report
+
+
+def _sketch(n_pixels: int, options: Options) -> int:
+    """Return how many leading vectors, and combinations of the others, a level is trained on."""
+    return options.sketch or sketch_size(n_pixels)
 
 
 def _without_levels(data: Sequence[LevelData], options: Options) -> NetworkState:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import dask.array as da
@@ -97,6 +98,30 @@ def over_batch(
     )
     give_back_memory()
     return result
+
+
+@contextmanager
+def keeping_memory() -> Iterator[None]:
+    """Let the process keep what it frees, until the end; to fetch it anew costs time.
+
+    An epoch makes the arrays of the one before. On its own, glibc gives them back to the system
+    in between: that took a quarter of the time on ERSST's grid, and half on a million pixels.
+    What it keeps afterwards is what it would after freeing an array of 32 MiB.
+    """
+    try:
+        set_option = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        yield
+        return
+    trim_threshold, mmap_threshold, most = -1, -3, 2**31 - 1
+    set_option(trim_threshold, most)
+    set_option(mmap_threshold, most)
+    try:
+        yield
+    finally:
+        set_option(trim_threshold, 2**26)
+        set_option(mmap_threshold, 2**25)
+        give_back_memory()
 
 
 def give_back_memory() -> None:

@@ -6,8 +6,11 @@ without. The first pass over the archive gives the Gram matrix of the snapshots,
 very many with random fields (Halko, Martinsson and Tropp, 2011, as in
 `dask.array.linalg.svd_compressed`, in the same pass); either tells which combinations of snapshots
 to keep, and the second pass makes these. They are orthonormal, so what they leave out at a pixel
-is known: the variance of the pixel less that of the samples. Every sum runs over blocks whose
-bounds depend on the sizes alone, so that chunks, order and orientation of the data change no bit.
+is known: the variance of the pixel less that of the samples. Where memory has no room for all of
+them, random combinations of the snapshots stand for what the leading ones leave out: their
+expected sum of squares, at every pixel and after any linear map, is the same. Every sum runs over
+blocks whose bounds depend on the sizes alone, so that chunks, order and orientation of the data
+change no bit.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import dask.array as da
@@ -23,10 +26,14 @@ import numpy as np
 
 from ..handover import LevelData
 from .blocks import batches, over_batch
+from .combinations import directions, room_for, shortened
 from .fill import fill_and_pad
 from .pyramid import Pyramid, restrict_all
 from .scaling import Scaling
 from .survey import GRAM_LIMIT, RANDOM_RANK, Survey
+
+#: Share of memory that samples may take; the rest is for stages, which train on some of them.
+SHARE = 0.35
 
 #: Samples that are brought to all levels together.
 WIDTH = 8
@@ -46,48 +53,27 @@ class Compressed:
         sqrt(T), then zeros; or all ones.
     rank : int
         How many of the samples training needs.
-    lost : numpy.ndarray, shape (variable, y, x)
-        Variance over time that the samples leave out.
+    lost, total : numpy.ndarray, shape (variable, y, x)
+        Variance over time that the singular vectors leave out, and all of it.
+    n_random : int
+        How many of the samples are random combinations, which stand for what is left out.
     """
 
     samples: np.ndarray
     constant: np.ndarray
     rank: int
     lost: np.ndarray
+    total: np.ndarray
+    n_random: int = 0
 
+    @property
+    def share_lost(self) -> float:
+        """The share of the variance, over all pixels, that the singular vectors leave out.
 
-def directions(product: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Find orthonormal combinations of snapshots, the leading first.
-
-    Parameters
-    ----------
-    product : numpy.ndarray, shape (variable, n, m)
-        As `survey` gives it.
-    scale : numpy.ndarray, shape (variable,)
-        What each variable is divided by.
-
-    Returns
-    -------
-    numpy.ndarray, shape (mode, n)
-    """
-    n, m = product.shape[1:]
-    if n == m:
-        values, vectors = np.linalg.eigh(np.einsum("vij,v->ij", product, scale**-2.0))
-        return vectors.T[values > values[-1] * 1e-14][::-1]
-    return np.linalg.svd(np.einsum("vij,v->ij", product, scale**-1.0), full_matrices=False)[0].T
-
-
-def room_for(
-    parts: Mapping[str, int], pyramid: Pyramid, variables: int, memory: float
-) -> dict[str, int]:
-    """Count how many samples of each part memory can hold, of those wanted.
-
-    Samples take their place on every level, and on the data's own grid while they are made. All
-    parts give way alike.
-    """
-    pixels = 4 / 3 * np.prod(pyramid.shape(pyramid.levels - 1)) + np.prod(pyramid.grid.sizes)
-    share = min(1.0, memory / (4 * variables * pixels) / max(1, sum(parts.values())))
-    return {part: max(2, int(share * n)) if n else 0 for part, n in parts.items()}
+        It is rounded to float32, as samples are: what is beyond depends on where it was computed.
+        """
+        lost, total = float(self.lost.sum()), float(self.total.sum())
+        return float(np.float32(lost / total)) if lost > 1e-12 * total else 0.0
 
 
 def compress(
@@ -139,7 +125,7 @@ def compress(
         If memory has no room for the snapshots that an activation needs.
     """
     room = functools.partial(
-        room_for, pyramid=pyramid, variables=array.shape[1], memory=0.4 * memory
+        room_for, pyramid=pyramid, variables=array.shape[1], memory=SHARE * memory
     )
     if activation:
         wanted = {part: len(positions) for part, positions in parts.items()}
@@ -154,14 +140,13 @@ def compress(
         products = found.products
         vectors = {part: directions(each, standard.scale) for part, each in products.items()}
         wanted = {part: 1 + len(each) for part, each in vectors.items()}
-        kept = {part: each[: room(wanted)[part] - 1] for part, each in vectors.items()}
+        kept = {part: shortened(each, room(wanted)[part] - 1) for part, each in vectors.items()}
         random = [part for part, each in products.items() if each.shape[1] != each.shape[2]]
         samples = _combinations(
             array, parts, season, standard, kept, random=random, tail=tail, memory=memory / 4
         )
         for part, each in samples.items():
-            cut = len(kept[part]) + 1 < wanted[part]
-            _warn_of_loss(part, each, len(parts[part]), tail, cut=cut)
+            _warn_of_loss(part, each, len(parts[part]), tail, cut=kept[part][1] + 1 < wanted[part])
     share = np.where(standard.valid, found.finite_in_training / len(parts["training"]), 0)
     data = {}
     for part in list(samples):  # one after the other, so that memory holds what is needed
@@ -174,7 +159,7 @@ def _combinations(
     parts: Mapping[str, np.ndarray],
     season: np.ndarray,
     standard: Scaling,
-    vectors: Mapping[str, np.ndarray],
+    vectors: Mapping[str, tuple[np.ndarray, int]],
     *,
     random: Collection[str],
     tail: np.ndarray | None,
@@ -187,9 +172,9 @@ def _combinations(
     since some are lost anyway.
     """
     size = array.shape[1:]
-    heights = [1 + len(vectors[part]) for part in parts]
+    heights = [1 + len(vectors[part][0]) for part in parts]
     samples = [np.empty((*size, n), dtype=np.float32) for n in heights]
-    lost = [np.zeros(size) for _ in heights]
+    variance = [np.zeros((2, *size)) for _ in heights]  # lost, and in all
     per_pixel = (standard.centre, standard.mean, standard.valid)
     fields = (standard.scale, standard.monthly, standard.fill)
     arguments = {"parts": parts, "season": season, "vectors": vectors, "fields": fields}
@@ -197,13 +182,15 @@ def _combinations(
     for batch in batches(array, memory=memory, result=row):
         bands, _ = over_batch(_project_band, array, batch, *per_pixel, **arguments)
         for band, results in zip(batch, bands, strict=True):
-            for i, (values, variance) in enumerate(results):
+            for i, (values, each) in enumerate(results):
                 samples[i][:, band] = values
-                lost[i][:, band] = variance
-    return {
-        part: _ranked(values, variance, len(parts[part]), tail, is_random=part in random)
-        for part, values, variance in zip(parts, samples, lost, strict=True)
-    }
+                variance[i][:, :, band] = each
+    found = {}
+    for part, values, each in zip(parts, samples, variance, strict=True):
+        ranked = _ranked(values, each, len(parts[part]), tail, is_random=part in random)
+        combinations, n_leading = vectors[part]
+        found[part] = replace(ranked, n_random=len(combinations) - n_leading)
+    return found
 
 
 def _ranked(
@@ -217,11 +204,11 @@ def _ranked(
         behind = np.stack([_variance_behind(field[..., 1:], n) for field in values])
         rank = 1 + int((behind > tail[:, None]).any(0).sum())
     if is_random:
-        variance = variance + np.square(values[..., rank:], dtype=np.float64).sum(-1) / n
+        variance[0] += np.square(values[..., rank:], dtype=np.float64).sum(-1) / n
         values = np.ascontiguousarray(values[..., :rank])
     constant = np.zeros(values.shape[-1])
     constant[0] = np.sqrt(n)
-    return Compressed(np.moveaxis(values, -1, 0), constant, rank, variance)
+    return Compressed(np.moveaxis(values, -1, 0), constant, rank, *variance)
 
 
 def _variance_behind(vectors: np.ndarray, n: int) -> np.ndarray:
@@ -252,7 +239,7 @@ def _project_band(
     *,
     parts: Mapping[str, np.ndarray],
     season: np.ndarray,
-    vectors: Mapping[str, np.ndarray],
+    vectors: Mapping[str, tuple[np.ndarray, int]],
     fields: tuple[Any, ...],
 ) -> tuple[list[tuple[np.ndarray, np.ndarray]], list[np.ndarray]]:
     """Make the samples of each part on a band, sample last; find the variance they leave out."""
@@ -265,13 +252,15 @@ def _project_band(
         average = departure.mean(0)
         departure -= average
         flat = np.ascontiguousarray(departure[:, valid])
-        projected = vectors[part] @ flat
+        combinations, n_leading = vectors[part]
+        projected = combinations @ flat
         values = np.zeros((*average.shape, 1 + len(projected)), dtype=np.float32)
         values[..., 0] = average * np.sqrt(n)
         values[valid, 1:] = projected.T
-        variance = np.zeros(average.shape)
-        total, captured = (flat**2).sum(0) / n, (projected**2).sum(0) / n
-        variance[valid] = np.where(total - captured > 1e-12 * total, total - captured, 0)
+        variance = np.zeros((2, *average.shape))
+        total, captured = (flat**2).sum(0) / n, (projected[:n_leading] ** 2).sum(0) / n
+        variance[0, valid] = np.where(total - captured > 1e-12 * total, total - captured, 0)
+        variance[1, valid] = total
         results.append((values, variance))
     return results, []
 
@@ -300,7 +289,8 @@ def _snapshots(
             block = standard.apply(block, season[some])
             values[..., start : start + WIDTH] = np.moveaxis(block, 0, -1)
         samples = np.moveaxis(values, -1, 0)
-        result[part] = Compressed(samples, np.ones(len(samples)), len(samples), np.zeros(size))
+        nothing = np.zeros(size)
+        result[part] = Compressed(samples, np.ones(len(samples)), len(samples), nothing, nothing)
     return result
 
 
@@ -341,7 +331,7 @@ def level_data(
             fields[level][..., part] = np.moveaxis(completed, 0, -1)
     shares = restrict_all(pyramid, pyramid.pad(share), has_data)
     result = []
-    left_out = variance_left_out(compressed)
+    left_out = compressed.share_lost
     for level, (values, (shared, has)) in enumerate(zip(fields, shares, strict=True)):
         counts = np.zeros_like(has)
         counts[pyramid.cut(level)] = has[pyramid.cut(level)]
@@ -366,35 +356,21 @@ def _on_levels(
     ]
 
 
-def variance_left_out(compressed: Compressed) -> float:
-    """Return the share of the snapshots' variance, over all pixels, that the samples leave out.
-
-    It is rounded to float32, as samples are: what is beyond depends on where it was computed.
-    """
-    vectors = compressed.samples[1:]  # all but the mean
-    kept = sum(float(np.square(vector, dtype=np.float64).sum()) for vector in vectors)
-    lost = float(compressed.lost.sum()) * float(compressed.constant @ compressed.constant)
-    # What is smaller is rounding.
-    return float(np.float32(lost / (lost + kept))) if lost > 1e-12 * kept else 0.0
-
-
 def _warn_of_loss(
     part: str, compressed: Compressed, n_snapshots: int, tail: np.ndarray | None, *, cut: bool
 ) -> None:
     """Warn if what the samples leave out is more than twice what training may leave out."""
-    lost = compressed.lost
-    if not (lost.max((1, 2)) > (0 if tail is None else 2 * tail)).any():
-        return
-    share = variance_left_out(compressed)
-    if not share:
+    lost, share = compressed.lost, compressed.share_lost
+    if not share or not (lost.max((1, 2)) > (0 if tail is None else 2 * tail)).any():
         return
     way_out = (
         "allow more with memory=" if cut else f"beyond {GRAM_LIMIT} there are {RANDOM_RANK} at most"
     )
-    n_vectors = len(compressed.constant) - 1
-    vectors = f"{n_vectors} singular vector{'s' * (n_vectors != 1)}"
+    n_random = compressed.n_random
+    n_vectors = len(compressed.constant) - 1 - n_random
+    stand_in = f", for which {n_random} random combinations stand" if n_random else ""
     warnings.warn(
-        f"{vectors} stand for the {n_snapshots} {part} snapshots, which leaves out "
-        f"{share:.2g} of their variance: {way_out}",
+        f"{n_vectors} singular vector{'s' * (n_vectors != 1)} stand for the {n_snapshots} {part} "
+        f"snapshots, which leaves out {share:.2g} of their variance{stand_in}: {way_out}",
         stacklevel=2,
     )
