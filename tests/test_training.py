@@ -11,6 +11,7 @@ from helpers import DEVICE, make_field, pixel_errors, prepare_with
 import xmrcae
 from xmrcae.core import losses, masks
 from xmrcae.core.losses import loss_terms
+from xmrcae.core.network import Network
 from xmrcae.core.samples import Samples
 from xmrcae.core.training import Trainer
 from xmrcae.options import make_options
@@ -275,3 +276,22 @@ def test_samples_are_not_copied() -> None:
     samples = Samples.of(data, torch.device("cpu"))
     assert np.shares_memory(samples.pixels.numpy(), data.samples)
     assert np.isclose(float(samples.weights.sum()), 1)
+
+
+@pytest.mark.parametrize("worth", [100, 2**20])
+def test_a_stage_takes_as_many_threads_as_its_numbers_are_worth(
+    monkeypatch: pytest.MonkeyPatch, worth: int
+) -> None:
+    monkeypatch.setattr("xmrcae.core.threads.WORTH", worth)
+    seen: set[int] = set()
+    forward = Network.forward
+
+    def seeing(*arguments: object) -> object:
+        seen.add(torch.get_num_threads())
+        return forward(*arguments)
+
+    monkeypatch.setattr(Network, "forward", seeing)
+    torch.set_num_threads(2)  # the fixture of all tests puts it back
+    make_field().mrcae.fit(levels=2, max_epochs=1, progress=False)
+    assert seen == {2 if worth == 100 else 1}
+    assert torch.get_num_threads() == 2

@@ -21,6 +21,7 @@ from .projection import ProjectedNetwork, from_state
 from .samples import Samples, mean_weights, sketch_size, sketched
 from .stage import Objective, descend
 from .state import NetworkState
+from .threads import threads_for
 
 if TYPE_CHECKING:
     from ..handover import LevelData
@@ -166,10 +167,16 @@ class Trainer:
         is_saved = position == self._position
         if position < self._position or (is_saved and self._unfinished is None):
             return True
-        if not is_saved and not grow():
-            return False
-        self._train(level, group, self._unfinished if is_saved else None)
+        with threads_for(self._work(level)):
+            if not is_saved and not grow():
+                return False
+            self._train(level, group, self._unfinished if is_saved else None)
         return True
+
+    def _work(self, level: int) -> int:
+        """Count the numbers, samples times pixels, that an epoch of a level goes through."""
+        pixels = sum(len(each.weights) for each in self.data["training"][: level + 1])
+        return int(pixels * self.report["train_samples_at_level"][level])
 
     def _deepen(self, level: int) -> bool:
         """Add a level; False if it is adopted and need not be trained before it is widened.
