@@ -8,6 +8,7 @@ import archive_access
 import archive_memory
 import archive_parts
 import archives
+import full_rank
 import gpu
 import pixels
 import snapshots
@@ -17,7 +18,7 @@ import time_to_loss
 SECTIONS = {
     module.__name__: module
     for module in (
-        *(time_to_loss, snapshots, pixels, throughput, gpu),
+        *(time_to_loss, snapshots, pixels, full_rank, throughput, gpu),
         *(archives, archive_parts, archive_access, archive_memory),
     )
 }
