@@ -15,6 +15,7 @@ import numpy as np
 
 from .base import Base, base_maps, quantise_base
 from .block import BlockCoder, Variable
+from .code_prediction import code_differences, fit_codes
 from .decoder import Decoder
 from .models import centred, coarsest, level_errors, truncated
 from .waves import LIMIT, Predictor
@@ -81,6 +82,8 @@ class Plan:
         What encodes and decodes blocks.
     code_steps : list of numpy.ndarray, shape (channel,)
         For each level, in scaled units.
+    code_weights : list of list of int
+        For each level, what predicts codes from those before.
     bases : list of Base
         Of each variable.
     setting : Setting
@@ -97,6 +100,7 @@ class Plan:
     fitted: Fitted
     coder: BlockCoder
     code_steps: list[np.ndarray]
+    code_weights: list[list[int]]
     bases: list[Base]
     setting: Setting
     bytes: dict[str, Any]
@@ -249,14 +253,17 @@ class _Planner:
             model += sum(packed_bytes(each) for each in bases[v].differences)
         coarse = coder.fields(codes[:, : decoder.sizes[0]], self.season, 0) - self.coarsest
         parts = np.split(codes, np.cumsum(decoder.sizes)[:-1], axis=1)
+        weights = [fit_codes(part) for part in parts]
+        pairs = zip(parts, weights, strict=True)
         return Plan(
             fitted=fitted,
             coder=BlockCoder(decoder, variables, code_steps),
             code_steps=code_steps,
+            code_weights=weights,
             bases=bases,
             setting=setting,
             bytes={
-                "codes": [packed_bytes(part) / n for part in parts],
+                "codes": [packed_bytes(code_differences(*pair)) / n for pair in pairs],
                 "rest": rest / n,
                 "model": model / self.length,
             },

@@ -23,6 +23,7 @@ from xarray.core import indexing
 from ..io.network_arrays import from_arrays
 from .base import base_maps
 from .block import BlockCoder, Variable
+from .code_prediction import code_weights, undo_codes
 from .decoder import Decoder
 from .parts import PATH, unpacked
 from .store import ArchiveStore
@@ -144,8 +145,11 @@ class Reader:
 
     def codes(self, level: int, block: int, lane: int = 0) -> np.ndarray:
         """Return the codes that a level is decoded from, (row, code), in steps."""
-        paths = [f"level_{k}/codes" for k in range(level + 1)]
-        return np.concatenate([self.store.rows(path, block, lane) for path in paths], axis=1)
+        codes = [
+            undo_codes(self.store.rows(f"level_{k}/codes", block, lane), weights)
+            for k, weights in enumerate(code_weights(self.store.about)[: level + 1])
+        ]
+        return np.concatenate(codes, axis=1)
 
     def season(self, block: int, lane: int = 0) -> np.ndarray:
         """Return which of the base maps each snapshot of a block departs from, (row,)."""

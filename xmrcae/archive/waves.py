@@ -66,14 +66,11 @@ class Predictor:
             raise ValueError(
                 f"the magnitudes of weights must sum to {_WEIGHTS} at most, got {self.weights}"
             )
-        self._scaled = np.array(self.weights) / 2.0**BITS
+        self._scaled = scaled(self.weights)
 
     @classmethod
     def fit(cls, kept: np.ndarray, steps: np.ndarray) -> Predictor:
         """Return the predictor whose differences pack best, on a sample of the steps.
-
-        Of the weights of least squared and of least absolute differences, those are taken that
-        leave the lower entropy: squares are ruled by few large steps, magnitudes by steps of 0.
 
         Parameters
         ----------
@@ -101,8 +98,7 @@ class Predictor:
             sample = slice(-t * at.size % stride, None, stride)
             parts.append((_gather(shifted, at[sample]), steps[t, sample]))
         near, here = (np.concatenate(part, axis=-1) for part in zip(*parts, strict=True))
-        candidates = [cls(kept, weights) for weights in _candidates(near, here)]
-        return min(candidates, key=lambda one: _entropy(here - one._predicted(near)))
+        return cls(kept, best_weights(near, here))
 
     def differences(self, steps: np.ndarray) -> np.ndarray:
         """Return the steps less their predictions.
@@ -127,7 +123,7 @@ class Predictor:
         for t, at, shifted in self._snapshots(steps):
             for first in range(0, at.size, _AT_ONCE):
                 part = slice(first, first + _AT_ONCE)
-                differences[t, part] -= self._predicted(_gather(shifted, at[part]))
+                differences[t, part] -= predict(self._scaled, _gather(shifted, at[part]))
         return differences
 
     def undo(self, differences: np.ndarray) -> np.ndarray:
@@ -169,7 +165,7 @@ class Predictor:
         for wave, at, here in _waves(times, height, rows, starts):
             now = wave % _RING
             value = flat.take(at)
-            value += self._predicted(_gather(shifted[now], here))
+            value += predict(self._scaled, _gather(shifted[now], here))
             flat[at] = value
             plane = ring[now, 3 * height :]
             plane[used[now]] = 0
@@ -178,12 +174,6 @@ class Predictor:
         for row in steps:
             row[order] = row.copy()
         return steps
-
-    def _predicted(self, near: np.ndarray) -> np.ndarray:
-        """Return the predictions, int32 modulo 2**32, from neighbours (term, place)."""
-        total = self._scaled @ near
-        total += 0.5
-        return np.floor(total, out=total).astype(np.int64).astype(np.int32)
 
     def _snapshots(self, steps: np.ndarray) -> Iterator[tuple[int, np.ndarray, list[np.ndarray]]]:
         """Yield every snapshot's number, the places of its pixels and the planes to read there.
@@ -225,6 +215,31 @@ class Predictor:
             )
 
 
+def scaled(weights: Sequence[int]) -> np.ndarray:
+    """Return weights as the numbers that they stand for, float64."""
+    return np.array(weights) / 2.0**BITS
+
+
+def predict(weights: np.ndarray, near: np.ndarray) -> np.ndarray:
+    """Return the predictions, int32 modulo 2**32, from neighbours (term, place) in float64.
+
+    `weights`, (term,), are as `scaled` returns them.
+    """
+    total = weights @ near
+    total += 0.5
+    return np.floor(total, out=total).astype(np.int64).astype(np.int32)
+
+
+def best_weights(near: np.ndarray, here: np.ndarray) -> list[int]:
+    """Return the weights whose differences pack best, of neighbours (term, step) in float64.
+
+    Of those of least squared and of least absolute differences, the ones are taken that leave the
+    lower entropy: squares are ruled by few large steps, magnitudes by steps of 0.
+    """
+    candidates = _candidates(near, here)
+    return min(candidates, key=lambda weights: _entropy(here - predict(scaled(weights), near)))
+
+
 def _candidates(near: np.ndarray, here: np.ndarray) -> list[list[int]]:
     """Return weights of least squared and of nearly least absolute differences.
 
@@ -236,8 +251,8 @@ def _candidates(near: np.ndarray, here: np.ndarray) -> list[list[int]]:
         # A pseudo-inverse bears neighbours that are equal, as with one row.
         weighted = near * square_root**2
         found = np.linalg.pinv(weighted @ near.T, rcond=1e-10, hermitian=True) @ (weighted @ here)
-        scaled = np.clip(np.round(found * 2**BITS), -_WEIGHT, _WEIGHT)
-        candidates.append(scaled.astype(int).tolist())
+        whole = np.clip(np.round(found * 2**BITS), -_WEIGHT, _WEIGHT)
+        candidates.append(whole.astype(int).tolist())
         left = np.abs(here - found @ near)
         square_root = (left + 0.5 * max(0.5, np.median(left) if left.size else 0)) ** -0.5
     return [candidates[0], candidates[-1]]
