@@ -35,8 +35,9 @@ def code_differences(codes: np.ndarray, weights: Sequence[int]) -> np.ndarray:
 def undo_codes(differences: np.ndarray, weights: Sequence[int]) -> np.ndarray:
     """Return the codes that these are the differences of, (snapshot, code), int32."""
     codes = np.pad(differences, [(_BACK, 0), (0, 0)])
+    backwards = scaled(weights)[::-1].copy()
     for t in range(_BACK, len(codes)):
-        codes[t] += predict(scaled(weights), codes[[t - 1, t - 2]].astype(np.float64))
+        codes[t] += predict(backwards, codes[t - _BACK : t].astype(np.float64))
     return codes[_BACK:]
 
 
