@@ -207,7 +207,7 @@ def put_labels(
     for name, variable in static.items():
         writer.put_static(f"labels/{name}", variable.values, [str(dim) for dim in variable.dims])
     pyramid = plan.fitted.codec.pyramid
-    layout = plan.fitted.layout(source.obj)
+    layout = source.layout
     records = []
     for level in range(pyramid.levels - 1):
         coords = layout.orient(pyramid.coordinates(level))
