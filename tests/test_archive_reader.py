@@ -15,6 +15,7 @@ from helpers import make_field, make_two_variables
 import xmrcae
 from xmrcae.archive.backend import MrcaeBackend
 from xmrcae.archive.prepare import Request
+from xmrcae.archive.reader import sliced
 from xmrcae.archive.store import ArchiveStore
 from xmrcae.archive.waves import Predictor
 from xmrcae.archive.writer import create_archive
@@ -316,3 +317,11 @@ def test_reading_needs_neither_torch_nor_dask(simple):
     assert run.returncode == 0, run.stderr
     expected = [float(open_data(simple[1], level=level).sst.sum()) for level in (None, 0)]
     assert list(map(float, run.stdout.split())) == expected
+
+
+@pytest.mark.parametrize(
+    "at", [[], [3], [2, 3, 4], [4, 3, 2, 1, 0], [0, 2, 4], [1, 1], [0, 1, 3], [3, 1], [5, 2, 1]]
+)
+def test_positions_as_slices_take_the_same(at):
+    values = np.arange(6)
+    np.testing.assert_array_equal(values[sliced(np.array(at, int))], values[at] if at else [])

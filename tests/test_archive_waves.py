@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from xmrcae.archive.plan import packed_bytes
 from xmrcae.archive.waves import BITS, LIMIT, TERMS, Predictor
 
 SIZES = st.tuples(st.integers(1, 7), st.integers(1, 9), st.integers(1, 9))
@@ -157,3 +158,15 @@ def test_steps_that_do_not_fit_are_refused(steps: np.ndarray) -> None:
 def test_weights_that_are_not_exact_are_refused(weights: list[float]) -> None:
     with pytest.raises(ValueError, match="weights must"):
         Predictor(np.ones((2, 2), bool), weights)
+
+
+def test_few_neighbours_predict_nearly_as_well() -> None:
+    kept = np.random.default_rng(0).random((40, 50)) < 0.8
+    noise = np.random.default_rng(1).integers(-5, 6, (30, kept.sum()), dtype=np.int32)
+    weights = [2000 if term in [(0, 0, 1), (1, 0, 0)] else 3 for term in TERMS]
+    steps = Predictor(kept, weights).undo(noise)
+    every, few = (Predictor.fit(kept, steps, few=few) for few in (False, True))
+    assert np.count_nonzero(few.weights) < 6 < np.count_nonzero(every.weights)
+    taken = [packed_bytes(each.differences(steps)) for each in (every, few)]
+    assert taken[1] < 1.01 * taken[0]
+    np.testing.assert_array_equal(few.undo(few.differences(steps)), steps)

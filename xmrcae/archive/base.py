@@ -64,7 +64,7 @@ def quantise_base(
     terms = _fourier(len(maps), n_terms).T @ maps
     step = max(step, float(np.abs(terms).max(initial=0)) / LIMIT)
     steps = np.rint(terms / step).astype(np.int32)
-    predictor = Predictor.fit(kept, steps)
+    predictor = Predictor.fit(kept, steps, few=True)
     return predictor.differences(steps), predictor.weights, step
 
 

@@ -76,6 +76,16 @@ class Variable:
         """The kept pixels by class, row by row within each."""
         return np.argsort(np.asarray(self.classes), kind="stable")
 
+    @cached_property
+    def rank(self) -> np.ndarray:
+        """Where each kept pixel is in that order."""
+        return np.argsort(self.order)
+
+    @cached_property
+    def places(self) -> np.ndarray:
+        """Flat places of the kept pixels."""
+        return np.flatnonzero(self.kept)
+
 
 class BlockCoder:
     """Values of consecutive snapshots of one lane to what an archive stores, and back.
@@ -257,23 +267,23 @@ def _decode(
     record: Mapping[str, Any],
 ) -> np.ndarray:
     """Return a variable (snapshot, y, x) of its field (snapshot, pixel) and what is stored."""
-    result = np.full((len(field), *variable.kept.shape), np.nan, dtype=variable.dtype)
+    result = np.full((len(field), variable.kept.size), np.nan, dtype=variable.dtype)
     if record["strays"]:
-        result[:] = arrays[_name(variable, "strays")].reshape(result.shape)
+        result[:] = arrays[_name(variable, "strays")]
     if record["lossless"]:
         kept = arrays[_name(variable, "exact")]
     elif variable.predictor is None:
         kept = field.astype(variable.dtype)
     else:
-        differences = np.empty(field.shape, dtype=np.int32)
-        differences[:, variable.order] = arrays[_name(variable, "rest")]
+        differences = arrays[_name(variable, "rest")].take(variable.rank, axis=1)
         steps = variable.predictor.undo(differences)
         kept = _value(variable, field, record["step"], steps)
     if record["gaps"]:
         gaps = np.bitwise_xor.accumulate(arrays[_name(variable, "gaps")], axis=0)
         kept[gaps.astype(bool)] = np.nan
-    result[:, variable.kept] = kept
-    return result
+    for row, own in zip(result, kept, strict=True):  # takes a third of all rows at once
+        row[variable.places] = own
+    return result.reshape(-1, *variable.kept.shape)
 
 
 def _name(variable: Variable, kind: str) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 
 from .base import Base, base_maps, quantise_base
 from .block import BlockCoder, Variable
+from .code_prediction import code_differences, fit_codes
 from .decoder import Decoder
 from .models import centred, coarsest, level_errors, truncated
 from .waves import LIMIT, Predictor
@@ -81,6 +82,8 @@ class Plan:
         What encodes and decodes blocks.
     code_steps : list of numpy.ndarray, shape (channel,)
         For each level, in scaled units.
+    code_weights : list of list of int
+        For each level, what predicts codes from those before.
     bases : list of Base
         Of each variable.
     setting : Setting
@@ -97,6 +100,7 @@ class Plan:
     fitted: Fitted
     coder: BlockCoder
     code_steps: list[np.ndarray]
+    code_weights: list[list[int]]
     bases: list[Base]
     setting: Setting
     bytes: dict[str, Any]
@@ -162,7 +166,8 @@ def choose(
         best = _best(planner, best, "n_groups", counts)
         best = _descend(planner, best, "base_step", factor)
         best = _best(planner, best, "n_terms", [n for n in (3, 5, 7) if n < best.setting.n_terms])
-    return _descend(planner, best, "code_step", factor)
+    best = _descend(planner, best, "code_step", factor)
+    return planner.plan(best.setting, few=True)
 
 
 def _best(planner: _Planner, best: Plan, name: str, values: Sequence[int]) -> Plan:
@@ -226,8 +231,11 @@ class _Planner:
             self._models[n_groups] = fitted, decoder
         return self._models[n_groups]
 
-    def plan(self, setting: Setting) -> Plan:
-        """Make the plan of a setting and pack the sample by it."""
+    def plan(self, setting: Setting, *, few: bool = False) -> Plan:
+        """Make the plan of a setting and pack the sample by it.
+
+        With `few`, neighbours that predict little are left out: see :meth:`Predictor.fit`.
+        """
         fitted, decoder, bases, exact = self._encoded(replace(setting, code_step=0.0))
         scale = fitted.standard.scale.astype(np.float64)
         norms = decoder.norms(scale / self.units)
@@ -244,19 +252,22 @@ class _Planner:
             given = self.values[:, v][:, self.wanted[v].kept]
             left = np.where(np.isfinite(given), (given - field) / self.units[v], 0)
             squares, count = squares + float((left**2).sum()), count + left.size
-            variables[v], packed = _with_predictor(variables[v], left)
+            variables[v], packed = _with_predictor(variables[v], left, few)
             rest, model = rest + packed["rest"], model + packed["classes"]
             model += sum(packed_bytes(each) for each in bases[v].differences)
         coarse = coder.fields(codes[:, : decoder.sizes[0]], self.season, 0) - self.coarsest
         parts = np.split(codes, np.cumsum(decoder.sizes)[:-1], axis=1)
+        weights = [fit_codes(part) for part in parts]
+        pairs = zip(parts, weights, strict=True)
         return Plan(
             fitted=fitted,
             coder=BlockCoder(decoder, variables, code_steps),
             code_steps=code_steps,
+            code_weights=weights,
             bases=bases,
             setting=setting,
             bytes={
-                "codes": [packed_bytes(part) / n for part in parts],
+                "codes": [packed_bytes(code_differences(*pair)) / n for pair in pairs],
                 "rest": rest / n,
                 "model": model / self.length,
             },
@@ -317,7 +328,9 @@ class _Planner:
         return base
 
 
-def _with_predictor(variable: Variable, left: np.ndarray) -> tuple[Variable, dict[str, int]]:
+def _with_predictor(
+    variable: Variable, left: np.ndarray, few: bool
+) -> tuple[Variable, dict[str, int]]:
     """Return a variable with predictor and classes for what codes leave, and the packed bytes.
 
     `left`, (snapshot, pixel), is in units of the bound.
@@ -325,7 +338,7 @@ def _with_predictor(variable: Variable, left: np.ndarray) -> tuple[Variable, dic
     if variable.max_error is None and variable.rmse is None:
         return variable, {"rest": 0, "classes": 0}
     steps = np.rint(left / 2).clip(-LIMIT, LIMIT).astype(np.int32)
-    predictor = Predictor.fit(variable.kept, steps)
+    predictor = Predictor.fit(variable.kept, steps, few=few)
     differences = predictor.differences(steps)
     n_classes = int(np.clip(steps.size // LEAST_PER_CLASS, 1, N_CLASSES))
     activity = np.abs(differences.astype(np.float64)).mean(0)

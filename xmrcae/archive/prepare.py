@@ -152,6 +152,7 @@ def describe(source: Source, plan: Plan, rows: int, made_from: str) -> dict[str,
         ],
         "seasons": len(plan.bases[0].maps[-1]),
         "code_steps": [each.tolist() for each in plan.code_steps],
+        "code_weights": plan.code_weights,
         "codes_by": "filters" if fitted.codec.network.encodes else "projection",
         "made_from": made_from,
         "names": fitted.labels.variables,
@@ -206,7 +207,7 @@ def put_labels(
     for name, variable in static.items():
         writer.put_static(f"labels/{name}", variable.values, [str(dim) for dim in variable.dims])
     pyramid = plan.fitted.codec.pyramid
-    layout = plan.fitted.layout(source.obj)
+    layout = source.layout
     records = []
     for level in range(pyramid.levels - 1):
         coords = layout.orient(pyramid.coordinates(level))

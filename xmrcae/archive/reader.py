@@ -23,6 +23,7 @@ from xarray.core import indexing
 from ..io.network_arrays import from_arrays
 from .base import base_maps
 from .block import BlockCoder, Variable
+from .code_prediction import code_weights, undo_codes
 from .decoder import Decoder
 from .parts import PATH, unpacked
 from .store import ArchiveStore
@@ -144,8 +145,11 @@ class Reader:
 
     def codes(self, level: int, block: int, lane: int = 0) -> np.ndarray:
         """Return the codes that a level is decoded from, (row, code), in steps."""
-        paths = [f"level_{k}/codes" for k in range(level + 1)]
-        return np.concatenate([self.store.rows(path, block, lane) for path in paths], axis=1)
+        codes = [
+            undo_codes(self.store.rows(f"level_{k}/codes", block, lane), weights)
+            for k, weights in enumerate(code_weights(self.store.about)[: level + 1])
+        ]
+        return np.concatenate(codes, axis=1)
 
     def season(self, block: int, lane: int = 0) -> np.ndarray:
         """Return which of the base maps each snapshot of a block departs from, (row,)."""
@@ -295,13 +299,14 @@ class Fields(BackendArray):
         """Return some pixels of some snapshots, (row, lane, y, x), of ascending coordinates."""
         result = np.empty((len(rows), len(lanes), len(y), len(x)), self.dtype)
         blocks, within = self._reader.places(rows)
+        of_y, of_x = sliced(y), sliced(x)
 
         def fill(job: tuple[int, int]) -> None:
             block, i = job
-            at = np.flatnonzero(blocks == block)
+            at = sliced(np.flatnonzero(blocks == block))
             n_rows = int(within[at].max()) + 1
-            where = self._v, self._level, block, int(lanes[i])
-            result[at, i] = self._reader.fields(*where, n_rows)[np.ix_(within[at], y, x)]
+            fields = self._reader.fields(self._v, self._level, block, int(lanes[i]), n_rows)
+            result[at, i] = fields[sliced(within[at])][:, of_y][:, :, of_x]
 
         jobs = list(product(np.unique(blocks).tolist(), range(len(lanes))))
         with ThreadPoolExecutor(THREADS) as pool:
@@ -356,6 +361,15 @@ def positions(key: Sequence[Any], shape: Sequence[int]) -> list[np.ndarray]:
     """Return what an outer indexer takes along each dimension, as positions from 0."""
     pairs = zip(key, shape, strict=True)
     return [np.atleast_1d(np.arange(size)[each]) for each, size in pairs]
+
+
+def sliced(at: np.ndarray) -> np.ndarray | slice:
+    """Return positions as a slice if they are evenly spaced: that copies ten times as fast."""
+    steps = np.diff(at[:2])
+    if not steps.any() or (np.diff(at) != steps).any():
+        return at
+    stop = int(at[-1] + steps[0])
+    return slice(int(at[0]), stop if stop >= 0 else None, int(steps[0]))
 
 
 def squeezed(values: np.ndarray, key: Sequence[Any]) -> np.ndarray:

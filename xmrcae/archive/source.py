@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,12 @@ import xarray as xr
 from ..fitted import Fitted
 from ..grid.conventions import Labelled
 from ..grid.description import fields_of
+from ..grid.layout import Layout
 from ..grid.split import time_of
 from .format import ArchiveError
+
+#: Rows of a sample at least: as many as a block of the largest fields has.
+LEAST_SAMPLE = 8
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,11 @@ class Source:
         """The type of each variable."""
         return [field.dtype for field in fields_of(self.obj)]
 
+    @cached_property
+    def layout(self) -> Layout:
+        """How the data lie on the fitted grid."""
+        return self.fitted.layout(self.obj)
+
     @property
     def descending(self) -> list[bool]:
         """Whether rows and columns of the data run against the fitted grid's, which ascend.
@@ -97,14 +107,14 @@ class Source:
         ArchiveError
             If they are in an order of their own.
         """
-        grid, layout = self.fitted.codec.pyramid.grid, self.fitted.layout(self.obj)
+        grid = self.fitted.codec.pyramid.grid
         for dim in (grid.y, grid.x):
-            if not isinstance(layout.indexers[dim], slice):
+            if not isinstance(self.layout.indexers[dim], slice):
                 raise ArchiveError(
                     f"the data's {dim!r} is in another order than the model's: sort them, "
                     f".sortby({dim!r}), and fit the model to sorted data"
                 )
-        return list(layout.descending)
+        return list(self.layout.descending)
 
     def read(self, rows: slice) -> tuple[np.ndarray, np.ndarray]:
         """Read some rows.
@@ -137,7 +147,7 @@ class Source:
     def sample(self, n_values: int) -> list[slice]:
         """Choose rows that stand for all: all of them, or runs spread evenly over the data."""
         per_row = int(np.prod(self.lanes)) * self.fitted.standard.valid.size
-        rows = max(16, n_values // max(1, per_row))
+        rows = max(LEAST_SAMPLE, n_values // max(1, per_row))
         if rows >= self.n_rows:
             return [slice(0, self.n_rows)]
         runs = max(1, min(4, rows // 16))

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -34,10 +35,10 @@ LIMIT = 2**30
 
 _WEIGHTS = 2**21  # the largest sum of the weights' magnitudes; see above
 _WEIGHT = 2**16  # the largest weight of a fit, 16.0: far beyond what predicts anything
-_BACK = [4 * t + 2 * y + x for t, y, x in TERMS]  # how many waves earlier a neighbour is
-_RING = 1 + max(_BACK)  # waves that are kept while undoing
+_RING = 1 + 4 * 2 + 2 + 1  # waves that are kept while undoing: this, and back to (2, 1, 1)
 _SAMPLES = 2**17  # steps that a fit reads
 _ROUNDS = 4  # solutions for least absolute differences; more change nothing
+_LOSS = 0.002  # by how much more differences may take so that fewer neighbours are gathered
 _AT_ONCE = 2**15  # places whose neighbours are held at once: 6 MiB, which caches hold
 
 
@@ -66,14 +67,13 @@ class Predictor:
             raise ValueError(
                 f"the magnitudes of weights must sum to {_WEIGHTS} at most, got {self.weights}"
             )
-        self._scaled = np.array(self.weights) / 2.0**BITS
+        used = [k for k, weight in enumerate(self.weights) if weight]
+        self._terms = [TERMS[k] for k in used]
+        self._scaled = scaled(self.weights)[used]
 
     @classmethod
-    def fit(cls, kept: np.ndarray, steps: np.ndarray) -> Predictor:
+    def fit(cls, kept: np.ndarray, steps: np.ndarray, *, few: bool = False) -> Predictor:
         """Return the predictor whose differences pack best, on a sample of the steps.
-
-        Of the weights of least squared and of least absolute differences, those are taken that
-        leave the lower entropy: squares are ruled by few large steps, magnitudes by steps of 0.
 
         Parameters
         ----------
@@ -81,6 +81,8 @@ class Predictor:
             (y, x), bool.
         steps : numpy.ndarray
             (t, pixel), integers; some 130,000 of them, evenly spaced, are read.
+        few : bool, default: False
+            Leave out neighbours that tell little: undoing takes as long as they are many.
 
         Returns
         -------
@@ -92,17 +94,16 @@ class Predictor:
         ValueError
             If `steps` does not fit `kept` or has magnitudes beyond `LIMIT`.
         """
-        blank = cls(kept, [0] * len(TERMS))
-        steps = blank._checked(steps)
+        every = cls(kept, [1] * len(TERMS))
+        steps = every._checked(steps)
         # An odd stride: one that divides the row's length would visit few columns.
         stride = steps.size // _SAMPLES | 1
         parts = [(np.zeros((len(TERMS), 0)), np.zeros(0))]
-        for t, at, shifted in blank._snapshots(steps):
+        for t, at, shifted in every._snapshots(steps):
             sample = slice(-t * at.size % stride, None, stride)
             parts.append((_gather(shifted, at[sample]), steps[t, sample]))
         near, here = (np.concatenate(part, axis=-1) for part in zip(*parts, strict=True))
-        candidates = [cls(kept, weights) for weights in _candidates(near, here)]
-        return min(candidates, key=lambda one: _entropy(here - one._predicted(near)))
+        return cls(kept, best_weights(near, here, _LOSS if few else 0.0))
 
     def differences(self, steps: np.ndarray) -> np.ndarray:
         """Return the steps less their predictions.
@@ -127,7 +128,7 @@ class Predictor:
         for t, at, shifted in self._snapshots(steps):
             for first in range(0, at.size, _AT_ONCE):
                 part = slice(first, first + _AT_ONCE)
-                differences[t, part] -= self._predicted(_gather(shifted, at[part]))
+                differences[t, part] -= predict(self._scaled, _gather(shifted, at[part]))
         return differences
 
     def undo(self, differences: np.ndarray) -> np.ndarray:
@@ -161,15 +162,15 @@ class Predictor:
         # For a wave in each plane of the ring: one view per term, shifted to that neighbour.
         shifted = [
             [
-                ring[(now - back) % _RING, (3 - t) * height - y :]
-                for back, (t, y, _) in zip(_BACK, TERMS, strict=True)
+                ring[(now - _back(t, y, x)) % _RING, (3 - t) * height - y :]
+                for t, y, x in self._terms
             ]
             for now in range(_RING)
         ]
         for wave, at, here in _waves(times, height, rows, starts):
             now = wave % _RING
             value = flat.take(at)
-            value += self._predicted(_gather(shifted[now], here))
+            value += predict(self._scaled, _gather(shifted[now], here))
             flat[at] = value
             plane = ring[now, 3 * height :]
             plane[used[now]] = 0
@@ -178,12 +179,6 @@ class Predictor:
         for row in steps:
             row[order] = row.copy()
         return steps
-
-    def _predicted(self, near: np.ndarray) -> np.ndarray:
-        """Return the predictions, int32 modulo 2**32, from neighbours (term, place)."""
-        total = self._scaled @ near
-        total += 0.5
-        return np.floor(total, out=total).astype(np.int64).astype(np.int32)
 
     def _snapshots(self, steps: np.ndarray) -> Iterator[tuple[int, np.ndarray, list[np.ndarray]]]:
         """Yield every snapshot's number, the places of its pixels and the planes to read there.
@@ -197,7 +192,11 @@ class Predictor:
         planes = np.zeros((3, (height + 5) * width))  # of this snapshot and the two before
         for t, step in enumerate(steps):
             planes[t % 3, 3 * width + at] = step
-            yield t, at, [planes[(t - back) % 3, (3 - y) * width - x :] for back, y, x in TERMS]
+            yield (
+                t,
+                at,
+                [planes[(t - back) % 3, (3 - y) * width - x :] for back, y, x in self._terms],
+            )
 
     def _by_wave(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the pixels' order by 2 y + x, their rows in it, and where each sum begins."""
@@ -225,28 +224,87 @@ class Predictor:
             )
 
 
-def _candidates(near: np.ndarray, here: np.ndarray) -> list[list[int]]:
-    """Return weights of least squared and of nearly least absolute differences.
+def scaled(weights: Sequence[int]) -> np.ndarray:
+    """Return weights as the numbers that they stand for, float64."""
+    return np.array(weights) / 2.0**BITS
 
-    Neighbours are (term, step). The second are found by weighted least squares, each difference
+
+def predict(weights: np.ndarray, near: np.ndarray) -> np.ndarray:
+    """Return the predictions, int32 modulo 2**32, from neighbours (term, place) in float64.
+
+    `weights`, (term,), are as `scaled` returns them.
+    """
+    total = weights @ near
+    total += 0.5
+    return np.floor(total, out=total).astype(np.int64).astype(np.int32)
+
+
+def best_weights(near: np.ndarray, here: np.ndarray, loss: float = 0.0) -> list[int]:
+    """Return the weights whose differences pack best, of neighbours (term, step) in float64.
+
+    Of those of least squared and of least absolute differences, the ones are taken that leave the
+    lower entropy: squares are ruled by few large steps, magnitudes by steps of 0. With a `loss`,
+    as many are 0 as add no more than this share to the entropy.
+    """
+
+    def entropy(weights: list[int]) -> float:
+        return _entropy(here - predict(scaled(weights), near))
+
+    found = [(_solved(*each), each) for each in _equations(near, here)]
+    weights, equations = min(found, key=lambda each: entropy(each[0]))
+    most, used = (1 + loss) * entropy(weights), np.ones(len(near), bool)
+    while loss and used.any():
+        used[_least(*equations, used)] = False
+        fewer = _solved(*equations, used)
+        if entropy(fewer) > most:
+            break
+        weights = fewer
+    return weights
+
+
+def _equations(near: np.ndarray, here: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the normal equations of least squared and of nearly least absolute differences.
+
+    Neighbours are (term, step). The second are those of weighted least squares, each difference
     weighted by the inverse of its magnitude in the round before.
     """
-    candidates, square_root = [], np.ones(here.size)
+    result, square_root = [], np.ones(here.size)
     for _ in range(_ROUNDS):
-        # A pseudo-inverse bears neighbours that are equal, as with one row.
         weighted = near * square_root**2
-        found = np.linalg.pinv(weighted @ near.T, rcond=1e-10, hermitian=True) @ (weighted @ here)
-        scaled = np.clip(np.round(found * 2**BITS), -_WEIGHT, _WEIGHT)
-        candidates.append(scaled.astype(int).tolist())
-        left = np.abs(here - found @ near)
+        result.append((weighted @ near.T, weighted @ here))
+        left = np.abs(here - _inverse(result[-1][0]) @ result[-1][1] @ near)
         square_root = (left + 0.5 * max(0.5, np.median(left) if left.size else 0)) ** -0.5
-    return [candidates[0], candidates[-1]]
+    return [result[0], result[-1]]
+
+
+def _solved(matrix: np.ndarray, right: np.ndarray, used: Any = slice(None)) -> list[int]:
+    """Solve normal equations for the weights that are used; the others are 0."""
+    found = np.zeros(len(right))
+    found[used] = _inverse(matrix[used][:, used]) @ right[used]
+    return np.clip(np.round(found * 2**BITS), -_WEIGHT, _WEIGHT).astype(int).tolist()
+
+
+def _least(matrix: np.ndarray, right: np.ndarray, used: np.ndarray) -> int:
+    """Return which of the terms that are used adds least to the differences if it is left out."""
+    inverse = _inverse(matrix[used][:, used])
+    added = (inverse @ right[used]) ** 2 / np.maximum(np.diag(inverse), 1e-300)
+    return int(np.flatnonzero(used)[np.argmin(added)])
+
+
+def _inverse(matrix: np.ndarray) -> np.ndarray:
+    # A pseudo-inverse bears neighbours that are equal, as with one row.
+    return np.linalg.pinv(matrix, rcond=1e-10, hermitian=True)
 
 
 def _entropy(differences: np.ndarray) -> float:
     """Return the bits that an ideal packer would take for integers of these frequencies."""
     counts = np.unique(differences, return_counts=True)[1]
     return float(-np.sum(counts * np.log2(counts / differences.size)))
+
+
+def _back(t: int, y: int, x: int) -> int:
+    """Return how many waves earlier a neighbour is."""
+    return 4 * t + 2 * y + x
 
 
 def _gather(shifted: Sequence[np.ndarray], at: np.ndarray) -> np.ndarray:

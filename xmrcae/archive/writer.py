@@ -23,6 +23,7 @@ from ..grid.pyramid import restrict_known
 from . import labelling, prepare
 from .appending import check_append
 from .block import BlockCoder
+from .code_prediction import code_differences, code_weights
 from .dataset import StaticLabels, row_ends
 from .folder import Folder
 from .format import ArchiveError, multiscales
@@ -243,8 +244,10 @@ class Run:
     ) -> Iterator[tuple[str, np.ndarray, list[str], tuple[int, ...] | None]]:
         """Yield what a block of one lane is stored as: path, values, names of dims, chunk."""
         ends = np.cumsum(self.coder.decoder.sizes)
+        weights = code_weights(self.about)
         for level, part in enumerate(np.split(codes, ends[:-1], axis=1)):
-            yield f"level_{level}/codes", part, ["code"], None
+            differences = code_differences(part, weights[level])
+            yield f"level_{level}/codes", differences, ["code"], None
         names = {variable.array: variable for variable in self.coder.variables}
         for name, array in arrays.items():
             path = f"level_{len(ends) - 1}/{name}"
