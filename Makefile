@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: demo test test-gpu test-minimum lint package notebooks docs bench clean help
+.PHONY: demo test soak test-gpu test-minimum lint package notebooks docs bench clean help
 
 BIN := .venv/bin
 
@@ -12,6 +12,9 @@ demo: .venv/.installed  ## fit the example, or DATA=file.nc VAR=name OPTIONS="ga
 
 test: lint  ## lint, then run all tests with coverage
 	$(BIN)/python -m pytest -n 2 --dist worksteal --cov=xmrcae --cov-fail-under=90
+
+soak: .venv/.installed  ## run the tests that try random moments many times, for minutes
+	$(BIN)/python -m pytest -m soak tests
 
 # What a GPU computes. The environment of the other targets has a torch without CUDA: this takes the machine's own Python.
 PYTHON ?= python3
