@@ -5,6 +5,7 @@ is then there, as one who means harm would write them.
 """
 
 import copy
+import io
 import json
 import math
 import os
@@ -13,6 +14,7 @@ import shutil
 import warnings
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,8 +32,6 @@ HOSTILE: list[Any] = [
 
 #: The types that an array may be turned into.
 TYPES = ("i1", "u1", "i2", "i4", "u4", "i8", "f4", "f8", ">f4", ">i8")
-
-
 
 
 def damage(rng: random.Random, path: Path) -> None:
@@ -92,8 +92,6 @@ def files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-
-
 def change_json(rng: random.Random, content: Any) -> Any:
     """Return JSON with one value replaced, taken out, doubled, nested deeply, or two exchanged."""
     content = copy.deepcopy(content)
@@ -151,8 +149,6 @@ def change_array(rng: random.Random, values: np.ndarray) -> np.ndarray:
             lambda: np.roll(values, 1), lambda: values.reshape(-1, 1),
         ])()  # fmt: skip
     return values
-
-
 
 
 def change_tree(rng: random.Random, path: Path, *, forged: bool) -> None:
@@ -239,8 +235,6 @@ def change_zarr(rng: random.Random, folder: Path) -> None:
     path.write_text(json.dumps(change_json(rng, json.loads(path.read_text()))))
 
 
-
-
 def change_archive(rng: random.Random, folder: Path) -> None:
     """Change what an archive says or holds, with checksums of what is then there."""
     import zarr
@@ -277,10 +271,10 @@ def change_archive(rng: random.Random, folder: Path) -> None:
 
 def _change_model_part(rng: random.Random, folder: Path, root: dict[str, Any]) -> None:
     """Change the model in an archive."""
+    import zarr
+
     from xmrcae.archive.packing import Packer
     from xmrcae.archive.parts import packed, unpacked
-
-    import zarr
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -317,7 +311,10 @@ def change_checkpoint(rng: random.Random, folder: Path) -> None:
         holder, key = rng.choice(tensors)
         values = change_array(rng, holder[key].numpy())
         holder[key] = torch.as_tensor(values.astype(values.dtype.newbyteorder("=")))
-    torch.save(content, path)
+    buffer = io.BytesIO()
+    with suppress(RecursionError):  # lists too deep to be written
+        torch.save(content, buffer)
+        path.write_bytes(buffer.getvalue())
 
 
 def remove(path: Path) -> None:

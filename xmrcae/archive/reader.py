@@ -24,6 +24,7 @@ from ..io.network_arrays import from_arrays
 from .base import base_maps
 from .block import BlockCoder, Variable
 from .decoder import Decoder
+from .format import sound
 from .parts import PATH, unpacked
 from .store import ArchiveStore
 from .waves import Predictor
@@ -58,6 +59,7 @@ class Reader:
         The sample dimensions, first the one that rows lie along if there is one; then y and x.
     """
 
+    @sound()
     def __init__(self, store: ArchiveStore) -> None:
         self.store, about = store, store.about
         self.levels = len(about["levels"])
@@ -77,6 +79,7 @@ class Reader:
         return unpacked(self.store.static(PATH))
 
     @cached_property
+    @sound()
     def decoder(self) -> Decoder:
         """The decoder of the archive's model."""
         about, (datasets, header) = self.store.about, self.model
@@ -114,6 +117,7 @@ class Reader:
             for own, mask, record in zip(stored, kept, records, strict=True)
         ]
 
+    @sound()
     def coder(self, level: int) -> BlockCoder:
         """Return what decodes the fields of one level."""
         with self._lock:
@@ -187,6 +191,7 @@ class Reader:
                 self._kept.popitem(last=False)
         return result
 
+    @sound()
     def _decoded(self, v: int, level: int, block: int, lane: int, n_rows: int) -> np.ndarray:
         coder = self.coder(level)
         codes, season = self.codes(level, block, lane)[:n_rows], self.season(block, lane)[:n_rows]
@@ -348,7 +353,8 @@ class Rows(BackendArray):
         for block in np.unique(blocks).tolist():
             at = blocks == block
             stored = self._reader.store.rows(self._path, block)
-            result[at] = self._convert(stored[np.ix_(within[at], *others)])
+            with sound():
+                result[at] = self._convert(stored[np.ix_(within[at], *others)])
         return squeezed(result, key)
 
 

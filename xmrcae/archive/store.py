@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from .folder import LOCK, Folder
-from .format import ABOUT, FORMAT_VERSION, ArchiveError, require
+from .format import ABOUT, FORMAT_VERSION, ArchiveError, require, sound
 from .journal import JOURNAL, dumps
 from .packing import check_document, open_array
 
@@ -287,7 +287,9 @@ def read_root(folder: Folder) -> dict[str, Any] | None:
             f"the archive at {folder.url} has format version {version}, this xmrcae reads up to "
             f"{FORMAT_VERSION}: install a newer one"
         )
-    if about.pop("checksum", None) != zlib.crc32(dumps(root)):
+    with sound():  # JSON has no NaN
+        written, found = about.pop("checksum", None), zlib.crc32(dumps(root))
+    if written != found:
         raise ArchiveError(f"{ROOT} of {folder.url} is not what was written")
     return root
 

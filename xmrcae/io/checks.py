@@ -55,7 +55,7 @@ def check_about(about: Mapping[str, Any], attrs: Mapping[Any, Any], options: Opt
     to_choice("fill", about["fill"], CHOICES["fill"])
     require(about["monthly"] == (options.center == "month"), "monthly differs from center")
     require(isinstance(attrs["xmrcae_model"], str), "the model's id is no text")
-    require(attrs["partial"] in (0, 1), f"partial is {attrs['partial']!r}")
+    require(attrs["partial"] in (0, 1), f"partial is {attrs['partial']}")
     network = about["network"]
     check_levels(network["levels"])
     require(len(network["shape"]) == 3, "the network's shape has not three numbers")
@@ -103,7 +103,6 @@ def check_network(
     for masks, cells in zip(state.masks, storable(state.counts, levels), strict=True):
         for mask in masks:
             require(not (mask & ~cells.any(0)).any(), "a group acts where there are no data")
-    require((state.projection is None) == (options.encoder == "filters"), "encoders differ")
     for weights, has_data in zip(state.projection or (), state.has_data, strict=False):
         require(weights.dtype.kind == "f", f"weights of pixels are of type {weights.dtype}")
         require(np.isfinite(weights).all() and (weights >= 0).all(), "weights of pixels")
