@@ -224,6 +224,20 @@ def test_no_memory_is_taken_for_arrays_that_a_netcdf_file_cannot_hold(
     assert_refused(tmp_path / "model.nc", "cannot hold the")
 
 
+def test_numbers_that_hdf5_takes_from_another_file_are_refused(
+    model: xmrcae.MrCAE, tmp_path: Path
+) -> None:
+    h5py = pytest.importorskip("h5py")
+    model.save(tmp_path / "model.nc")
+    (tmp_path / "other").write_bytes(bytes(10_000))
+    with h5py.File(tmp_path / "model.nc", "a") as file:
+        shape = file["network/weights"].shape
+        del file["network/weights"]
+        other = [(str(tmp_path / "other"), 0, 4 * shape[0])]
+        file["network"].create_dataset("weights", shape=shape, dtype="f4", external=other)
+    assert_refused(tmp_path / "model.nc", "weights differs")
+
+
 def described(folder: Path, **changes: Any) -> None:
     """Change the description of the array `network/weights`."""
     path = folder / "network" / "weights" / "zarr.json"

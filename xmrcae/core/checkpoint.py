@@ -90,7 +90,10 @@ class Checkpoint:
             ):
                 raise TypeError("the history does not consist of numbers")
             network = _converted(content["network"], torch.Tensor, torch.Tensor.numpy)
-            return content | {"network": NetworkState(**network)}
+            state = NetworkState(**network)
+            if not all(np.isfinite(weights).all() for weights in state.weights.values()):
+                raise ValueError("weights are NaN or infinite")
+            return content | {"network": state}
 
     @contextlib.contextmanager
     def sound(self) -> Iterator[None]:
