@@ -51,7 +51,7 @@ def assert_none_does_harm(worker: Worker, kind: str, numbers: range) -> None:
     found = {number: worker.outcome(kind, number) for number in numbers}
     counts = Counter(each.kind for each in found.values())
     print(f"{kind}: {dict(counts)}")
-    assert counts["refused"] and counts["same"], "these files test nothing"
+    assert counts["refused"], "these files test nothing"
     bad = {number: each for number, each in found.items() if each.kind == "defect"}
     assert not bad
     assert not counts["crash"] or kind.startswith("netCDF")
