@@ -345,6 +345,37 @@ def test_an_archive_that_contradicts_itself_is_refused_whatever_its_checksum(
         xmrcae.open_archive(tmp_path / "a").to_dataset().load()
 
 
+@pytest.mark.parametrize("value", [[10**5, 10**5], [9, 10**9], ["9", 14], [-9, 14]], ids=str)
+@pytest.mark.parametrize("key", ["shape", "cut"])
+def test_sizes_of_an_archive_are_those_of_its_model(
+    sound: Path, tmp_path: Path, key: str, value: list[Any]
+) -> None:
+    shutil.copytree(sound / "filters.mrcae.zarr", tmp_path / "a")
+
+    def change(root: dict[str, Any]) -> None:
+        level = root["attributes"]["xmrcae_archive"]["levels"][-1]
+        level[key] = value if key == "shape" else [[0, value[0]], [0, value[1]]]
+
+    forge(tmp_path / "a", change)
+    with pytest.raises(xmrcae.ArchiveError, match="damaged"):
+        xmrcae.open_archive(tmp_path / "a").to_dataset().load()
+
+
+@pytest.mark.parametrize("size", [2**31, 2**60])
+def test_no_memory_is_taken_for_rows_that_an_archive_cannot_hold(
+    sound: Path, tmp_path: Path, size: int
+) -> None:
+    shutil.copytree(sound / "filters.mrcae.zarr", tmp_path / "a")
+
+    def change(root: dict[str, Any]) -> None:
+        codes = root["consolidated_metadata"]["metadata"]["level_0/codes"]
+        codes["shape"][-1], codes["chunk_grid"]["configuration"]["chunk_shape"][-1] = size, 1
+
+    forge(tmp_path / "a", change)
+    with pytest.raises(xmrcae.ArchiveError, match="does not allow"):
+        xmrcae.open_archive(tmp_path / "a").to_dataset().load()
+
+
 def test_a_changed_weight_of_a_checkpoint_is_told(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "state")
     path = tmp_path / "state" / "checkpoint.pt"

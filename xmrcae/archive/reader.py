@@ -24,7 +24,7 @@ from ..io.network_arrays import from_arrays
 from .base import base_maps
 from .block import BlockCoder, Variable
 from .decoder import Decoder
-from .format import sound
+from .format import ArchiveError, sound
 from .parts import PATH, unpacked
 from .store import ArchiveStore
 from .waves import Predictor
@@ -85,7 +85,12 @@ class Reader:
         about, (datasets, header) = self.store.about, self.model
         arrays = {str(name): each.values for name, each in datasets["network"].items()}
         cuts = [(slice(*y), slice(*x)) for y, x in (level["cut"] for level in about["levels"])]
-        return Decoder(from_arrays(arrays, header["attrs"]["about"]["network"]), cuts)
+        decoder = Decoder(from_arrays(arrays, header["attrs"]["about"]["network"]), cuts)
+        shapes = [tuple(level["shape"]) for level in about["levels"]]
+        extents = [tuple(part.stop - part.start for part in cut) for cut in cuts]
+        if not shapes == extents == [valid.shape[1:] for valid in decoder.valid]:
+            raise ArchiveError("the archive is damaged: its levels are not those of its model")
+        return decoder
 
     @cached_property
     def kept(self) -> np.ndarray:

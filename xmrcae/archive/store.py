@@ -18,7 +18,7 @@ import numpy as np
 from .folder import LOCK, Folder
 from .format import ABOUT, FORMAT_VERSION, ArchiveError, require, sound
 from .journal import JOURNAL, dumps
-from .packing import check_document, open_array
+from .packing import LARGEST_CHUNK, check_document, open_array
 
 #: Name of an archive's description; it is written last.
 ROOT = "zarr.json"
@@ -253,6 +253,7 @@ class ArchiveStore:
             n = 1 + len(lanes)
             good = shape[:n] == [rows * self.n_blocks, *lanes]
             good &= chunk[:n] == [rows, *(1 for _ in lanes)]
+            good &= math.prod([rows, *shape[n:]]) <= LARGEST_CHUNK
             good &= all(size % own == 0 for size, own in zip(shape[n:], chunk[n:], strict=True))
         if not good:
             raise ArchiveError(

@@ -16,9 +16,7 @@ from ..grid.pyramid import Axis, Pyramid
 from ..grid.scaling import Scaling
 from ..option_values import check_number, to_choice
 from ..options import CHOICES, Options
-
-#: More levels than any grid has room for.
-MOST_LEVELS = 64
+from .network_arrays import MOST_LEVELS
 
 FLOATS = ("float32", "float64")
 
@@ -56,11 +54,6 @@ def check_about(about: Mapping[str, Any], attrs: Mapping[Any, Any], options: Opt
     require(about["monthly"] == (options.center == "month"), "monthly differs from center")
     require(isinstance(attrs["xmrcae_model"], str), "the model's id is no text")
     require(attrs["partial"] in (0, 1), f"partial is {attrs['partial']}")
-    network = about["network"]
-    check_levels(network["levels"])
-    require(len(network["shape"]) == 3, "the network's shape has not three numbers")
-    for size in (*network["shape"], *(n for groups in network["channels"] for n in groups)):
-        check_number("size", size, 1, 2**31, whole=True)
 
 
 def check_levels(levels: Any) -> None:
