@@ -189,7 +189,7 @@ def attribute(**changes: Any) -> Any:
     (options(omega=2), "omega=2"),
     (options(solver="sgd"), "solver='sgd' is not an option"),
     (attribute(partial=7), "partial is 7"),
-], ids=str)  # fmt: skip
+], ids=lambda value: value if isinstance(value, str) else "content")  # fmt: skip
 def test_content_that_cannot_be_a_model_is_refused_whatever_its_checksums(
     model: xmrcae.MrCAE, tmp_path: Path, change: Any, match: str
 ) -> None:
