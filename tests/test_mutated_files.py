@@ -186,6 +186,7 @@ def attribute(**changes: Any) -> Any:
     (about("sample", value=["lat"]), "dimensions"),
     (about("attrs", value=[[["a", {"dtype": "<U300000000", "value": "x"}]]]), "bytes"),
     (about("split_coordinates", "coordinates", 0, "dtype", value="<U300000000"), "bytes"),
+    (about("grid_coordinates", "coordinates", 1, "dims", value=[0]), "coordinates of the grid"),
     (options(omega=2), "omega=2"),
     (options(solver="sgd"), "solver='sgd' is not an option"),
     (attribute(partial=7), "partial is 7"),

@@ -250,6 +250,7 @@ def pyramid_of(stored: xr.Dataset, about: Mapping[str, Any]) -> Pyramid:
     on_grid = about["grid"]
     check_levels(about["levels"])
     coords = coordinates_from_plain(stored, about["grid_coordinates"])
+    require({*coords.dims} <= {on_grid["y"], on_grid["x"]}, "coordinates of the grid")
     for name, size in zip((on_grid["y"], on_grid["x"]), on_grid["sizes"], strict=True):
         require(coords.sizes.get(name, size) == size, f"coordinates along {name!r}")
     grid = Grid(
