@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from . import datasets, plot
     from .archive.format import ArchiveError
     from .archive.opening import open_archive
+    from .errors import ModelFileError
     from .grid.nearest import nearest_valid
     from .model import MrCAE
     from .opening import open_model
 
 __all__ = [
     "ArchiveError",
+    "ModelFileError",
     "MrCAE",
     "__version__",
     "datasets",
@@ -34,6 +36,7 @@ __all__ = [
 #: The module of each public name that is not imported yet.
 _MODULES = {
     "ArchiveError": ".archive.format",
+    "ModelFileError": ".errors",
     "MrCAE": ".model",
     "nearest_valid": ".grid.nearest",
     "open_archive": ".archive.opening",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import uuid
 from collections.abc import Callable, Mapping
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from .errors import ModelFileError
 from .fitted import Fitted, history_table
 from .grid.blocks import keeping_memory
 from .grid.conventions import Labelled
@@ -54,6 +56,7 @@ def fit(
     device = find_device(options.device)
     checkpoint = None if options.checkpoint is None else Checkpoint(options.checkpoint)
     saved: dict[str, Any] = (None if checkpoint is None else checkpoint.read()) or {}
+    sound = checkpoint.sound if checkpoint is not None and saved else contextlib.nullcontext
     finished = bool(saved.get("finished"))
     if start is not None:
         _check_start(start, options)
@@ -62,30 +65,34 @@ def fit(
     )
     identity = _identity(first, options, start)
     if saved:
-        _check_same(saved["identity"], identity, str(options.checkpoint))
+        with sound():
+            _check_same(saved["identity"], identity, str(options.checkpoint))
     model_id = saved.get("model") or str(uuid.uuid4())
     leave = _leaver(first, options, model_id)
     if finished:
-        network = from_state(saved["network"], device)
-        return leave(network, saved["history"], saved["report"], partial=False), None
+        with sound():
+            network = from_state(saved["network"], device)
+            return leave(network, saved["history"], saved["report"], partial=False), None
     about = {"identity": identity, "memory": first.memory, "model": model_id}
 
     def save(state: dict[str, Any], *, finished: bool = False) -> None:
         assert checkpoint is not None
         checkpoint.write(about | {"finished": finished} | state)
 
-    trainer = Trainer(
-        second_pass(first, options),
-        options,
-        channels=options.channels_of(first.description.pyramid.levels),
-        epsilons=first.epsilons(options),
-        device=device,
-        progress=None,
-        block_bytes=first.memory / 5,
-        start=None if start is None else start.codec.network,
-        save=None if checkpoint is None else save,
-        saved=saved or None,
-    )
+    data = second_pass(first, options)
+    with sound():
+        trainer = Trainer(
+            data,
+            options,
+            channels=options.channels_of(first.description.pyramid.levels),
+            epsilons=first.epsilons(options),
+            device=device,
+            progress=None,
+            block_bytes=first.memory / 5,
+            start=None if start is None else start.codec.network,
+            save=None if checkpoint is None else save,
+            saved=saved or None,
+        )
     return _train(trainer, options, leave, None if checkpoint is None else save)
 
 
@@ -169,7 +176,7 @@ def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], folder: str) 
     if before["start"] != now["start"]:
         what.append("another model to start from")
     if what:
-        raise ValueError(
+        raise ModelFileError(
             f"checkpoint={folder!r} is that of another fit ({'; '.join(what)}): choose another "
             "folder, or fit the same data with the same options"
         )

@@ -23,14 +23,19 @@ def open_model(path: Any) -> MrCAE:
 
     Raises
     ------
-    ValueError
-        If there is no such file, or it is no model.
+    ModelFileError
+        If there is no such file, it is no model, or it is damaged or unsafe to read.
+
+    Warns
+    -----
+    UserWarning
+        If the file is of version 2, which has no checksums.
 
     Examples
     --------
     >>> import xmrcae
     >>> xmrcae.open_model("nowhere.nc")
     Traceback (most recent call last):
-    ValueError: no file nowhere.nc
+    xmrcae.errors.ModelFileError: no file nowhere.nc
     """
     return fitted_model(*read_model(path))

@@ -13,6 +13,7 @@ import xarray as xr
 
 from ..text import Rows, as_lines, as_table, in_bytes, printable
 from .dataset import archived_names, level_dataset, row_ends
+from .format import sound
 from .reader import Reader
 from .store import ArchiveStore
 from .verify import verify
@@ -85,16 +86,19 @@ class Archive:
         """The bound of each snapshot's root-mean-square error, as `max_error`."""
         return self._bound("rmse")
 
+    @sound()
     def _bound(self, name: str) -> Any:
         bounds = [each[name] for each in self.about["variables"]]
         return bounds[0] if len(bounds) == 1 else dict(zip(self.names, bounds, strict=True))
 
     @property
+    @sound()
     def names(self) -> list[Hashable]:
         """Names of the archived variables."""
         return archived_names(self.about)
 
     @property
+    @sound()
     def measured(self) -> xr.Dataset:
         """What was measured at writing on decoded values, over `level` and `variable`.
 
@@ -214,11 +218,13 @@ class Archive:
         facts = as_table(self._title(), self._facts())
         return f"<div>{facts}{self._table().to_html(escape=True)}</div>"
 
+    @sound()
     def _title(self) -> str:
         names = ", ".join(map(printable, self.names))
         n = sum(self.reader.lengths) * math.prod(self.about["lanes"])
         return f"Archive ({names}; {self.levels} levels, {n} snapshot{'s' * (n != 1)})"
 
+    @sound()
     def _facts(self) -> Rows:
         rows, ends = self.reader.lengths, row_ends(self.reader)
         given = [
@@ -242,6 +248,7 @@ class Archive:
         except OSError:  # servers of http do not tell it
             return "unknown: this server does not tell it"
 
+    @sound()
     def _table(self) -> pd.DataFrame:
         """Give a row per level: grid, bytes, errors that were measured."""
         try:

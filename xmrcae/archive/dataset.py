@@ -13,6 +13,7 @@ from xarray.core import indexing
 from ..option_values import level_number
 from . import labelling
 from .appending import order
+from .format import sound
 from .reader import Reader, Rows
 from .store import ArchiveStore
 
@@ -46,7 +47,12 @@ def level_dataset(reader: Reader, level: int | None = None) -> xr.Dataset:
     ValueError
         If there is no such level.
     """
-    level = level_number(level, reader.levels)
+    return _level_dataset(reader, level_number(level, reader.levels))
+
+
+@sound()
+def _level_dataset(reader: Reader, level: int) -> xr.Dataset:
+    """Label a level's variables as the data were."""
     about = reader.store.about
     record = about["labels"]
     dims = {each["name"]: each["dims"] for each in record["variables"]}
@@ -75,6 +81,7 @@ def _coordinates(reader: Reader, level: int) -> xr.Dataset:
     return labelling.assemble(record, arrays, {}, {})
 
 
+@sound()
 def row_ends(reader: Reader) -> tuple[np.ndarray, np.ndarray] | None:
     """Return the first and the last value, (1,) each, of what rows are ordered by, if any."""
     ordered = order(reader.store.about["labels"])

@@ -16,6 +16,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from .format import ArchiveFault
+from .own_files import check_own, store_of
 
 LOCK = "writing.lock"
 
@@ -42,6 +43,8 @@ class Folder:
 
     def read(self, key: str) -> bytes:
         """Return the bytes of a file; FileNotFoundError if there is none."""
+        if self._local is not None:
+            check_own(self._local, key)
         try:
             return self._fs.cat_file(f"{self._root}/{key}")
         except NotADirectoryError as error:
@@ -100,10 +103,10 @@ class Folder:
 
     def store(self) -> Any:
         """Return the Zarr store that reads these files."""
-        from zarr.storage import FsspecStore, LocalStore
-
         if self._local is not None:
-            return LocalStore(self._local, read_only=True)
+            return store_of(self._local)
+        from zarr.storage import FsspecStore
+
         return FsspecStore.from_url(self.url, storage_options=self.options, read_only=True)
 
     @contextlib.contextmanager

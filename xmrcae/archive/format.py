@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -33,6 +35,21 @@ class ArchiveError(ValueError):
 
 class ArchiveFault(ArchiveError):
     """An archive that is damaged, or that another process writes: no error of the caller's."""
+
+
+@contextmanager
+def sound() -> Iterator[None]:
+    """Turn the errors of content that contradicts itself into an ArchiveFault; a decorator too.
+
+    Checksums tell damage, not intent: an archive may be made to have them. Not to be used around
+    what users give.
+    """
+    try:
+        yield
+    except (ArchiveError, OSError, MemoryError):
+        raise
+    except Exception as error:  # whatever is made of content that is something else
+        raise ArchiveFault(f"the archive is damaged: {type(error).__name__}: {error}") from error
 
 
 def require() -> None:

@@ -33,6 +33,7 @@ from ..io.labels import (
     dates_from_microseconds,
     dates_to_microseconds,
     file_name,
+    read_type,
     readable_attributes,
     texts_to_bytes,
     time_attributes,
@@ -260,6 +261,7 @@ def to_plain(record: Mapping[str, Any], values: np.ndarray) -> np.ndarray:
 def from_plain(record: Mapping[str, Any], values: np.ndarray) -> np.ndarray:
     """Undo `to_plain`."""
     dtype = record["dtype"]
+    read_type(dtype, values.size)
     if "texts" in record:
         texts = np.asarray(np.array(record["texts"], dtype=object)[values], dtype=object)
         return texts_to_bytes(texts, dtype) if dtype[1] == "S" else texts.astype(dtype)

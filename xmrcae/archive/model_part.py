@@ -9,12 +9,14 @@ import numpy as np
 import xarray as xr
 
 from .dataset import archived_names, level_dataset
+from .format import sound
 from .reader import Reader
 
 if TYPE_CHECKING:
     from ..fitted import Fitted
 
 
+@sound()
 def read_fitted(reader: Reader) -> tuple[dict[str, Any], Fitted]:
     """Read the model that made an archive's codes.
 
@@ -40,6 +42,7 @@ def read_fitted(reader: Reader) -> tuple[dict[str, Any], Fitted]:
     return fitted_from_datasets(datasets, attrs)
 
 
+@sound()
 def codes_tree(reader: Reader, fitted: Fitted) -> xr.DataTree:
     """Label an archive's codes as :meth:`xmrcae.MrCAE.encode` does; lazy, in the archive's blocks.
 
@@ -69,6 +72,7 @@ def codes_tree(reader: Reader, fitted: Fitted) -> xr.DataTree:
     return codes_to_tree(flat, fitted.codec, layout, fitted.attributes)
 
 
+@sound()
 def _codes(reader: Reader, block: int) -> np.ndarray:
     """Return a block's codes in the model's units, (row, *lanes, code)."""
     finest, lanes = reader.levels - 1, reader.store.about["lanes"]

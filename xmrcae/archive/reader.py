@@ -25,6 +25,7 @@ from .base import base_maps
 from .block import BlockCoder, Variable
 from .code_prediction import code_weights, undo_codes
 from .decoder import Decoder
+from .format import ArchiveError, sound
 from .parts import PATH, unpacked
 from .store import ArchiveStore
 from .waves import Predictor
@@ -59,6 +60,7 @@ class Reader:
         The sample dimensions, first the one that rows lie along if there is one; then y and x.
     """
 
+    @sound()
     def __init__(self, store: ArchiveStore) -> None:
         self.store, about = store, store.about
         self.levels = len(about["levels"])
@@ -78,12 +80,18 @@ class Reader:
         return unpacked(self.store.static(PATH))
 
     @cached_property
+    @sound()
     def decoder(self) -> Decoder:
         """The decoder of the archive's model."""
         about, (datasets, header) = self.store.about, self.model
         arrays = {str(name): each.values for name, each in datasets["network"].items()}
         cuts = [(slice(*y), slice(*x)) for y, x in (level["cut"] for level in about["levels"])]
-        return Decoder(from_arrays(arrays, header["attrs"]["about"]["network"]), cuts)
+        decoder = Decoder(from_arrays(arrays, header["attrs"]["about"]["network"]), cuts)
+        shapes = [tuple(level["shape"]) for level in about["levels"]]
+        extents = [tuple(part.stop - part.start for part in cut) for cut in cuts]
+        if not shapes == extents == [valid.shape[1:] for valid in decoder.valid]:
+            raise ArchiveError("the archive is damaged: its levels are not those of its model")
+        return decoder
 
     @cached_property
     def kept(self) -> np.ndarray:
@@ -115,6 +123,7 @@ class Reader:
             for own, mask, record in zip(stored, kept, records, strict=True)
         ]
 
+    @sound()
     def coder(self, level: int) -> BlockCoder:
         """Return what decodes the fields of one level."""
         with self._lock:
@@ -191,6 +200,7 @@ class Reader:
                 self._kept.popitem(last=False)
         return result
 
+    @sound()
     def _decoded(self, v: int, level: int, block: int, lane: int, n_rows: int) -> np.ndarray:
         coder = self.coder(level)
         codes, season = self.codes(level, block, lane)[:n_rows], self.season(block, lane)[:n_rows]
@@ -353,7 +363,8 @@ class Rows(BackendArray):
         for block in np.unique(blocks).tolist():
             at = blocks == block
             stored = self._reader.store.rows(self._path, block)
-            result[at] = self._convert(stored[np.ix_(within[at], *others)])
+            with sound():
+                result[at] = self._convert(stored[np.ix_(within[at], *others)])
         return squeezed(result, key)
 
 

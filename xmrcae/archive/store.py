@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from .folder import LOCK, Folder
-from .format import ABOUT, FORMAT_VERSION, ArchiveError, ArchiveFault, require
+from .format import ABOUT, FORMAT_VERSION, ArchiveError, ArchiveFault, require, sound
 from .journal import JOURNAL, dumps
-from .packing import check_document, open_array
+from .packing import LARGEST_CHUNK, check_document, open_array
 
 #: Name of an archive's description; it is written last.
 ROOT = "zarr.json"
@@ -253,6 +253,7 @@ class ArchiveStore:
             n = 1 + len(lanes)
             good = shape[:n] == [rows * self.n_blocks, *lanes]
             good &= chunk[:n] == [rows, *(1 for _ in lanes)]
+            good &= math.prod([rows, *shape[n:]]) <= LARGEST_CHUNK
             good &= all(size % own == 0 for size, own in zip(shape[n:], chunk[n:], strict=True))
         if not good:
             raise ArchiveFault(
@@ -287,7 +288,9 @@ def read_root(folder: Folder) -> dict[str, Any] | None:
             f"the archive at {folder.url} has format version {version}, this xmrcae reads up to "
             f"{FORMAT_VERSION}: install a newer one"
         )
-    if about.pop("checksum", None) != zlib.crc32(dumps(root)):
+    with sound():  # JSON has no NaN
+        written, found = about.pop("checksum", None), zlib.crc32(dumps(root))
+    if written != found:
         raise ArchiveFault(f"{ROOT} of {folder.url} is not what was written")
     return root
 

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from .dataset import archived_names, level_dataset
-from .format import ArchiveError, ArchiveFault
+from .format import ArchiveError, ArchiveFault, sound
 from .reader import Reader
 
 #: By how many units in the last place means may differ: processors round the sums that fields are
@@ -52,6 +52,7 @@ def verify(reader: Reader, obj: Any = None) -> xr.Dataset:
     return result.assign_coords(variable=("variable", list(map(str, names))))
 
 
+@sound()
 def _moments(reader: Reader, v: int, block: int, lane: int) -> dict[str, float]:
     """Return number, mean and mean square of a block's decoded values, as they were at writing."""
     record = reader.record(v, block, lane)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import fsspec.core
@@ -13,12 +15,25 @@ import torch
 from fsspec.implementations.local import LocalFileSystem
 
 from .._version import __version__
+from ..errors import ModelFileError
 from .state import NetworkState
 
 FORMAT, FORMAT_VERSION = "xmrcae-checkpoint", 2
 
 #: Name of the file in the folder.
 NAME = "checkpoint.pt"
+
+#: What a state holds beside its network.
+KINDS: dict[str, Any] = {
+    **dict.fromkeys(("identity", "report"), dict),
+    **dict.fromkeys(("memory", "seconds"), int | float),
+    **dict.fromkeys(("level", "group"), int),
+    "finished": bool,
+    "model": str,
+    "history": list,
+    "stage": dict | None,
+    "generator": torch.Tensor,
+}
 
 
 class Checkpoint:
@@ -42,7 +57,9 @@ class Checkpoint:
         Raises
         ------
         ValueError
-            If the file there is no checkpoint, or of another form.
+            If the folder is a file.
+        ModelFileError
+            If the file there is no checkpoint, damaged, or of another form.
         """
         if not self._filesystem.exists(self._file):
             if self._filesystem.isfile(self._path):
@@ -50,19 +67,45 @@ class Checkpoint:
             return None
         try:
             file = io.BytesIO(self._filesystem.cat_file(self._file))
+            if damaged := zipfile.ZipFile(file).testzip():  # torch does not look at checksums
+                raise ValueError(f"{damaged} is damaged")
+            file.seek(0)
             content = torch.load(file, weights_only=True)
-            known = content["format"] == FORMAT
+            known = content["format"] == FORMAT and content["version"] == FORMAT_VERSION
         except Exception as error:  # whatever torch makes of a file that is something else
-            raise ValueError(
+            raise ModelFileError(
                 f"{self._file} is no checkpoint ({error}): choose another folder"
             ) from error
-        if not known or content["version"] != FORMAT_VERSION:
-            raise ValueError(
+        if not known:
+            raise ModelFileError(
                 f"{self._file} was written by xmrcae {content.get('xmrcae_version')} in a form "
                 f"that {__version__} does not read: use that version, or choose another folder"
             )
-        network = _converted(content["network"], torch.Tensor, torch.Tensor.numpy)
-        return content | {"network": NetworkState(**network)}
+        with self.sound():
+            for name, kinds in KINDS.items():
+                if not isinstance(content[name], kinds):
+                    raise TypeError(f"{name} is of type {type(content[name]).__name__}")
+            if not all(
+                isinstance(n, int | float) for row in content["history"] for n in row.values()
+            ):
+                raise TypeError("the history does not consist of numbers")
+            network = _converted(content["network"], torch.Tensor, torch.Tensor.numpy)
+            state = NetworkState(**network)
+            if not all(np.isfinite(weights).all() for weights in state.weights.values()):
+                raise ValueError("weights are NaN or infinite")
+            return content | {"network": state}
+
+    @contextlib.contextmanager
+    def sound(self) -> Iterator[None]:
+        """Turn the errors of a state that is something else into a ModelFileError."""
+        try:
+            yield
+        except ModelFileError:
+            raise
+        except Exception as error:
+            raise ModelFileError(
+                f"{self._file} does not hold the state of this fit ({error}): choose another folder"
+            ) from error
 
     def write(self, content: dict[str, Any]) -> None:
         """Replace the state; at every moment the folder holds the last one or this one, whole.

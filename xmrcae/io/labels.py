@@ -21,6 +21,9 @@ import xarray as xr
 UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 EPOCH = "since 1970-01-01"
 
+#: Bytes of a coordinate or attribute, text filled up to its length: no more are taken.
+LARGEST = 2**28
+
 
 def file_name(name: Hashable, other: str) -> str:
     """Return `name` if every format can hold it; else the other."""
@@ -110,6 +113,7 @@ def _to_plain(values: np.ndarray) -> tuple[np.ndarray | None, dict[str, Any]]:
 
 def _from_plain(stored: xr.Variable, dtype: str) -> np.ndarray:
     values, kind = stored.values, dtype[1]
+    read_type(dtype if kind != "T" else "|O", values.size)
     if kind == "S":
         return texts_to_bytes(values, dtype)
     if kind == "O" and "calendar" in stored.attrs:
@@ -131,6 +135,14 @@ def type_of(dtype: Any) -> str:
     Neither NumPy's StringDType nor the types of pandas have a name that `numpy.dtype` could read.
     """
     return dtype.str if isinstance(dtype, np.dtype) and dtype.kind != "T" else "|O"
+
+
+def read_type(name: str, size: int) -> np.dtype[Any]:
+    """Undo `type_of`; a ValueError where `size` values could not be meant to be of such a type."""
+    dtype = np.dtype(name)
+    if dtype.kind not in "biufcmMSUO" or size * dtype.itemsize > LARGEST:
+        raise ValueError(f"{size} values of {dtype.itemsize} bytes each, type {name!r}")
+    return dtype
 
 
 def time_attributes(dtype: np.dtype[Any]) -> dict[str, str]:
@@ -211,7 +223,8 @@ def _from_json(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     if "value" in value:
-        dtype, values = np.dtype(value["dtype"]), _from_json(value["value"])
+        values = _from_json(value["value"])
+        dtype = read_type(value["dtype"], np.size(values))
         return (
             np.asarray(values, dtype="int64").view(dtype)[()]
             if dtype.kind in "mM"

@@ -16,13 +16,14 @@ import pandas as pd
 import xarray as xr
 
 from .._version import __version__
-from ..fitted import Fitted
+from ..fitted import Fitted, history_columns
 from ..grid.coordinates import Grid
 from ..grid.description import Labels
 from ..grid.pyramid import Pyramid
 from ..grid.scaling import Scaling
 from ..grid.split import PARTS
-from ..options import Options, renamed
+from ..options import Options, make_options, renamed
+from .checks import check_about, check_axes, check_levels, check_network, check_scaling, require
 from .labels import (
     attributes_from_json,
     attributes_to_json,
@@ -127,9 +128,12 @@ def fitted_from_datasets(
     from ..core.projection import from_state
 
     about = attrs["about"]
+    options = make_options(options_of(json.loads(attrs["xmrcae_options"])))
+    check_about(about, attrs, options)
     state = from_arrays(_values(datasets["network"]), about["network"])
     maps = _values(datasets["standard"])
     pyramid = pyramid_of(datasets["grid"], about)
+    check_network(state, pyramid, about, options)
     standard = Scaling(
         centre=maps["centre"],
         scale=np.array(about["scale"]),
@@ -138,6 +142,7 @@ def fitted_from_datasets(
         monthly=about["monthly"],
         fill=about["fill"],
     )
+    check_scaling(standard, about, pyramid.grid.sizes)
     labels = Labels(
         variables=about["variables"],
         attrs=[attributes_from_json(each) for each in about["attrs"]],
@@ -155,7 +160,9 @@ def fitted_from_datasets(
         id=attrs["xmrcae_model"],
         partial=bool(attrs["partial"]),
     )
-    return options_of(json.loads(attrs["xmrcae_options"])), fitted
+    if fitted.standard.monthly:
+        fitted.known_months  # noqa: B018  (an error, where the snapshots have no times)
+    return vars(options), fitted
 
 
 def network_dataset(arrays: Mapping[str, np.ndarray]) -> xr.Dataset:
@@ -212,7 +219,9 @@ def _history_to_dataset(history: xr.Dataset, *, all_epochs: bool) -> tuple[xr.Da
 
 
 def _history_from_dataset(stored: xr.Dataset, columns: list[str]) -> xr.Dataset:
-    frame = pd.DataFrame(stored["history"].values, columns=columns, dtype="float64")
+    table = stored["history"].values
+    require(table.dtype.kind == "f" and {*columns} >= {"epoch", *history_columns()}, "the history")
+    frame = pd.DataFrame(table, columns=columns, dtype="float64")
     frame = frame.astype(dict.fromkeys(WHOLE, "int64")).set_index("epoch")
     return xr.Dataset.from_dataframe(frame).assign_attrs(stored.attrs)
 
@@ -226,8 +235,10 @@ def _split_to_dataset(split: xr.DataArray) -> tuple[xr.Dataset, dict[str, Any]]:
 
 
 def _split_from_dataset(stored: xr.Dataset, about: Mapping[str, Any]) -> xr.DataArray:
+    part = stored[PART].values
+    require(part.dtype == "int8" and (0 <= part).all(), "parts of the snapshots")
     return xr.DataArray(
-        np.array(LABELS)[stored[PART].values],
+        np.array(LABELS)[part],
         dims=about["sample"],
         name="split",
         coords=coordinates_from_plain(stored, about["split_coordinates"]).coords,
@@ -237,7 +248,11 @@ def _split_from_dataset(stored: xr.Dataset, about: Mapping[str, Any]) -> xr.Data
 def pyramid_of(stored: xr.Dataset, about: Mapping[str, Any]) -> Pyramid:
     """Return the pyramid over the grid whose coordinates are stored."""
     on_grid = about["grid"]
+    check_levels(about["levels"])
     coords = coordinates_from_plain(stored, about["grid_coordinates"])
+    require({*coords.dims} <= {on_grid["y"], on_grid["x"]}, "coordinates of the grid")
+    for name, size in zip((on_grid["y"], on_grid["x"]), on_grid["sizes"], strict=True):
+        require(coords.sizes.get(name, size) == size, f"coordinates along {name!r}")
     grid = Grid(
         on_grid["y"],
         on_grid["x"],
@@ -250,6 +265,7 @@ def pyramid_of(stored: xr.Dataset, about: Mapping[str, Any]) -> Pyramid:
     for name, (padded, before) in zip("yx", about.get("axes", ()), strict=False):
         axis = dataclasses.replace(getattr(pyramid, name), padded=padded, before=before)
         pyramid = dataclasses.replace(pyramid, **{name: axis})
+    check_axes((pyramid.y, pyramid.x))
     return pyramid
 
 

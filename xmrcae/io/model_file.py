@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from .._version import __version__
+from ..errors import ModelFileError
 from ..fitted import Fitted
 from .model_datasets import fitted_from_datasets, fitted_to_datasets
 from .model_file_2 import upgraded
@@ -21,6 +23,9 @@ FORMAT, FORMAT_VERSION = "xmrcae-model", 3
 
 #: Attributes that are written as JSON.
 JSON = ("about", "versions")
+
+#: Other attributes that are read.
+PLAIN = ("xmrcae_options", "xmrcae_model", "partial")
 
 
 def save_model(fitted: Fitted, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
@@ -37,23 +42,32 @@ def read_model(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Fitted]:
     """Read the options and what was fitted, as :func:`xmrcae.open_model` documents it."""
     tree = read_tree(path)
     found = tree.attrs.get("format")
-    if found != FORMAT:
-        raise ValueError(
+    if not (isinstance(found, str) and found == FORMAT):
+        raise ModelFileError(
             f"{os.fspath(path)} is no model: its attribute 'format' is {found!r}, not {FORMAT!r}"
         )
-    version = int(tree.attrs.get("format_version", 0))
+    version = tree.attrs.get("format_version")
+    if not (isinstance(version, int | np.integer) and version > 0):
+        raise ModelFileError(f"{os.fspath(path)} is a damaged model: its version is {version!r}")
     if version > FORMAT_VERSION:
-        raise ValueError(
+        raise ModelFileError(
             f"{os.fspath(path)} was written by a newer xmrcae "
             f"({tree.attrs.get('xmrcae_version')}): this is {__version__}; update it to read "
             "the file"
         )
     try:
-        return fitted_from_datasets(*(_checked(tree) if version > 2 else upgraded(tree)))
-    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise ValueError(
+        result = fitted_from_datasets(*(_checked(tree) if version > 2 else upgraded(tree)))
+    except Exception as error:  # whatever is made of content that is something else
+        raise ModelFileError(
             f"{os.fspath(path)} is a damaged model: {type(error).__name__}: {error}"
         ) from error
+    if version < 3:
+        warnings.warn(
+            f"{os.fspath(path)} is a model file of version {version}, which has no checksums: "
+            "if a weight in it was changed, nothing tells; saved again, it has them",
+            stacklevel=3,
+        )
+    return result
 
 
 def _checked(tree: xr.DataTree) -> tuple[dict[str, xr.Dataset], dict[Any, Any]]:
@@ -62,24 +76,27 @@ def _checked(tree: xr.DataTree) -> tuple[dict[str, xr.Dataset], dict[Any, Any]]:
     written, found = json.loads(tree.attrs["crc32"]), _checksums(datasets, tree.attrs)
     if missing := sorted(written.keys() - found.keys()):
         raise ValueError(f"{missing[0]} is missing")
+    if added := sorted(found.keys() - written.keys()):
+        raise ValueError(f"{added[0]} was added")
     if changed := [name for name, checksum in written.items() if found[name] != checksum]:
         raise ValueError(f"{changed[0]} differs from what was written (checksum)")
     return datasets, tree.attrs | {name: json.loads(tree.attrs[name]) for name in JSON}
 
 
 def _checksums(datasets: Mapping[str, xr.Dataset], attrs: Mapping[Any, Any]) -> dict[str, int]:
-    """Return the CRC-32 of every array, by path, and of every attribute that is JSON."""
+    """Return the CRC-32 of every array, by path, and of every attribute that is read."""
     arrays = {
         f"{path}/{name}": _bytes(variable.values)
         for path, dataset in datasets.items()
         for name, variable in dataset.variables.items()
     }
-    texts = {name: attrs[name].encode() for name in (*JSON, "xmrcae_options")}
+    texts = {name: str(attrs[name]).encode() for name in (*JSON, *PLAIN)}
     return {name: zlib.crc32(content) for name, content in (arrays | texts).items()}
 
 
 def _bytes(values: np.ndarray) -> bytes:
-    """Return the bytes of numbers or text, whatever order and type a file gives them back in."""
+    """Return type, shape and values as bytes, whatever order and kind of text a file has."""
     if values.dtype.kind in "OUT":
         return json.dumps(values.tolist()).encode()
-    return values.astype(values.dtype.newbyteorder("<")).tobytes()
+    values = values.astype(values.dtype.newbyteorder("<"))
+    return f"{values.dtype.str}{values.shape}".encode() + values.tobytes()

@@ -14,9 +14,13 @@ from typing import Any
 import numpy as np
 
 from ..core.state import NetworkState
+from ..option_values import check_number
 
 #: Fields of a state that are plain values, which JSON holds.
 PLAIN = ("widening", "restriction", "activation", "dtype", "anchor", "channels")
+
+#: More levels than any grid has room for.
+MOST_LEVELS = 64
 
 
 def to_arrays(state: NetworkState) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -54,9 +58,12 @@ def from_arrays(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> N
 
     Raises
     ------
-    KeyError, ValueError
+    KeyError, TypeError, ValueError
         If arrays and plain values do not belong together.
     """
+    check_number("levels", about["levels"], 1, MOST_LEVELS, whole=True)
+    for size in (*about["shape"], *(n for groups in about["channels"] for n in groups)):
+        check_number("size", size, 1, 2**31, whole=True)
     n_variables, *finest = about["shape"]
     channels, encodes = about["channels"], "projection" not in arrays
     # Grids from the bottleneck, which is the encoding grid of level 0, to the finest level.

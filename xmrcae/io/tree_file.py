@@ -5,19 +5,32 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import math
 import os
+import re
+import stat
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import fsspec
 import fsspec.core
+import netCDF4
+import numpy as np
 import xarray as xr
 from fsspec.implementations.local import LocalFileSystem
 
+from ..errors import ModelFileError
+
 #: Files of which each Zarr store has one.
 ZARR_ROOTS = ("zarr.json", ".zgroup", ".zarray")
+
+#: Codecs of the arrays of a model; others, as pickle, could execute code or have other limits.
+CODECS = {"bytes", "vlen-utf8", "zstd", "blosc", "gzip", "zlib", "crc32c"}
+
+#: How many times smaller zeros become at most, by Zstandard and by Deflate.
+PACKED = {"zarr": 2**15, "netcdf4": 1100}
 
 
 def write_tree(tree: xr.DataTree, path: str | os.PathLike[str], *, overwrite: bool) -> None:
@@ -99,24 +112,33 @@ def read_tree(path: str | os.PathLike[str]) -> xr.DataTree:
 
     Raises
     ------
-    ValueError
-        If there is no such file, or it cannot be read.
+    ModelFileError
+        If there is no such file, it cannot be read, or it is unsafe to read.
     """
     filesystem, target = fsspec.core.url_to_fs(os.fspath(path))
     if not filesystem.exists(target):
-        raise ValueError(f"no file {os.fspath(path)}")
+        raise ModelFileError(f"no file {os.fspath(path)}")
     with tempfile.TemporaryDirectory() as folder:
-        local = target
-        if not isinstance(filesystem, LocalFileSystem):
-            is_zarr = target.rstrip("/").endswith(".zarr")
-            local = os.path.join(folder, "model.zarr" if is_zarr else "model.nc")
-            filesystem.get(target, local, recursive=filesystem.isdir(target))
         try:
+            local = target
+            if not isinstance(filesystem, LocalFileSystem):
+                is_zarr = target.rstrip("/").endswith(".zarr")
+                local = os.path.join(folder, "model.zarr" if is_zarr else "model.nc")
+                _download(filesystem, target, local)
             return _read(local)
         except Exception as error:  # of the libraries: the file is something else, or cut short
-            raise ValueError(
+            raise ModelFileError(
                 f"{os.fspath(path)} is no model: it cannot be read as netCDF-4 or Zarr ({error})"
             ) from error
+
+
+def _download(filesystem: Any, target: str, local: str) -> None:
+    """Copy a file or folder to a local path; no name in it may lead out of there."""
+    is_folder = filesystem.isdir(target)
+    for name in filesystem.find(target) if is_folder else ():
+        if ".." in re.split(r"[/\\]", name[len(target) :]):
+            raise ValueError(f"{name} leads out of the folder")
+    filesystem.get(target, local, recursive=is_folder)
 
 
 def _read(path: str) -> xr.DataTree:
@@ -125,9 +147,10 @@ def _read(path: str) -> xr.DataTree:
         ("mask_and_scale", "decode_times", "decode_timedelta", "decode_coords"), False
     )
     if os.path.isdir(path):
-        _refuse_pickles(path)
+        _check_folder(path)
         options |= {"engine": "zarr", "consolidated": False}
     else:
+        _check_netcdf(path)
         options |= {"engine": "netcdf4"}
     with xr.open_datatree(path, **options) as tree:
         # DataTree.load skips variables that have the name of a group
@@ -135,17 +158,60 @@ def _read(path: str) -> xr.DataTree:
         return xr.DataTree.from_dict(nodes)
 
 
-def _refuse_pickles(folder: str) -> None:
-    """Raise a ValueError if reading a Zarr folder could execute code, as pickle filters would."""
-    for root, _, names in os.walk(folder, followlinks=True):
-        for name in {"zarr.json", ".zarray"}.intersection(names):
+def _check_netcdf(path: str) -> None:
+    """Raise a ValueError if the arrays of a file are larger than its bytes can be unpacked to."""
+    with netCDF4.Dataset(path) as root:
+        groups = [root]
+        n_bytes = 0
+        for group in groups:
+            groups += group.groups.values()
+            for variable in group.variables.values():
+                itemsize = 8 if variable.dtype is str else np.dtype(variable.dtype).itemsize
+                n_bytes += itemsize * math.prod(variable.shape)
+    _check_size(n_bytes, os.path.getsize(path), "netcdf4")
+
+
+def _check_folder(folder: str) -> None:
+    """Raise a ValueError if reading a Zarr folder could run code, leave it, or fill the memory."""
+    for root, folders, files in os.walk(folder):
+        modes = {name: os.lstat(os.path.join(root, name)).st_mode for name in (*folders, *files)}
+        for name, mode in modes.items():
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                raise ValueError(
+                    f"{os.path.join(root, name)} is a link or no file: put the file itself there"
+                )
+        for name in {"zarr.json", ".zarray"}.intersection(files):
             with open(os.path.join(root, name), encoding="utf-8") as file:
                 metadata = json.load(file)
-            codecs = json.dumps([metadata.get(key) for key in ("codecs", "filters", "compressor")])
-            if "pickle" in codecs.lower():
-                raise ValueError(
-                    f"{os.path.join(root, name)} names the codec pickle, which could execute code"
-                )
+            if name == ".zarray" or metadata["node_type"] == "array":
+                paths = (os.path.join(at, each) for at, _, names in os.walk(root) for each in names)
+                _check_array(metadata, [os.path.getsize(path) for path in paths])
+
+
+def _check_array(metadata: Mapping[str, Any], sizes: list[int]) -> None:
+    """Check what is said of a Zarr array against the bytes of each of its files."""
+    codecs = [each["name"] for each in metadata.get("codecs", ())]
+    codecs += [each["id"] for each in metadata.get("filters") or ()]
+    codecs += [metadata["compressor"]["id"]] if metadata.get("compressor") else []
+    if unknown := set(codecs) - CODECS:
+        raise ValueError(f"the codec {unknown.pop()!r}, which could execute code, is in no model")
+    old = metadata["zarr_format"] == 2
+    name = metadata["dtype" if old else "data_type"]
+    dtype = np.dtype("O" if name == "string" else name)
+    if dtype.kind not in "biufO":
+        raise ValueError(f"no model has an array of type {name}")
+    shape = metadata["shape"]
+    chunk = metadata["chunks"] if old else metadata["chunk_grid"]["configuration"]["chunk_shape"]
+    _check_size(dtype.itemsize * math.prod(shape), sum(sizes), "zarr")
+    # What is 0 everywhere has no file but the description.
+    if math.prod(-(-size // own) for size, own in zip(shape, chunk, strict=True)) > len(sizes):
+        raise ValueError(f"an array of shape {shape} in chunks of {chunk} lacks files")
+
+
+def _check_size(declared: int, stored: int, engine: str) -> None:
+    """Check that arrays could have been packed into so many bytes."""
+    if declared > PACKED[engine] * stored:
+        raise ValueError(f"{stored} bytes cannot hold the {declared} that the arrays are to have")
 
 
 def _write(tree: xr.DataTree, path: str, *, zarr: bool) -> None:

@@ -1,0 +1,114 @@
+"""What must hold of a model that was read, whoever wrote its file.
+
+Checksums tell damage, not intent: a file may be made to have them. What is checked here keeps
+wrong content from ending in an error, or in NaN, at first use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..core.state import NetworkState, storable
+from ..grid.pyramid import Axis, Pyramid
+from ..grid.scaling import Scaling
+from ..option_values import check_number, to_choice
+from ..options import CHOICES, Options
+from .network_arrays import MOST_LEVELS
+
+FLOATS = ("float32", "float64")
+
+
+def require(condition: Any, text: str) -> None:
+    """Raise a ValueError unless a condition holds."""
+    if not condition:
+        raise ValueError(text)
+
+
+def check_about(about: Mapping[str, Any], attrs: Mapping[Any, Any], options: Options) -> None:
+    """Check names, types and ranges of what JSON holds, against the options of the fit.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        Naming what is wrong.
+    """
+    names, dims, sample = about["variables"], about["dims"], about["sample"]
+    horizontal = [about["grid"][name] for name in "yx"]
+    for listed in (dims, sample, horizontal, names):
+        require(isinstance(listed, list), f"{listed!r} is no list of names")
+        require(len(set(listed)) == len(listed), f"{listed!r} has a name twice")
+    # A single field without a name has None, which only a DataArray may.
+    texts = [*dims, *sample, *horizontal, *names * (names != [None] or about["is_dataset"])]
+    require(all(isinstance(name, str) for name in texts), f"names are not text: {texts!r}")
+    require(names and len(about["attrs"]) == len(names), "attributes are not one per variable")
+    require(set(horizontal) <= set(dims) and not set(horizontal) & set(sample), "dimensions")
+    for name in ("is_dataset", "monthly"):
+        require(isinstance(about[name], bool), f"{name} is {about[name]!r}")
+    for value in (*about["grid"]["descending"], about["grid"]["periodic"]):
+        require(isinstance(value, bool), f"of the grid, {value!r} is neither true nor false")
+    require(about["dtype"] in FLOATS, f"data of type {about['dtype']!r}")
+    to_choice("fill", about["fill"], CHOICES["fill"])
+    require(about["monthly"] == (options.center == "month"), "monthly differs from center")
+    require(isinstance(attrs["xmrcae_model"], str), "the model's id is no text")
+    require(attrs["partial"] in (0, 1), f"partial is {attrs['partial']}")
+
+
+def check_levels(levels: Any) -> None:
+    """Check a number of levels before anything is computed with it."""
+    check_number("levels", levels, 1, MOST_LEVELS, whole=True)
+
+
+def check_axes(axes: Sequence[Axis]) -> None:
+    """Check that the data lie within their padding."""
+    for axis in axes:
+        for size in (axis.size, axis.padded, axis.before):
+            check_number("size", size, 0, 2**31, whole=True)
+        inside = axis.before + axis.size <= axis.padded
+        require(inside and (axis.padded + 1) % 2**axis.levels == 0, f"padding of {axis}")
+
+
+def check_network(
+    state: NetworkState, pyramid: Pyramid, about: Mapping[str, Any], options: Options
+) -> None:
+    """Check a network against the grid, the options of the fit, and for numbers that are none.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming what is wrong.
+    """
+    for name in ("widening", "restriction", "activation"):
+        value = to_choice(name, getattr(state, name), CHOICES[name])
+        require(value == getattr(options, name), f"{name}={value!r} is not that of the options")
+    levels = pyramid.levels
+    require(len(state.has_data) == len(state.masks) == levels, "levels of network and grid differ")
+    require(pyramid.restriction == state.restriction, "restrictions of network and grid differ")
+    shape = (len(about["variables"]), *pyramid.shape(levels - 1))
+    require(state.counts.shape == shape, f"the network is on another grid than {shape}")
+    require(state.dtype in FLOATS, f"weights of type {state.dtype!r}")
+    check_number("anchor", state.anchor, 0)
+    for name, array in state.weights.items():
+        require(array.dtype == state.dtype, f"{name} is of type {array.dtype}")
+        require(np.isfinite(array).all(), f"{name} holds NaN or infinite weights")
+    for masks, cells in zip(state.masks, storable(state.counts, levels), strict=True):
+        for mask in masks:
+            require(not (mask & ~cells.any(0)).any(), "a group acts where there are no data")
+    for weights, has_data in zip(state.projection or (), state.has_data, strict=False):
+        require(weights.dtype.kind == "f", f"weights of pixels are of type {weights.dtype}")
+        require(np.isfinite(weights).all() and (weights >= 0).all(), "weights of pixels")
+        require(not (weights.astype(bool) & ~has_data).any(), "pixels without data have weights")
+
+
+def check_scaling(standard: Scaling, about: Mapping[str, Any], sizes: Sequence[int]) -> None:
+    """Check the maps that are added to decoded fields."""
+    n_variables, seasons = len(about["variables"]), 12 if about["monthly"] else 1
+    for maps, lead in ((standard.centre, (seasons,)), (standard.mean, ())):
+        require(maps.shape == (*lead, n_variables, *sizes), f"a map of shape {maps.shape}")
+        require(maps.dtype == about["dtype"], f"a map of type {maps.dtype}")
+        require(np.isfinite(maps).all(), "a map holds NaN or infinite values")
+    scale = standard.scale
+    require(scale.shape == (n_variables,) and scale.dtype.kind in "if", "scales are no numbers")
+    require(np.isfinite(scale).all() and (scale > 0).all(), f"scales of {scale}")
