@@ -97,6 +97,8 @@ class Samples:
 def mean_weights(data: LevelData) -> np.ndarray:
     """Return pixels' weights in the means, of sum 1, (variable, y, x); 0 where not counted."""
     weights = data.weights * data.counts
+    if not weights.any():  # no point of this level has a weight: all weigh alike
+        weights = data.counts.astype(np.float64)
     return weights / weights.ravel().sum()
 
 
