@@ -86,10 +86,10 @@ def over_batch(
     total : list of numpy.ndarray
         The sums.
     """
-    task, add = delayed(function, nout=2), delayed(_add)
+    task, add = delayed(_quietly, nout=2), delayed(_add)
     kept = []
     for values, band in zip(_bands(array, batch), batch, strict=True):
-        each, more = task(values, *(p[..., band, :] for p in per_pixel), **kwargs)
+        each, more = task(function, values, *(p[..., band, :] for p in per_pixel), **kwargs)
         kept.append(each)
         total = more if total is None else add(total, more)
     result = compute(
@@ -97,6 +97,12 @@ def over_batch(
     )
     give_back_memory()
     return result
+
+
+def _quietly(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call a function without a warning of what overflows: such data are refused afterwards."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return function(*args, **kwargs)
 
 
 def give_back_memory() -> None:

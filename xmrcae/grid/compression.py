@@ -25,7 +25,7 @@ from ..handover import LevelData
 from .blocks import batches, over_batch
 from .fill import fill_and_pad
 from .pyramid import Pyramid, restrict_all
-from .scaling import Scaling
+from .scaling import Scaling, check_departures
 from .survey import GRAM_LIMIT, RANDOM_RANK, Survey
 
 #: Samples that are brought to all levels together.
@@ -263,6 +263,7 @@ def _project_band(
         n = len(positions)
         departure = _standardized(band, positions, season, standard)
         average = departure.mean(0)
+        check_departures(part, float(np.abs(average).max() * np.sqrt(n)))
         departure -= average
         flat = np.ascontiguousarray(departure[:, valid])
         projected = vectors[part] @ flat
@@ -271,7 +272,8 @@ def _project_band(
         values[valid, 1:] = projected.T
         variance = np.zeros(average.shape)
         total, captured = (flat**2).sum(0) / n, (projected**2).sum(0) / n
-        variance[valid] = np.where(total - captured > 1e-12 * total, total - captured, 0)
+        rounding = 1e-12 * total + 1e-28 * average[valid] ** 2
+        variance[valid] = np.where(total - captured > rounding, total - captured, 0)
         results.append((values, variance))
     return results, []
 
@@ -298,6 +300,7 @@ def _snapshots(
             some = positions[start : start + WIDTH]
             block = standard.stand_in(np.asarray(array[some]), season[some])
             block = standard.apply(block, season[some])
+            check_departures(part, float(np.abs(block).max()))
             values[..., start : start + WIDTH] = np.moveaxis(block, 0, -1)
         samples = np.moveaxis(values, -1, 0)
         result[part] = Compressed(samples, np.ones(len(samples)), len(samples), np.zeros(size))
