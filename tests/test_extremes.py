@@ -362,3 +362,14 @@ def test_one_pixel_may_have_all_the_weight(at, encoder):
 def test_equal_snapshots_about_another_mean_leave_nothing_out():
     field = made(FITTED["zero but for one time"])
     field.mrcae.fit(**OPTIONS, encoder="projection", tolerance=None)
+
+
+def test_levels_without_a_valid_pixel_have_no_loss():
+    field = made(lambda v: v)
+    sea = xr.zeros_like(field[0], dtype=bool)
+    sea[4, 4] = sea[6, 8] = True  # by injection, points of the finest level alone
+    field = field.fillna(1.0).where(sea)
+    model = field.mrcae.fit(**OPTIONS, restriction="injection", tolerance=None)
+    assert int(model.fitted.codec.standards[0].valid.sum()) == 0
+    assert (model.history.train_loss[model.history.level == 0] == 0).all()
+    assert (np.isfinite(model.reconstruct(field)) == sea).all()

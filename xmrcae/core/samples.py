@@ -99,7 +99,8 @@ def mean_weights(data: LevelData) -> np.ndarray:
     weights = data.weights * data.counts
     if not weights.any():  # no point of this level has a weight: all weigh alike
         weights = data.counts.astype(np.float64)
-    return weights / weights.ravel().sum()
+    total = weights.ravel().sum()
+    return weights / total if total else weights  # by injection, a level may have no valid pixel
 
 
 def fits(device: torch.device, size: int) -> bool:
