@@ -112,3 +112,10 @@ def test_keep_gaps_of_several_variables():
     )
     for name in ("sst", "ssh"):
         np.testing.assert_array_equal(found[name].isnull(), given[name].isnull())
+
+
+@pytest.mark.parametrize("columns", [2, 4])
+def test_codes_of_descending_longitudes_are_decoded_as_they_lie(columns):
+    field = make_field(n_times=12, shape=(6, columns), land=False).isel(lon=slice(None, None, -1))
+    model = field.mrcae.fit(**OPTIONS | {"levels": 1})
+    xr.testing.assert_equal(model.decode(model.encode(field)), model.reconstruct(field))

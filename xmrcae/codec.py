@@ -22,6 +22,9 @@ from .grid.scaling import Scaling
 #: bit.
 WIDTH = 32
 
+#: Magnitude of codes and scaled fields up to which nothing overflows on the way to fields.
+DECODABLE = 1e30
+
 
 class Codec:
     """A fitted network with what stands between it and the data.
@@ -86,7 +89,9 @@ class Codec:
         standard = self.standards[-1]
         standard.check_finite(values)
         fields = standard.apply(standard.stand_in(values, season), season)
-        return _in_widths(self._encode, fields)
+        codes = _in_widths(self._encode, fields)
+        _check_range(codes)
+        return codes
 
     def _encode(self, fields: np.ndarray) -> np.ndarray:
         result = self.network(*self._tensors(fields))
@@ -151,6 +156,7 @@ class Codec:
         standard = self.standards[-1]
         standard.check_finite(values)
         fields = standard.apply(standard.stand_in(values, season), season)
+        _check_range(fields)
         known = np.where(np.isfinite(values), standard.apply(values, season), np.nan)
         known = np.where(standard.valid, known, np.nan)
         total: Any = 0.0
@@ -178,6 +184,16 @@ class Codec:
         difference = (field.astype(np.float64) - target) * scale
         known = np.isfinite(difference)
         return np.stack([np.where(known, difference**2, 0).sum(0).ravel(), known.sum(0).ravel()])
+
+
+def _check_range(values: np.ndarray) -> None:
+    """Raise a ValueError if codes, or centred and scaled fields, are too large to be decoded."""
+    largest = max(float(values.max(initial=0)), -float(values.min(initial=0)))
+    if not largest <= DECODABLE:
+        raise ValueError(
+            f"the data depart from the fitted centre by {largest:.2g} times the scale that the "
+            f"model was fitted with: more than {DECODABLE:.0e} overflows; correct such values"
+        )
 
 
 def _unpickled(state: NetworkState, device: str, *rest: Any) -> Codec:

@@ -13,6 +13,23 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+#: Least and greatest value of each number; None will do where it is the default.
+RANGES = {
+    **dict.fromkeys(("encoding_size", "sketch"), (1, 10**12)),
+    **dict.fromkeys(("dilation", "max_epochs"), (0, 10**12)),
+    **dict.fromkeys(("min_decrease", "omega", "noise"), (0, 1)),
+    "levels": (1, 30),
+    "memory": (1, inf),
+    "seed": (0, 2**64 - 1),  # as torch takes them
+    "anchor": (0, 1e6),
+    "energy": (0, inf),
+    "land_value": (-inf, inf),
+}
+WHOLE = ("levels", "encoding_size", "sketch", "dilation", "max_epochs", "seed")
+
+#: The same for a solver's own; with a step of 0, or one that overflows, nothing is learnt.
+SOLVER_RANGES = {"learning_rate": (1e-12, 1e6), "weight_decay": (0, 1e6), "eps": (1e-12, 1e6)}
+
 #: Values of a list of indices up to which attributes and files hold the list itself.
 LONG = 50
 

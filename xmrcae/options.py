@@ -10,13 +10,15 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import inf
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from .option_values import (
+    RANGES,
+    SOLVER_RANGES,
+    WHOLE,
     as_list,
     by_value,
     check_number,
@@ -42,15 +44,6 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "center": (True, False, "month"),
     "scale": ("std", "minmax", None),
 }
-
-#: Least and greatest value of each number; None will do where it is the default.
-RANGES = {
-    **dict.fromkeys(("levels", "encoding_size", "sketch", "memory"), (1, inf)),
-    **dict.fromkeys(("dilation", "max_epochs", "seed", "anchor", "noise", "energy"), (0, inf)),
-    **dict.fromkeys(("min_decrease", "omega"), (0, 1)),
-    "land_value": (-inf, inf),
-}
-WHOLE = ("levels", "encoding_size", "sketch", "dilation", "max_epochs", "seed")
 
 #: Defaults that differ between solvers, and what each solver is made with.
 SOLVERS: dict[str, dict[str, float]] = {
@@ -232,7 +225,7 @@ class Options:
             allowed = f"a mapping from names to numbers; {solver!r} takes {', '.join(own)}"
             raise TypeError(f"solver_options={given!r}: {allowed}")
         for name, value in given.items():
-            check_number(f"solver_options[{name!r}]", value, 0)
+            check_number(f"solver_options[{name!r}]", value, *SOLVER_RANGES[name])
         found = {name: taken[name] for name in SOLVERS[solver] if taken[name] is not None}
         return SOLVERS[solver] | found | {"solver_options": {**own, **given}}
 
@@ -324,7 +317,8 @@ class Options:
         else:
             table = list(0.1 * rms) if isinstance(given, str) else [given] * len(variables)
         columns = [per_level("tolerance", as_list(value), levels) for value in table]
-        return list((np.array(columns, np.float64).T / scale) ** 2)
+        with np.errstate(over="ignore"):  # an infinite epsilon says that all is resolved
+            return list((np.array(columns, np.float64).T / scale) ** 2)
 
     def with_level(self, levels: int, changes: dict[str, Any]) -> dict[str, Any]:
         """Return these options with changes, for one level more than `levels`.

@@ -17,7 +17,13 @@ from .grid.compression import compress
 from .grid.conventions import Labelled
 from .grid.description import Description, describe, fields_of, fittable
 from .grid.dimensions import check_names
-from .grid.scaling import Scaling, scaling_of
+from .grid.scaling import (
+    Scaling,
+    check_departures,
+    check_magnitudes,
+    largest_departure,
+    scaling_of,
+)
 from .grid.split import months, split_samples
 from .grid.survey import Survey, survey
 from .grid.units import check_units
@@ -134,6 +140,9 @@ def first_pass(
         memory=memory / 4,
     )
     standard, rms = _scaling(found, mask, about, options, start)
+    check_magnitudes(found, standard, rms, about.labels.variables, array.dtype)
+    for part, products in found.products.items():
+        check_departures(part, largest_departure(products, standard.scale))
     return FirstPass(
         description=about,
         parts=parts,

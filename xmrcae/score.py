@@ -71,7 +71,12 @@ def score(fitted: Fitted, obj: Labelled, *, weights: Any) -> xr.Dataset:
 
 
 def _rmse(square: np.ndarray, count: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Return the weighted root mean of squares, (variable,), summed over `count` values each."""
+    """Return the weighted root mean of squares, (variable,), summed over `count` values each.
+
+    Where no value has a weight, all weigh alike.
+    """
+    known = (weight * count).sum((1, 2), keepdims=True)
+    weight = np.where(known > 0, weight, 1.0)
     return np.sqrt((weight * square).sum((1, 2)) / (weight * count).sum((1, 2)))
 
 

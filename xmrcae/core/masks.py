@@ -43,6 +43,7 @@ def refinement_mask(
     """
     high = (cell_errors(errors, counts) > epsilons[:, None, None]).any(0)
     resolved = not bool(high.any())
+    dilation = min(dilation, max(high.shape))
     if dilation and not resolved:
         dilate = torch.nn.MaxPool2d(2 * dilation + 1, stride=1, padding=dilation)
         high = dilate(high[None].to(errors.dtype))[0] > 0

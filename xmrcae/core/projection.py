@@ -57,20 +57,24 @@ class LeastSquares:
         normal = (matrix.T @ matrix).tocsc()
         diagonal = normal.diagonal()
         ridge = RIDGE * np.maximum(diagonal, max(diagonal.max(initial=0.0), 1e-30) * 1e-9)
+        self._matrix, self._factors = matrix, None
+        if not np.isfinite(normal.data).all():
+            return  # the weights of a diverging solver, which have no codes
         self._factors = scipy.sparse.linalg.splu(
             normal + sp.diags_array(ridge, format="csc"),
             permc_spec="MMD_AT_PLUS_A",
             diag_pivot_thresh=0.0,
             options={"SymmetricMode": True},
         )
-        self._matrix = matrix
 
     def solve(self, values: np.ndarray) -> np.ndarray:
         """Find the codes (code, sample) for right-hand sides (row, sample)."""
         return self.solve_normal(self._matrix.T @ values)
 
     def solve_normal(self, values: np.ndarray) -> np.ndarray:
-        """Return the solution of A^T A z = b, (code, sample)."""
+        """Return the solution of A^T A z = b, (code, sample); NaN if A has overflowed."""
+        if self._factors is None:
+            return np.full_like(values, np.nan)
         return self._factors.solve(np.ascontiguousarray(values))
 
 

@@ -103,7 +103,10 @@ class Samples:
 def mean_weights(data: LevelData) -> np.ndarray:
     """Return pixels' weights in the means, of sum 1, (variable, y, x); 0 where not counted."""
     weights = data.weights * data.counts
-    return weights / weights.ravel().sum()
+    if not weights.any():  # no point of this level has a weight: all weigh alike
+        weights = data.counts.astype(np.float64)
+    total = weights.ravel().sum()
+    return weights / total if total else weights  # by injection, a level may have no valid pixel
 
 
 def fits(device: torch.device, size: int) -> bool:

@@ -6,6 +6,8 @@ outside.
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -202,10 +204,13 @@ def descend(
         now = Descent(**{name: value for name, value in resumed.items() if name != "solver"})
     try:
         while now.epoch < options.max_epochs:
-            now.epoch += 1
             found = solver.step()
-            is_tenth = now.epoch % WINDOW == 0
+            is_tenth = (now.epoch + 1) % WINDOW == 0
             losses = objective.losses(solver.point, found, metric=is_tenth)
+            if not all(map(math.isfinite, (found.value, *losses.values()))):
+                _warn_of_divergence(objective.level, now.epoch)
+                break
+            now.epoch += 1
             on_epoch(losses)
             if losses["validation_loss"] < now.best and losses["train_loss"] <= now.start:
                 now.best, now.kept = losses["validation_loss"], solver.point.clone()
@@ -221,6 +226,15 @@ def descend(
     finally:
         objective.evaluation.network.set_vector(now.kept)
     return now.epoch
+
+
+def _warn_of_divergence(level: int, n_epochs: int) -> None:
+    warnings.warn(
+        f"a stage of level {level} diverged after {n_epochs} epochs: the loss was no longer "
+        "finite. The best weights before are kept; a smaller learning_rate, anchor or noise may "
+        "help",
+        stacklevel=2,
+    )
 
 
 def has_stalled(values: Sequence[float], min_decrease: float) -> bool:

@@ -87,10 +87,10 @@ def over_batch(
     total : list of numpy.ndarray
         The sums.
     """
-    task, add = delayed(function, nout=2), delayed(_add)
+    task, add = delayed(_quietly, nout=2), delayed(_add)
     kept = []
     for values, band in zip(_bands(array, batch), batch, strict=True):
-        each, more = task(values, *(p[..., band, :] for p in per_pixel), **kwargs)
+        each, more = task(function, values, *(p[..., band, :] for p in per_pixel), **kwargs)
         kept.append(each)
         total = more if total is None else add(total, more)
     result = compute(
@@ -122,6 +122,12 @@ def keeping_memory() -> Iterator[None]:
         set_option(trim_threshold, 2**26)
         set_option(mmap_threshold, 2**25)
         give_back_memory()
+
+
+def _quietly(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call a function without a warning of what overflows: such data are refused afterwards."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return function(*args, **kwargs)
 
 
 def give_back_memory() -> None:

@@ -65,4 +65,4 @@ def room_for(
     """
     pixels = 4 / 3 * np.prod(pyramid.shape(pyramid.levels - 1)) + np.prod(pyramid.grid.sizes)
     share = min(1.0, memory / (4 * variables * pixels) / max(1, sum(parts.values())))
-    return {part: max(2, int(share * n)) if n else 0 for part, n in parts.items()}
+    return {part: min(n, max(2, int(share * n))) for part, n in parts.items()}

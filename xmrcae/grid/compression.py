@@ -29,7 +29,7 @@ from .blocks import batches, over_batch
 from .combinations import directions, room_for, shortened
 from .fill import fill_and_pad
 from .pyramid import Pyramid, restrict_all
-from .scaling import Scaling
+from .scaling import Scaling, check_departures
 from .survey import GRAM_LIMIT, RANDOM_RANK, Survey
 
 #: Share of memory that samples may take; the rest is for stages, which train on some of them.
@@ -250,6 +250,7 @@ def _project_band(
         n = len(positions)
         departure = _standardized(band, positions, season, standard)
         average = departure.mean(0)
+        check_departures(part, float(np.abs(average).max() * np.sqrt(n)))
         departure -= average
         flat = np.ascontiguousarray(departure[:, valid])
         combinations, n_leading = vectors[part]
@@ -259,7 +260,8 @@ def _project_band(
         values[valid, 1:] = projected.T
         variance = np.zeros((2, *average.shape))
         total, captured = (flat**2).sum(0) / n, (projected[:n_leading] ** 2).sum(0) / n
-        variance[0, valid] = np.where(total - captured > 1e-12 * total, total - captured, 0)
+        rounding = 1e-12 * total + 1e-28 * average[valid] ** 2
+        variance[0, valid] = np.where(total - captured > rounding, total - captured, 0)
         variance[1, valid] = total
         results.append((values, variance))
     return results, []
@@ -287,6 +289,7 @@ def _snapshots(
             some = positions[start : start + WIDTH]
             block = standard.stand_in(np.asarray(array[some]), season[some])
             block = standard.apply(block, season[some])
+            check_departures(part, float(np.abs(block).max()))
             values[..., start : start + WIDTH] = np.moveaxis(block, 0, -1)
         samples = np.moveaxis(values, -1, 0)
         nothing = np.zeros(size)

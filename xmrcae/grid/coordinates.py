@@ -273,7 +273,10 @@ def _match(fitted: Place, given: Place) -> np.ndarray:
     """
     forwards = np.arange(fitted.variable.size)
     dim = str(given.variable.dims[0])
-    for order in (forwards, forwards[::-1]):
+    orders = [forwards, forwards[::-1]]
+    if np.array_equal(fitted.variable.values, given.variable.values[::-1]):
+        orders.reverse()  # cells half a circle apart are the same longitudes either way
+    for order in orders:
         if not differs(fitted, given, {dim: order}).any():
             return order
     if not (fitted.is_numeric and given.is_numeric and len(forwards) > 1):

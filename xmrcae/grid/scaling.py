@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +12,15 @@ import numpy as np
 from ..options import Options
 from .pyramid import Pyramid, restrict_all
 from .survey import Survey
+
+#: Magnitudes between which float64 holds the sums of squares of an archive.
+SQUARABLE = 1e-140, 1e140
+
+#: The same for float32, in which networks are trained, in units of the scale.
+TRAINABLE = 1e-15, 1e18
+
+#: Share of a variable's variance, at one of many pixels, that is warned of.
+NEARLY_ALL = 0.9
 
 
 @dataclass(frozen=True)
@@ -110,8 +121,103 @@ def scaling_of(found: Survey, valid: np.ndarray, options: Options) -> tuple[Scal
     elif options.scale == "minmax":
         least = np.array([a[v].min() for a, v in zip(found.least, valid, strict=True)])
         most = np.array([a[v].max() for a, v in zip(found.most, valid, strict=True)])
-        scale = np.where(most > least, most - least, 1.0)
+        with np.errstate(over="ignore"):
+            scale = np.where(most > least, most - least, 1.0).astype(np.float64)
         centre = centre + least[None, :, None, None]
     monthly = options.center == "month"
     centre, mean = np.where(valid, centre, 0), np.where(valid, mean, 0)
     return Scaling(centre, scale, mean, valid, monthly, options.fill), rms
+
+
+def check_magnitudes(
+    found: Survey,
+    standard: Scaling,
+    rms: np.ndarray,
+    variables: Sequence[Any],
+    dtype: np.dtype[Any],
+) -> None:
+    """Refuse data whose squares overflow or vanish; warn where there is little to learn.
+
+    Parameters
+    ----------
+    found : Survey
+        What the first pass has found.
+    standard : Scaling
+        Valid pixels and scale.
+    rms : numpy.ndarray, shape (variable,)
+        Of the training snapshots about their centre, in the data's units.
+    variables : sequence
+        For messages.
+    dtype : numpy.dtype
+        In which results are computed.
+
+    Raises
+    ------
+    ValueError
+        Naming the variable, its magnitude and what would do.
+    """
+    info = np.finfo(dtype)
+    least, most = max(float(info.tiny), SQUARABLE[0]), min(float(info.max) / 32, SQUARABLE[1])
+    ways = "give them in other units" + (", or as float64" if dtype.itemsize < 8 else "")
+    for v, name in enumerate(variables):
+        own, what = standard.valid[v], f"the values of {name!r}" if name else "the data"
+        lowest, highest = found.least[v][own], found.most[v][own]
+        largest = max(abs(float(lowest.min())), abs(float(highest.max())))
+        if largest > most:
+            raise ValueError(
+                f"{what} reach {largest:.2g}: with more than {most:.2g}, sums of squares and "
+                f"results overflow in {dtype}; {ways}"
+            )
+        varies = bool((highest > lowest).any()) and not standard.monthly
+        if 0 < largest < least or ((varies or rms[v]) and rms[v] < least):
+            raise ValueError(
+                f"{what} vary by {rms[v]:.2g} about their centre: under {least:.2g}, squares "
+                f"vanish in {dtype}; {ways}"
+            )
+        if 0 < rms[v] < TRAINABLE[0] * standard.scale[v]:
+            raise ValueError(
+                f"{what} vary by {rms[v]:.2g} about their centre, with a scale of "
+                f'{standard.scale[v]:.2g}: too little to train on; use scale="std", or other units'
+            )
+        _warn_of_little_to_learn(what, found.squares[v][own])
+
+
+def _warn_of_little_to_learn(what: str, squares: np.ndarray) -> None:
+    """Warn of a variable that does not vary, or at one pixel alone."""
+    total, largest = float(squares.sum()), float(squares.max())
+    if not total:
+        reason = "do not vary about their centre in the training snapshots: results are the centre"
+    elif largest > NEARLY_ALL * total and np.count_nonzero(squares) > 1 / (1 - NEARLY_ALL):
+        reason = (
+            f"have {largest / total:.1%} of their variance at one pixel, of which training will "
+            "see little else: look there for a value that stands for a missing one"
+        )
+    else:
+        return
+    warnings.warn(f"{what} {reason}", stacklevel=2)
+
+
+def check_departures(part: str, largest: float) -> None:
+    """Refuse snapshots whose departures from the centre, in units of the scale, overflow squared.
+
+    Raises
+    ------
+    ValueError
+        Naming their part.
+    """
+    if not largest <= TRAINABLE[1]:
+        raise ValueError(
+            f"the {part} snapshots depart from their centre by {largest:.2g} times the scale: "
+            f"with more than {TRAINABLE[1]:.0e}, losses overflow in float32. Correct such values, "
+            'or use another scale, as scale="std", or other units'
+        )
+
+
+def largest_departure(products: np.ndarray, scale: np.ndarray) -> float:
+    """Return the largest norm of a snapshot, in units of the scale, from products of snapshots.
+
+    `products` are those of a :class:`Survey`, (variable, n, m).
+    """
+    n, m = products.shape[1:]
+    largest = np.abs(products).max((1, 2), initial=0)
+    return float(((np.sqrt(largest) if n == m else largest) / scale).max())

@@ -164,12 +164,14 @@ def _trained(
     found |= {"total": trained.sum(0), "finite_in_training": known.sum(0)}
     mean = found["total"] / np.maximum(found["finite_in_training"], 1)
     seasons = season[training]
+    constant = found["least"] == found["most"]  # whose mean a sum would give with rounding
     centre = np.zeros((int(season.max()) + 1, *trained.shape[1:]))
     for index in range(len(centre)):
         at = seasons == index if len(centre) > 1 else slice(None)
         if center is not False:
             n = known[at].sum(0)
             centre[index] = np.where(n > 0, trained[at].sum(0) / np.maximum(n, 1), mean)
+            np.copyto(centre[index], found["least"], where=constant)
         trained[at] -= centre[index]
     trained[~known] = 0
     squares = np.square(trained, out=trained).sum(0)

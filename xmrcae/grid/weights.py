@@ -50,8 +50,13 @@ def known_weights(weights: np.ndarray, valid: np.ndarray) -> np.ndarray:
     Raises
     ------
     ValueError
-        If they are missing on a valid pixel.
+        If they are missing on a valid pixel, or 0 on all of a variable's.
     """
+    if (np.where(valid, weights, 0) == 0).all((1, 2)).any():
+        raise ValueError(
+            "weights are 0 on all valid pixels of a variable, so nothing would be described: "
+            "give weights that are above 0 where the data hold values"
+        )
     missing = np.isnan(weights)
     wanted = int((missing & valid.any(0)).sum())
     if wanted:
