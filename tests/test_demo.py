@@ -12,8 +12,8 @@ from helpers import AVISO, make_field
 
 import xmrcae
 from xmrcae.cli import main
+from xmrcae.defaults import SOLVERS
 from xmrcae.demo import _report
-from xmrcae.options import SOLVERS
 
 pytestmark = pytest.mark.minimum
 

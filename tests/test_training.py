@@ -179,7 +179,9 @@ def test_a_resolved_level_gets_no_group() -> None:
 @pytest.mark.parametrize("size", [100, 333, 100_000])
 def test_an_encoding_of_given_size(size: int) -> None:
     field = make_field()
-    model = field.mrcae.fit(levels=2, encoding_size=size, max_epochs=10, progress=False)
+    model = field.mrcae.fit(
+        levels=2, encoder="filters", encoding_size=size, max_epochs=10, progress=False
+    )
     found = int(model.encoding_sizes[-1])
     everything = field.mrcae.fit(levels=2, tolerance=None, max_epochs=0, progress=False)
     assert 0.9 * min(size, int(everything.encoding_sizes[-1])) <= found <= size
@@ -190,7 +192,7 @@ def test_an_encoding_of_given_size(size: int) -> None:
 
 
 def test_an_encoding_of_given_size_holds_the_worst_cells() -> None:
-    trainer = trainer_of(make_field(), encoding_size=150, channels=[[1]])
+    trainer = trainer_of(make_field(), encoder="filters", encoding_size=150, channels=[[1]])
     trainer.growth.deepen()
     mask, resolved = trainer.growth.next_mask(0)
     samples, shape = trainer.data["training"], trainer.network.has_data[0].shape

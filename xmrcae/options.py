@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from .defaults import SOLVER_OPTIONS, SOLVERS, TO_SIZE, TO_TOLERANCE
 from .handover import RESTRICTIONS
 from .option_values import (
     as_list,
@@ -31,7 +32,7 @@ from .option_values import (
 )
 
 CHOICES: dict[str, tuple[Any, ...]] = {
-    "encoder": ("filters", "projection"),
+    "encoder": ("auto", "filters", "projection"),
     "widening": ("residual", "parallel"),
     "restriction": tuple(RESTRICTIONS),
     "activation": (None, "relu"),
@@ -51,16 +52,6 @@ RANGES = {
     "land_value": (-inf, inf),
 }
 WHOLE = ("levels", "encoding_size", "sketch", "dilation", "max_epochs", "seed")
-
-#: Defaults that differ between solvers, and what each solver is made with.
-SOLVERS: dict[str, dict[str, float]] = {
-    "lbfgs": {"max_epochs": 150, "min_decrease": 1e-2, "noise": 0.0},
-    "adam": {"max_epochs": 5000, "min_decrease": 1e-3, "noise": 0.01},
-}
-SOLVER_OPTIONS = {
-    "lbfgs": {"learning_rate": 1.0, "weight_decay": 0.0},
-    "adam": {"learning_rate": 1e-3, "weight_decay": 1e-5, "eps": 1e-3},
-}
 
 #: Options of version 0.1, and what they are called in `solver_options`.
 OLD_NAMES = {"learning_rate": "learning_rate", "weight_decay": "weight_decay", "adam_eps": "eps"}
@@ -88,10 +79,12 @@ class Options:
     levels : int, optional
         Number of resolutions. By default as many as leave 4 bottleneck cells in the shorter
         direction, 4 at most.
-    channels : list of list of int, default [[1, 1, 1, 1]]
+    channels : list of list of int, default [[1, 1, 1, 1]], or six ones with `encoding_size`
         Filters of each group added: one list per level, coarsest first, or one list for all.
-    encoder : {"filters", "projection"}
-        What finds codes: the paper's filters, or least squares, by a sparse factorisation.
+    encoder : {"auto", "filters", "projection"}
+        What finds codes: the paper's filters, or least squares, by a sparse factorisation. "auto"
+        projects with `encoding_size` and no activation, unless a snapshot has over 300,000 values
+        or the fit goes on from a model with filters.
     widening : {"residual", "parallel"}
         What a group reads: what its level has not yet reconstructed, or the level's input, as in
         the paper (2.2).
@@ -103,17 +96,17 @@ class Options:
         Rms error over time, in the data's units, that counts as resolved: one number, one per
         level, or a mapping from variables to those. None: no masks, all groups act everywhere.
     encoding_size : int, optional
-        Instead of a tolerance: the most numbers per snapshot over all levels. With
-        ``encoder="projection"``, cells of all levels compete for them by what they gain.
+        Instead of a tolerance: the most numbers per snapshot over all levels. Under projection
+        cells of all levels compete for them by what they gain.
     dilation : int, default 1
         Cells by which a refinement mask is widened.
     max_epochs : int, default 150, or 5000 with "adam"
         Most epochs of a stage; an epoch is one accepted step of the solver.
     min_decrease : float, default 0.01, or 0.001 with "adam"
         Least relative decrease of the loss in ten epochs with which a stage goes on.
-    omega : float, default 0.5
+    omega : float, default 0.5, or 1 with `encoding_size`
         Weight of the mean in the loss (3.1); the rest goes to the largest error of a pixel.
-    anchor : float, default 0.5
+    anchor : float, default 0.5, or 0 with `encoding_size`
         Weight of the coarser levels' mean losses while a finer level trains; 0 is the paper's.
     solver : {"lbfgs", "adam"}
         What minimises the loss; "adam" is the authors'.
@@ -168,8 +161,8 @@ class Options:
 
     # What to fit
     levels: int | None = None
-    channels: Sequence[Any] = ((1, 1, 1, 1),)
-    encoder: str = "filters"
+    channels: Sequence[Any] = None  # type: ignore[assignment]
+    encoder: str = "auto"
     widening: str = "residual"
     restriction: str = "full_weighting"
     activation: str | None = None
@@ -180,8 +173,8 @@ class Options:
     max_epochs: int = None  # type: ignore[assignment]
     min_decrease: float = None  # type: ignore[assignment]
     # How to train
-    omega: float = 0.5
-    anchor: float = 0.5
+    omega: float = None  # type: ignore[assignment]
+    anchor: float = None  # type: ignore[assignment]
     solver: str = "lbfgs"
     solver_options: Mapping[str, float] = None  # type: ignore[assignment]
     noise: float = None  # type: ignore[assignment]
@@ -210,6 +203,7 @@ class Options:
         arrays = ("valid", "weights", "split")  # not to be turned into lists
         taken = {name: by_value(each) for name, each in vars(self).items() if name not in arrays}
         taken |= {name: to_choice(name, taken[name], allowed) for name, allowed in CHOICES.items()}
+        taken |= self._of_size(taken)
         taken |= {"split": to_split(self.split), "channels": to_channels(taken["channels"])}
         taken |= self._of_solver(taken)
         for name, value in taken.items():
@@ -220,6 +214,19 @@ class Options:
         self._check_types()
         self._check_counts()
         self._check_agreement()
+
+    @staticmethod
+    def _of_size(taken: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what depends on whether a size is given, with its defaults.
+
+        The encoder then stays "auto" until the data are known.
+        """
+        sized = taken["encoding_size"] is not None
+        usual = TO_SIZE if sized else TO_TOLERANCE
+        found = {name: value for name, value in usual.items() if taken[name] is None}
+        if taken["encoder"] == "auto" and not (sized and taken["activation"] is None):
+            found["encoder"] = "filters"
+        return found
 
     @staticmethod
     def _of_solver(taken: Mapping[str, Any]) -> dict[str, Any]:
