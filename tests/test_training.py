@@ -1,5 +1,6 @@
 """Algorithm 3.1: what a stage may and may not do."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -189,6 +190,35 @@ def test_an_encoding_of_given_size(size: int) -> None:
         field.mrcae.fit(levels=2, encoding_size=3, progress=False)
     with pytest.raises(ValueError, match="encoding_size and tolerance"):
         xmrcae.MrCAE(encoding_size=size, tolerance=0.1)
+
+
+def test_the_default_tolerance_takes_half_as_many_numbers_as_there_are_values() -> None:
+    field = make_field()
+    options: dict[str, Any] = {"levels": 2, "max_epochs": 10, "progress": False}
+    n_values = int(field[0].notnull().sum())
+    with pytest.warns(UserWarning, match=f"at {n_values // 2} numbers .* give a tolerance"):
+        limited = field.mrcae.fit(**options)
+    training = field[(limited.split == "training").values]
+    rms = float(((training - training.mean("time")) ** 2).mean() ** 0.5)
+    assert int(limited.encoding_sizes[-1]) == n_values // 2
+    told = field.mrcae.fit(tolerance=0.1 * rms, **options)
+    assert int(told.encoding_sizes[-1]) > n_values // 2
+
+
+def test_cells_of_highest_error_come_first_where_numbers_run_out() -> None:
+    trainer = trainer_of(make_field(), channels=[[1, 1]])
+    network, samples = trainer.network, trainer.data["training"]
+    trainer.growth.deepen()
+    errors, _ = trainer.evaluation.errors(samples, 0, samples[0].leading)
+    shape, able = network.has_data[0].shape, network.storable[0][0]
+    means = losses.cell_errors(errors.reshape(shape), samples[0].counts.reshape(shape))[0]
+    growth = replace(trainer.growth, most_codes=int(able.sum()) + 7)
+    with pytest.warns(UserWarning, match="highest error come first"):
+        assert growth.widen(0, 1)
+    mask = network.levels[0].groups[0].mask
+    assert int(mask.sum()) == 7 and means[mask].min() >= means[able & ~mask].max()
+    with pytest.warns(UserWarning, match="no more cells"):
+        assert not growth.widen(0, 1)
 
 
 def test_an_encoding_of_given_size_holds_the_worst_cells() -> None:

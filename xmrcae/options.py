@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from .defaults import SOLVER_OPTIONS, SOLVERS, TO_SIZE, TO_TOLERANCE
+from .defaults import SOLVER_OPTIONS, SOLVERS, of_size
 from .handover import RESTRICTIONS
 from .option_values import (
     as_list,
@@ -94,7 +94,8 @@ class Options:
         What follows each filter; "relu" is for comparison with other networks.
     tolerance : float, sequence, mapping or None, default 0.1 of the data's rms about its centre
         Rms error over time, in the data's units, that counts as resolved: one number, one per
-        level, or a mapping from variables to those. None: no masks, all groups act everywhere.
+        level, or a mapping from variables to those. None: no masks, all groups act everywhere. By
+        default no more cells are added at half as many numbers as a snapshot has values.
     encoding_size : int, optional
         Instead of a tolerance: the most numbers per snapshot over all levels. Under projection
         cells of all levels compete for them by what they gain.
@@ -203,7 +204,7 @@ class Options:
         arrays = ("valid", "weights", "split")  # not to be turned into lists
         taken = {name: by_value(each) for name, each in vars(self).items() if name not in arrays}
         taken |= {name: to_choice(name, taken[name], allowed) for name, allowed in CHOICES.items()}
-        taken |= self._of_size(taken)
+        taken |= of_size(taken)
         taken |= {"split": to_split(self.split), "channels": to_channels(taken["channels"])}
         taken |= self._of_solver(taken)
         for name, value in taken.items():
@@ -214,19 +215,6 @@ class Options:
         self._check_types()
         self._check_counts()
         self._check_agreement()
-
-    @staticmethod
-    def _of_size(taken: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what depends on whether a size is given, with its defaults.
-
-        The encoder then stays "auto" until the data are known.
-        """
-        sized = taken["encoding_size"] is not None
-        usual = TO_SIZE if sized else TO_TOLERANCE
-        found = {name: value for name, value in usual.items() if taken[name] is None}
-        if taken["encoder"] == "auto" and not (sized and taken["activation"] is None):
-            found["encoder"] = "filters"
-        return found
 
     @staticmethod
     def _of_solver(taken: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,8 +8,10 @@ import archive_access
 import archive_memory
 import archive_parts
 import archives
+import defaults
 import gpu
 import pixels
+import sizes
 import snapshots
 import throughput
 import time_to_loss
@@ -18,6 +20,7 @@ SECTIONS = {
     module.__name__: module
     for module in (
         *(time_to_loss, snapshots, pixels, throughput, gpu),
+        *(sizes, defaults),
         *(archives, archive_parts, archive_access, archive_memory),
     )
 }
