@@ -230,7 +230,8 @@ def test_options_of_older_files_are_read_as_they_were(solver):
 
 @pytest.mark.filterwarnings("error")
 def test_an_older_checkpoint_goes_on(tmp_path):
-    options = {"levels": 1, "max_epochs": 1, "progress": False, "checkpoint": tmp_path}
+    options = {"levels": 1, "max_epochs": 1, "tolerance": None, "progress": False}
+    options["checkpoint"] = tmp_path
     chosen = options | {"solver_options": {"learning_rate": 0.5}}
     first = make_field().mrcae.fit(**chosen)
     checkpoint = Checkpoint(tmp_path)
