@@ -70,7 +70,7 @@ def test_the_reader_of_the_page_decodes_an_archive(
     reader, tmp_path, monkeypatch, kind, center, encoder
 ):
     if encoder == "filters":  # as on grids that are too large for projection
-        monkeypatch.setattr("xmrcae.archive.models.MOST_PIXELS", 0)
+        monkeypatch.setattr("xmrcae.defaults.MOST_PROJECTED", 0)
     given, url = make_given(kind), str(tmp_path / "a.mrcae.zarr")
     options = {"center": center, "encoder": encoder, "levels": 2, "channels": [[1, 2]]}
     fitted = xmrcae.MrCAE(**options, gaps="mean", max_epochs=3, progress=False).fit(given[:12])

@@ -9,7 +9,7 @@ import xarray as xr
 from helpers import make_field, make_two_variables
 
 import xmrcae
-from xmrcae.archive import models, plan
+from xmrcae.archive import plan
 from xmrcae.archive.models import archive_options, centred, projecting, truncated
 from xmrcae.archive.plan import Wanted, choose
 
@@ -188,7 +188,7 @@ def test_projecting_keeps_the_decoder_and_lessens_the_error(filters, field):
 
 def test_models_that_project_or_are_too_large_stay_as_they_are(model, filters, monkeypatch):
     assert projecting(model.fitted) is model.fitted
-    monkeypatch.setattr(models, "MOST_PIXELS", 100)
+    monkeypatch.setattr("xmrcae.defaults.MOST_PROJECTED", 100)
     assert projecting(filters.fitted) is filters.fitted
 
 
@@ -248,6 +248,6 @@ def test_options_fit_and_leave_room_beside_the_bottleneck(field):
 
 
 def test_large_grids_take_filters(field, monkeypatch):
-    monkeypatch.setattr(models, "MOST_PIXELS", 100)
+    monkeypatch.setattr("xmrcae.defaults.MOST_PROJECTED", 100)
     assert archive_options(field)["encoder"] == "filters"
     assert archive_options(field, encoder="projection")["encoder"] == "projection"

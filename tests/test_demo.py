@@ -15,8 +15,8 @@ from helpers import AVISO, make_field
 import xmrcae
 from xmrcae.archive import format as archive_format
 from xmrcae.cli import main
+from xmrcae.defaults import SOLVERS
 from xmrcae.demo import _open, _report
-from xmrcae.options import SOLVERS
 
 pytestmark = pytest.mark.minimum
 

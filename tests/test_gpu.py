@@ -43,8 +43,8 @@ FITS: dict[str, tuple[dict[str, Any], bool]] = {
     "sketch": ({"sketch": 4}, False),
     "parallel, no anchor": ({"widening": "parallel", "anchor": 0.0}, False),
     "relu": ({"activation": "relu"}, False),
-    "size of the encoding": ({"encoding_size": 300}, False),
-    "projection": ({"encoder": "projection", "encoding_size": 300}, False),
+    "size of the encoding": ({"encoder": "filters", "encoding_size": 300}, False),
+    "projection": ({"encoding_size": 300}, False),
     "projection of two variables": ({"encoder": "projection"}, True),
     "blocks": ({"memory": 3e6}, False),
 }

@@ -37,7 +37,7 @@ BAD = [
     ("max_epochs", [-1, 10.0]),
     ("min_decrease", [2]),
     ("omega", [1.1, -0.1, np.nan, "half"]),
-    ("anchor", [-0.1, "much", None, np.inf]),
+    ("anchor", [-0.1, "much", np.inf]),
     ("solver", ["sgd", ["adam"]]),
     ("solver_options", [3, [], "eps", {"eps": 1e-3}, {"max_epochs": 3}]),
     ("solver_options", [{"learning_rate": -1}, {"learning_rate": np.inf}, {"weight_decay": "x"}]),
@@ -230,7 +230,8 @@ def test_options_of_older_files_are_read_as_they_were(solver):
 
 @pytest.mark.filterwarnings("error")
 def test_an_older_checkpoint_goes_on(tmp_path):
-    options = {"levels": 1, "max_epochs": 1, "progress": False, "checkpoint": tmp_path}
+    options = {"levels": 1, "max_epochs": 1, "tolerance": None, "progress": False}
+    options["checkpoint"] = tmp_path
     chosen = options | {"solver_options": {"learning_rate": 0.5}}
     first = make_field().mrcae.fit(**chosen)
     checkpoint = Checkpoint(tmp_path)
@@ -256,6 +257,13 @@ def test_defaults_are_those_of_the_table():
     assert (options.center, options.scale, options.fill) == (True, "std", 0)
     assert options.split == (0.7, 0.2, 0.1)
     assert options.channels_of(3) == [[1, 1, 1, 1]] * 3
+
+
+def test_a_given_size_has_defaults_of_its_own_which_are_open_too():
+    options = Options(encoding_size=200)
+    assert (options.channels, options.omega, options.anchor) == ([[1] * 6], 1, 0)
+    told = {"channels": [[2]], "omega": 0.5, "anchor": 0.5, "encoder": "filters"}
+    assert vars(Options(encoding_size=200, **told)).items() >= told.items()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Codes by least squares, and cells chosen by what they gain."""
 
+import json
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -337,7 +339,39 @@ def test_a_start_keeps_what_it_knows():
     assert 158 <= more.encoding_sizes[-1] <= 160
     assert more.score(field)["rmse"][-1] < first.score(field)["rmse"][-1]
     with pytest.raises(ValueError, match="encoder='projection'"):
-        xmrcae.MrCAE(levels=2, progress=False).fit(field, start=first)
+        xmrcae.MrCAE(encoder="filters", levels=2, progress=False).fit(field, start=first)
+
+
+@pytest.mark.parametrize(
+    ("options", "encodes"),
+    [
+        ({"encoding_size": 100}, False),
+        ({"encoding_size": 100, "encoder": "filters"}, True),
+        ({"encoding_size": 100, "activation": "relu"}, True),
+        ({"tolerance": 0.5}, True),
+    ],
+)
+def test_codes_of_a_given_number_are_projected_unless_told_otherwise(options, encodes):
+    model = make_field().mrcae.fit(levels=2, max_epochs=0, progress=False, **options)
+    assert model.fitted.codec.network.encodes == encodes
+    expected = "filters" if encodes else "projection"
+    assert model.options.encoder == json.loads(model.fitted.options_json)["encoder"] == expected
+
+
+@pytest.mark.parametrize("encoder", ["filters", "projection"])
+def test_a_fit_that_goes_on_keeps_the_encoder(encoder):
+    field, options = make_field(), {"levels": 2, "max_epochs": 0, "progress": False}
+    first = xmrcae.MrCAE(encoder=encoder, tolerance=None, **options).fit(field)
+    more = xmrcae.MrCAE(encoding_size=300, **options).fit(field, start=first)
+    assert more.options.encoder == encoder
+
+
+def test_snapshots_too_large_to_project_have_filters(monkeypatch):
+    field = make_field()
+    for most, encodes in ((field[0].size, False), (field[0].size - 1, True)):
+        monkeypatch.setattr("xmrcae.defaults.MOST_PROJECTED", most)
+        model = field.mrcae.fit(levels=2, encoding_size=100, max_epochs=0, progress=False)
+        assert model.fitted.codec.network.encodes == encodes
 
 
 def test_projection_takes_no_activation():

@@ -1,5 +1,6 @@
 """Algorithm 3.1: what a stage may and may not do."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -180,7 +181,9 @@ def test_a_resolved_level_gets_no_group() -> None:
 @pytest.mark.parametrize("size", [100, 333, 100_000])
 def test_an_encoding_of_given_size(size: int) -> None:
     field = make_field()
-    model = field.mrcae.fit(levels=2, encoding_size=size, max_epochs=10, progress=False)
+    model = field.mrcae.fit(
+        levels=2, encoder="filters", encoding_size=size, max_epochs=10, progress=False
+    )
     found = int(model.encoding_sizes[-1])
     everything = field.mrcae.fit(levels=2, tolerance=None, max_epochs=0, progress=False)
     assert 0.9 * min(size, int(everything.encoding_sizes[-1])) <= found <= size
@@ -190,8 +193,37 @@ def test_an_encoding_of_given_size(size: int) -> None:
         xmrcae.MrCAE(encoding_size=size, tolerance=0.1)
 
 
+def test_the_default_tolerance_takes_half_as_many_numbers_as_there_are_values() -> None:
+    field = make_field()
+    options: dict[str, Any] = {"levels": 2, "max_epochs": 10, "progress": False}
+    n_values = int(field[0].notnull().sum())
+    with pytest.warns(UserWarning, match=f"at {n_values // 2} numbers .* give a tolerance"):
+        limited = field.mrcae.fit(**options)
+    training = field[(limited.split == "training").values]
+    rms = float(((training - training.mean("time")) ** 2).mean() ** 0.5)
+    assert int(limited.encoding_sizes[-1]) == n_values // 2
+    told = field.mrcae.fit(tolerance=0.1 * rms, **options)
+    assert int(told.encoding_sizes[-1]) > n_values // 2
+
+
+def test_cells_of_highest_error_come_first_where_numbers_run_out() -> None:
+    trainer = trainer_of(make_field(), channels=[[1, 1]])
+    network, samples = trainer.network, trainer.data["training"]
+    trainer.growth.deepen()
+    errors, _ = trainer.evaluation.errors(samples, 0, samples[0].leading)
+    shape, able = network.has_data[0].shape, network.storable[0][0]
+    means = losses.cell_errors(errors.reshape(shape), samples[0].counts.reshape(shape))[0]
+    growth = replace(trainer.growth, most_codes=int(able.sum()) + 7)
+    with pytest.warns(UserWarning, match="highest error come first"):
+        assert growth.widen(0, 1)
+    mask = network.levels[0].groups[0].mask
+    assert int(mask.sum()) == 7 and means[mask].min() >= means[able & ~mask].max()
+    with pytest.warns(UserWarning, match="no more cells"):
+        assert not growth.widen(0, 1)
+
+
 def test_an_encoding_of_given_size_holds_the_worst_cells() -> None:
-    trainer = trainer_of(make_field(), encoding_size=150, channels=[[1]])
+    trainer = trainer_of(make_field(), encoder="filters", encoding_size=150, channels=[[1]])
     trainer.growth.deepen()
     mask, resolved = trainer.growth.next_mask(0)
     samples, shape = trainer.data["training"], trainer.network.has_data[0].shape

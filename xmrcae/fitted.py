@@ -71,6 +71,11 @@ class Fitted:
         return self.codec.standards[-1]
 
     @property
+    def encoder(self) -> str:
+        """What finds codes, by the name that the options have for it."""
+        return "filters" if self.codec.network.encodes else "projection"
+
+    @property
     def attributes(self) -> dict[str, Any]:
         """What each result says of how it was made."""
         return {

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
 
+from .defaults import compact_encoder
 from .errors import ModelFileError
 from .fitted import Fitted, history_table
 from .grid.blocks import keeping_memory
@@ -63,6 +66,7 @@ def fit(
     first = first_pass(
         obj, options, start=start, memory=saved.get("memory"), decompose=not finished
     )
+    options = _with_encoder(options, first, start)
     identity = _identity(first, options, start)
     if saved:
         with sound():
@@ -94,6 +98,15 @@ def fit(
             saved=saved or None,
         )
     return _train(trainer, options, leave, None if checkpoint is None else save)
+
+
+def _with_encoder(options: Options, first: FirstPass, start: Fitted | None) -> Options:
+    """Return options that name an encoder in place of "auto"."""
+    if options.encoder != "auto":
+        return options
+    if start is not None:
+        return replace(options, encoder=start.encoder)
+    return replace(options, encoder=compact_encoder(math.prod(first.array.shape[1:])))
 
 
 def _identity(first: FirstPass, options: Options, start: Fitted | None) -> dict[str, Any]:
@@ -154,9 +167,9 @@ def _train(
 
 def _check_start(start: Fitted, options: Options) -> None:
     """Refuse options under which the weights of a model would mean something else."""
-    before = {"encoder": "filters"} | json.loads(start.options_json)
+    before = json.loads(start.options_json) | {"encoder": start.encoder}
     for name in ("encoder", "widening", "restriction", "activation", "center", "scale", "fill"):
-        if before[name] != getattr(options, name):
+        if getattr(options, name) not in (before[name], "auto"):
             raise ValueError(
                 f"start: the model was fitted with {name}={before[name]!r}, which cannot change to "
                 f"{getattr(options, name)!r} when going on from it"

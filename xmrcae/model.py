@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import xarray as xr
@@ -97,6 +98,8 @@ class MrCAE(Results):
         from .fitting import fit
 
         self._fitted, stopped = fit(obj, self.options, None if start is None else start.fitted)
+        if self._fitted is not None:  # options may have left it open
+            self.options = replace(self.options, encoder=self._fitted.encoder)
         if stopped is not None:
             raise stopped
         return self

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from .defaults import SOLVER_OPTIONS, SOLVERS, of_size
 from .option_values import (
     RANGES,
     SOLVER_RANGES,
@@ -33,7 +34,7 @@ from .option_values import (
 from .stencils import RESTRICTIONS
 
 CHOICES: dict[str, tuple[Any, ...]] = {
-    "encoder": ("filters", "projection"),
+    "encoder": ("auto", "filters", "projection"),
     "widening": ("residual", "parallel"),
     "restriction": tuple(RESTRICTIONS),
     "activation": (None, "relu"),
@@ -45,15 +46,6 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "scale": ("std", "minmax", None),
 }
 
-#: Defaults that differ between solvers, and what each solver is made with.
-SOLVERS: dict[str, dict[str, float]] = {
-    "lbfgs": {"max_epochs": 150, "min_decrease": 1e-2, "noise": 0.0},
-    "adam": {"max_epochs": 5000, "min_decrease": 1e-3, "noise": 0.01},
-}
-SOLVER_OPTIONS = {
-    "lbfgs": {"learning_rate": 1.0, "weight_decay": 0.0},
-    "adam": {"learning_rate": 1e-3, "weight_decay": 1e-5, "eps": 1e-3},
-}
 
 #: Options of version 0.1, and what they are called in `solver_options`.
 OLD_NAMES = {"learning_rate": "learning_rate", "weight_decay": "weight_decay", "adam_eps": "eps"}
@@ -81,10 +73,12 @@ class Options:
     levels : int, optional
         Number of resolutions. By default as many as leave 4 bottleneck cells in the shorter
         direction, 4 at most.
-    channels : list of list of int, default [[1, 1, 1, 1]]
+    channels : list of list of int, default [[1, 1, 1, 1]], or six ones with `encoding_size`
         Filters of each group added: one list per level, coarsest first, or one list for all.
-    encoder : {"filters", "projection"}
-        What finds codes: the paper's filters, or least squares, by a sparse factorisation.
+    encoder : {"auto", "filters", "projection"}
+        What finds codes: the paper's filters, or least squares, by a sparse factorisation. "auto"
+        projects with `encoding_size` and no activation, unless a snapshot has over 300,000 values
+        or the fit goes on from a model with filters.
     widening : {"residual", "parallel"}
         What a group reads: what its level has not yet reconstructed, or the level's input, as in
         the paper (2.2).
@@ -94,19 +88,20 @@ class Options:
         What follows each filter; "relu" is for comparison with other networks.
     tolerance : float, sequence, mapping or None, default 0.1 of the data's rms about its centre
         Rms error over time, in the data's units, that counts as resolved: one number, one per
-        level, or a mapping from variables to those. None: no masks, all groups act everywhere.
+        level, or a mapping from variables to those. None: no masks, all groups act everywhere. By
+        default no more cells are added at half as many numbers as a snapshot has values.
     encoding_size : int, optional
-        Instead of a tolerance: the most numbers per snapshot over all levels. With
-        ``encoder="projection"``, cells of all levels compete for them by what they gain.
+        Instead of a tolerance: the most numbers per snapshot over all levels. Under projection
+        cells of all levels compete for them by what they gain.
     dilation : int, default 1
         Cells by which a refinement mask is widened.
     max_epochs : int, default 150, or 5000 with "adam"
         Most epochs of a stage; an epoch is one accepted step of the solver.
     min_decrease : float, default 0.01, or 0.001 with "adam"
         Least relative decrease of the loss in ten epochs with which a stage goes on.
-    omega : float, default 0.5
+    omega : float, default 0.5, or 1 with `encoding_size`
         Weight of the mean in the loss (3.1); the rest goes to the largest error of a pixel.
-    anchor : float, default 0.5
+    anchor : float, default 0.5, or 0 with `encoding_size`
         Weight of the coarser levels' mean losses while a finer level trains; 0 is the paper's.
     solver : {"lbfgs", "adam"}
         What minimises the loss; "adam" is the authors'.
@@ -162,8 +157,8 @@ class Options:
 
     # What to fit
     levels: int | None = None
-    channels: Sequence[Any] = ((1, 1, 1, 1),)
-    encoder: str = "filters"
+    channels: Sequence[Any] = None  # type: ignore[assignment]
+    encoder: str = "auto"
     widening: str = "residual"
     restriction: str = "full_weighting"
     activation: str | None = None
@@ -174,8 +169,8 @@ class Options:
     max_epochs: int = None  # type: ignore[assignment]
     min_decrease: float = None  # type: ignore[assignment]
     # How to train
-    omega: float = 0.5
-    anchor: float = 0.5
+    omega: float = None  # type: ignore[assignment]
+    anchor: float = None  # type: ignore[assignment]
     solver: str = "lbfgs"
     solver_options: Mapping[str, float] = None  # type: ignore[assignment]
     noise: float = None  # type: ignore[assignment]
@@ -204,6 +199,7 @@ class Options:
         arrays = ("valid", "weights", "split")  # not to be turned into lists
         taken = {name: by_value(each) for name, each in vars(self).items() if name not in arrays}
         taken |= {name: to_choice(name, taken[name], allowed) for name, allowed in CHOICES.items()}
+        taken |= of_size(taken)
         taken |= {"split": to_split(self.split), "channels": to_channels(taken["channels"])}
         taken |= self._of_solver(taken)
         for name, value in taken.items():

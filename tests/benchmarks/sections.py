@@ -8,9 +8,11 @@ import archive_access
 import archive_memory
 import archive_parts
 import archives
+import defaults
 import full_rank
 import gpu
 import pixels
+import sizes
 import snapshots
 import throughput
 import time_to_loss
@@ -19,6 +21,7 @@ SECTIONS = {
     module.__name__: module
     for module in (
         *(time_to_loss, snapshots, pixels, full_rank, throughput, gpu),
+        *(sizes, defaults),
         *(archives, archive_parts, archive_access, archive_memory),
     )
 }

@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..defaults import TO_SIZE, compact_encoder
+
 if TYPE_CHECKING:
     from ..core.state import NetworkState
     from ..fitted import Fitted
     from ..grid.conventions import Labelled
-
-#: Pixels times variables up to which codes are found by projection: there, factorising takes 3 s
-#: and 0.8 GB, and 32 snapshots take 0.5 s, four times as long as filters.
-MOST_PIXELS = 300_000
 
 #: Weight of coarser levels: it costs nothing at the finest and keeps coarse pictures good.
 ANCHOR = 0.1
@@ -42,13 +40,8 @@ def archive_options(obj: Labelled, **options: Any) -> dict[str, Any]:
     from ..grid.description import describe, fittable
     from ..options import make_options
 
-    result: dict[str, Any] = {
-        "encoder": "projection",
-        "channels": [[1] * 6],
-        "omega": 1.0,
-        "anchor": ANCHOR,
-        "split": (0.9, 0.1, 0.0),
-    } | options
+    usual: dict[str, Any] = TO_SIZE | {"anchor": ANCHOR, "split": (0.9, 0.1, 0.0)}
+    result = usual | options
     checked = make_options(result)
     obj = fittable(obj, checked)
     about = describe(obj, checked)
@@ -59,8 +52,8 @@ def archive_options(obj: Labelled, **options: Any) -> dict[str, Any]:
         n_valid = int(np.isfinite(np.asarray(array[len(array) // 2])).sum())
         bottleneck = int(np.prod(about.pyramid.shape(-1))) * array.shape[1]
         result["encoding_size"] = max(round(SHARE * n_valid), 2 * bottleneck)
-    if "encoder" not in options and int(np.prod(array.shape[1:])) > MOST_PIXELS:
-        result["encoder"] = "filters"
+    if "encoder" not in options:  # codes are to be few under a tolerance, too
+        result["encoder"] = compact_encoder(int(np.prod(array.shape[1:])))
     return result
 
 
@@ -83,7 +76,7 @@ def projecting(fitted: Fitted) -> Fitted:
     """
     network = fitted.codec.network
     state = network.state()
-    if state.projection is not None or state.counts.size > MOST_PIXELS:
+    if state.projection is not None or compact_encoder(state.counts.size) == "filters":
         return fitted
     weights = []
     for level, standard in enumerate(fitted.codec.standards):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -32,6 +33,8 @@ class Growth:
         The paper's epsilon for each level and variable (3.8).
     n_cells : list of int or None
         For each level, how many cells of a group act, in place of `epsilons`. Without either, all.
+    most_codes : int or None
+        Numbers of the encoding at which groups stop, with `epsilons` met or not.
     dilation : int
         Cells by which a refinement mask is widened.
     noise : float
@@ -46,6 +49,7 @@ class Growth:
     training: Sequence[Samples]
     epsilons: list[np.ndarray] | None
     n_cells: list[int] | None
+    most_codes: int | None
     dilation: int
     noise: float
     generator: torch.Generator
@@ -75,6 +79,8 @@ class Growth:
     def widen(self, level: int, n_filters: int) -> bool:
         """Add a group where the error is still high (2.2); False if it is nowhere."""
         mask, resolved = self.next_mask(level)
+        if self.most_codes is not None and not resolved:
+            mask = self._affordable(mask, level, n_filters)
         if resolved or not bool(mask.any()):
             return False
         self.add_groups(level, [(mask, n_filters)])
@@ -100,18 +106,39 @@ class Growth:
         resolved : bool
             True if the level needs no further group.
         """
-        storable, samples = self.evaluation.network.storable[level], self.training[level]
+        storable = self.evaluation.network.storable[level]
         if self.epsilons is None and self.n_cells is None:
             return storable.any(0), False
-        if errors is None:
-            errors, _ = self.evaluation.errors(self.training, level, samples.leading)
-        shape = self.evaluation.network.has_data[level].shape
-        errors, counts = errors.view(shape), samples.counts.view(shape)
+        errors, counts = self._errors(level, errors)
         if self.n_cells is not None:
             return worst_cells(errors, counts, storable, self.n_cells[level]), False
         assert self.epsilons is not None
         epsilons = torch.as_tensor(self.epsilons[level]).to(errors)
         return refinement_mask(errors, counts, epsilons, storable, dilation=self.dilation)
+
+    def _errors(self, level: int, errors: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return errors of a level, if they are not known yet, and counts: (variable, y, x)."""
+        samples, shape = self.training[level], self.evaluation.network.has_data[level].shape
+        if errors is None:
+            errors, _ = self.evaluation.errors(self.training, level, samples.leading)
+        return errors.view(shape), samples.counts.view(shape)
+
+    def _affordable(self, mask: Tensor, level: int, n_filters: int) -> Tensor:
+        """Return a mask, or as many cells of highest error as `most_codes` leaves numbers for."""
+        assert self.most_codes is not None
+        network = self.evaluation.network
+        size = sum(sum(network.stage_sizes(k)) for k in range(len(network.levels)))
+        n_cells = max(0, self.most_codes - size) // n_filters
+        if int(mask.sum()) <= n_cells:
+            return mask
+        warnings.warn(
+            "the default tolerance, 0.1 of the rms about the centre, takes more than half as many "
+            f"numbers as a snapshot has values: at {self.most_codes} numbers no more cells are "
+            "added, and those of highest error come first; give a tolerance that is to be met, or "
+            "encoding_size= for the least error with a number of your own",
+            stacklevel=2,
+        )
+        return worst_cells(*self._errors(level), network.storable[level], n_cells)
 
     def add_groups(self, level: int, groups: Sequence[tuple[Tensor, int]]) -> None:
         """Add groups of given masks and numbers of filters to a level (2.2).

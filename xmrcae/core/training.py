@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ..defaults import MOST_OF_DATA
 from .allocation import cells_per_group, check_encoding_size
 from .evaluation import Evaluation
 from .growth import Growth, allocate
@@ -120,6 +121,7 @@ class Trainer:
             training=self.data["training"],
             epsilons=epsilons,
             n_cells=_cells_per_group(self.network, channels, options),
+            most_codes=_most_codes(self.network, options),
             dilation=options.dilation,
             noise=options.noise,
             generator=torch.Generator().manual_seed(options.seed),
@@ -328,6 +330,13 @@ def _without_levels(data: Sequence[LevelData], options: Options) -> NetworkState
         projection=weights if options.encoder == "projection" else None,
         anchor=options.anchor,
     )
+
+
+def _most_codes(network: Network, options: Options) -> int | None:
+    """Return the most numbers of an encoding under the default tolerance; None under others."""
+    if not isinstance(options.tolerance, str) or options.encoding_size is not None:
+        return None
+    return int(MOST_OF_DATA * int(network.counts.sum()))
 
 
 def _cells_per_group(
