@@ -94,6 +94,20 @@ def test_values_come_back_within_the_bounds(bounds, dtypes):
     assert all((record["step"] > 0) == bool(bounds) for record in records.values())
 
 
+@pytest.mark.parametrize("bounds", BOUNDS, ids=str)
+@pytest.mark.parametrize("dtypes", [("f4", "f4"), ("f8", "f2")])
+def test_decoded_values_lie_within_the_range_of_those_given(bounds, dtypes):
+    coder = make_coder(dtypes, **bounds)
+    values, codes, season = make_block(coder)
+    values = [value.clip(-1.8, 0.7) for value in values]
+    arrays, records = check_round_trip(coder, values, codes, season)
+    for given, found in zip(values, coder.decode(arrays, records, codes, season), strict=True):
+        assert np.nanmin(given) <= np.nanmin(found) and np.nanmax(found) <= np.nanmax(given)
+    for name in records:  # as in archives of before: values beyond the range are in the steps
+        del records[name]["least"], records[name]["most"]
+    assert min(map(np.nanmin, coder.decode(arrays, records, codes, season))) < -1.85
+
+
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_block_may_be_short(times):
     coder = make_coder(max_error=0.1)
@@ -188,6 +202,7 @@ def test_blocks_without_a_value_come_back(bounds):
     values[0][:] = np.nan
     records = check_round_trip(coder, values, codes, season)[1]
     assert records["v0"]["mean"] == records["v0"]["worst"] == 0
+    assert records["v0"]["least"] is records["v0"]["most"] is None
 
 
 def test_a_variable_without_a_pixel_comes_back():

@@ -155,8 +155,9 @@ class BlockCoder:
             To be stored, by name.
         records : dict of str to dict
             For each variable's array its row of the block table: `step`; `lossless` and `gaps`, 0
-            or 1; the number of `strays`; `count`, `mean` and mean `square` of decoded values; the
-            `worst` error and the sum of squared ones, `squared_error`.
+            or 1; the number of `strays`; the `least` and the `most` of what was given on kept
+            pixels, None if that is nothing; `count`, `mean` and mean `square` of decoded values;
+            the `worst` error and the sum of squared ones, `squared_error`.
 
         Raises
         ------
@@ -219,6 +220,17 @@ class BlockCoder:
         return result
 
 
+def clipped(values: np.ndarray, record: Mapping[str, Any]) -> np.ndarray:
+    """Return values within the range of those that were given, where the record of a block has it.
+
+    Errors get no larger, and none of frozen water below its freezing point, of rain below 0 or of
+    a share above 1 is made.
+    """
+    if record.get("least") is None:
+        return values
+    return np.clip(values, record["least"], record["most"])
+
+
 def _encode(
     variable: Variable, given: np.ndarray, field: np.ndarray
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -231,6 +243,8 @@ def _encode(
     known = ~np.isnan(kept)
     stray = ~np.isnan(given) & ~variable.kept
     record: dict[str, Any] = {"step": 0.0, "lossless": 0, "gaps": 0, "strays": int(stray.sum())}
+    ends = [float(end(kept[known])) for end in (np.min, np.max)] if known.any() else [None, None]
+    record["least"], record["most"] = ends
     arrays = {}
     if record["strays"]:
         nothing = given.dtype.type(np.nan)
@@ -269,6 +283,7 @@ def _decode(
         differences[:, variable.order] = arrays[_name(variable, "rest")]
         steps = variable.predictor.undo(differences)
         kept = _value(variable, field, record["step"], steps)
+    kept = clipped(kept, record)
     if record["gaps"]:
         gaps = np.bitwise_xor.accumulate(arrays[_name(variable, "gaps")], axis=0)
         kept[gaps.astype(bool)] = np.nan

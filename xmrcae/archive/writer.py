@@ -22,7 +22,7 @@ from ..grid.conventions import Labelled
 from ..grid.pyramid import restrict_known
 from . import labelling, prepare
 from .appending import check_append
-from .block import BlockCoder
+from .block import BlockCoder, clipped
 from .dataset import StaticLabels, row_ends
 from .folder import Folder
 from .format import ArchiveError, multiscales
@@ -211,7 +211,7 @@ class Run:
             ]
             arrays, record = self.coder.encode(given, codes, season[:, lane])
             records.append(record)
-            coarse.append(self._coarse_errors(values[:, lane], codes, season[:, lane]))
+            coarse.append(self._coarse_errors(values[:, lane], codes, season[:, lane], record))
             for path, part, dims, chunk in self._stored(codes, arrays):
                 self._declare(path, part, dims, chunk=chunk)
                 self.writer.put_rows(path, block, lane, part)
@@ -290,7 +290,13 @@ class Run:
             self._declare(path, plain, dims, attrs=attrs)
             self.writer.put_rows(path, block, 0, plain)
 
-    def _coarse_errors(self, values: np.ndarray, codes: np.ndarray, season: np.ndarray) -> Any:
+    def _coarse_errors(
+        self,
+        values: np.ndarray,
+        codes: np.ndarray,
+        season: np.ndarray,
+        records: Mapping[str, Mapping[str, Any]],
+    ) -> Any:
         """Compare coarser levels with the data restricted to them: (2, level, variable).
 
         Squared errors are summed, and values counted.
@@ -300,6 +306,8 @@ class Run:
         result = np.zeros((2, len(sizes) - 1, len(self.coder.variables)))
         for level in range(len(sizes) - 1):
             fields = self.coders[level].fields(codes[:, : sum(sizes[: level + 1])], season, level)
+            for v, variable in enumerate(self.coder.variables):
+                fields[:, v] = clipped(fields[:, v], records[variable.array])
             error = fields - targets[level][pyramid.cut(level)]
             known = np.isfinite(error)
             result[0, level] = np.where(known, error**2, 0).sum((0, 2, 3))
@@ -315,7 +323,8 @@ class Run:
 def joined(before: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the table of blocks with those of some records added.
 
-    Per variable, each column lists all lanes of the first block, then those of the next.
+    Per variable, each column lists all lanes of the first block, then those of the next; None for
+    blocks that were written before there was such a column.
     """
     table: dict[str, Any] = {
         "length": [*before.get("length", ())],
@@ -330,8 +339,9 @@ def joined(before: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> d
                 own = table.setdefault(
                     name, {key: [*old] for key, old in before.get(name, {}).items()}
                 )
+                n_before = len(own.get("count", ()))
                 for key, values in columns.items():
-                    own.setdefault(key, []).extend(values)
+                    own.setdefault(key, [None] * n_before).extend(values)
     return table
 
 
