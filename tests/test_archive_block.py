@@ -1,5 +1,7 @@
 """A block decodes to its values within the bound, gaps and strays as they were."""
 
+import re
+
 import numpy as np
 import pytest
 from helpers import random_network, with_land
@@ -139,8 +141,13 @@ def test_large_offsets_leave_small_bounds_in_float64():
 def test_values_that_float32_cannot_tell_apart_are_refused_or_kept_as_they_are():
     coder = make_coder(offset=1e5, max_error=1e-3)
     block = make_block(coder)
-    with pytest.raises(ArchiveError, match=r"v0: max_error=0.001 .* float32 are 0.0078.* apart"):
+    refusal = r"v0: max_error=0.001 .* float32 are 0.0078.* apart.* bound of at least ([0-9.]+),"
+    with pytest.raises(ArchiveError, match=refusal) as refused:
         coder.encode(*block)
+    least = float(re.search(refusal, str(refused.value))[1])
+    assert 0.0156 < least < 0.02
+    make_coder(offset=1e5, max_error=least).encode(*block)
+    make_coder(offset=1e5, rmse=least).encode(*block)
     coder = make_coder(offset=1e5, max_error=1e-3, lossless=True)
     block[0][0][2, 5:9, 5:9] = np.nan
     arrays, records = check_round_trip(coder, *block)

@@ -330,8 +330,8 @@ def _in_steps(
     raise ArchiveError(
         f"{variable.array}: {asked} cannot be kept. Values are as large as {largest:g}, where "
         f"numbers of type {variable.dtype} are {spacing:g} apart, and codes leave up to {most:g}, "
-        f"of which {LIMIT} steps are allowed: choose a larger bound, data in float64, or "
-        "lossless=True"
+        f"of which {LIMIT} steps are allowed: choose a bound of at least "
+        f"{2.2 * spacing + most / LIMIT:.2g}, data in float64, or lossless=True"
     )
 
 
