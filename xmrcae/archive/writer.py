@@ -24,9 +24,9 @@ from . import labelling, prepare
 from .appending import check_append
 from .block import BlockCoder, clipped
 from .dataset import StaticLabels, row_ends
-from .folder import Folder
+from .folder import LOCK, Folder
 from .format import ArchiveError, multiscales
-from .journal import appended, dumps
+from .journal import appended, check_free, dumps, resumed
 from .model_part import read_fitted
 from .prepare import Request
 from .reader import Reader
@@ -52,12 +52,9 @@ def create_archive(
 ) -> None:
     """Write an archive, or go on with one that the same call has begun."""
     source = Source.of(obj, fitted, request.append_dim)
-    prepare.check_types(source)
-    bounds = request.bounds(fitted.labels.variables)
-    asked = {
-        name: getattr(request, name) for name in ("levels", "codes", "rows_per_block", "lossless")
-    }
-    fingerprint = asked | {"bounds": bounds, "model": content_id(fitted), **_extent(source)}
+    call = call_of(request, fitted.labels.variables, source.obj, source.append)
+    check_place(url, storage_options, call)
+    fingerprint = call | {"model": content_id(fitted)}
     rows = request.rows(max(int(each.sum()) for each in fitted.standard.valid), source.n_rows)
     sizes = {"rows_per_block": rows, "lanes": list(source.lanes)}
     with ArchiveWriter.create(
@@ -76,6 +73,43 @@ def create_archive(
         run.commit(blocks={})
 
 
+def call_of(
+    request: Request, names: Sequence[Any], obj: Labelled, append: str | None
+) -> dict[str, Any]:
+    """Check what is asked of an archive of some fields, and return what tells it from other calls.
+
+    Raises
+    ------
+    ValueError
+        For bounds or sizes that cannot be, and types that would not come back.
+    """
+    prepare.check_types(obj)
+    request.rows(1, 1)
+    asked = {
+        name: getattr(request, name) for name in ("levels", "codes", "rows_per_block", "lossless")
+    }
+    return asked | {"bounds": request.bounds(names), **_extent(obj, append)}
+
+
+def check_place(
+    url: Any, storage_options: Mapping[str, Any] | None, call: Mapping[str, Any]
+) -> None:
+    """Check that a call may begin an archive somewhere, or go on with what is there.
+
+    Raises
+    ------
+    ArchiveError
+        If something else is there, another call was stopped there, or another process writes.
+    """
+    folder = Folder(url, storage_options)
+    if folder.exists(LOCK):
+        with folder.lock():
+            pass
+    root = read_root(folder)
+    if resumed(folder, call, root, appending=False) is None:
+        check_free(folder, root)
+
+
 def append_archive(
     reader: Reader, obj: Labelled, *, fitted: Fitted | None = None, progress: bool
 ) -> None:
@@ -89,8 +123,8 @@ def append_archive(
         )
     own = read_fitted(reader)[1]
     source = Source.of(obj, own, about["append"])
-    prepare.check_types(source)
-    fingerprint = {"model": own.id, **_extent(source)}
+    prepare.check_types(source.obj)
+    fingerprint = {"model": own.id, **_extent(source.obj, source.append)}
     folder = Folder(**store.location)
     with folder.lock():
         if appended(folder, fingerprint, read_root(folder)):
@@ -143,11 +177,11 @@ def _horizontal(fitted: Fitted) -> tuple[str, str]:
     return grid.y, grid.x
 
 
-def _extent(source: Source) -> dict[str, Any]:
+def _extent(obj: Labelled, append: str | None) -> dict[str, Any]:
     """Return sizes and the first and last label of some data: what tells a call from another."""
-    index = None if source.append is None else source.obj.indexes.get(source.append)
+    index = None if append is None else obj.indexes.get(append)
     ends = [] if index is None or not len(index) else [str(index[0]), str(index[-1])]
-    return {"sizes": {str(dim): n for dim, n in source.obj.sizes.items()}, "ends": ends}
+    return {"sizes": {str(dim): n for dim, n in obj.sizes.items()}, "ends": ends}
 
 
 class Run:
