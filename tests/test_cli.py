@@ -290,6 +290,8 @@ def test_a_stopped_call_goes_on_though_more_has_come(
         stopping.setattr(ArchiveWriter, "finish_block", stop_after_two)
         assert main(call) == 1
     assert capsys.readouterr().err.endswith("xmrcae: stopped\n")
+    if not begun:
+        assert "is not complete" in refused(capsys, "info", path)
     (tmp_path / "later.nc").rename(folder / "b.nc")
     assert main(call) == 0
     assert_within(xmrcae.open_archive(path).to_dataset()["sst"], field)
@@ -339,6 +341,7 @@ def test_a_model_archives_what_it_was_not_fitted_to(field, folder, tmp_path, cap
     other = tmp_path / "other.nc"
     assert main(["fit", str(folder), str(other), "--quiet", *SHORT[:1], "levels=1"]) == 0
     assert "another model" in refused(capsys, "archive", folder, path, "--model", other)
+    assert "--levels 0" in refused(capsys, *call, "--levels", 0)
     found = xmrcae.open_archive(path)
     assert found.rmse == 0.05 and float(found.measured["rmse"][-1, 0]) <= 0.05
     assert_within(found.to_dataset()["sst"], field, 1)

@@ -65,7 +65,9 @@ def open_inputs(
         )
     except (ValueError, KeyError, OSError) as error:
         for path in paths:
-            _opened(path, engine).close()
+            _opened(path, engine).close()  # names the one that cannot be read
+        if isinstance(error, OSError):
+            raise
         raise ValueError(f"the inputs do not fit together: {error}") from error
     return ds, names
 

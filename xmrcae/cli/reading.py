@@ -45,7 +45,9 @@ def open_there(url: str) -> Archive:
     if filesystem.isfile(path):
         raise UserError(f"{url} is a file, and no archive: xmrcae archive makes archives of files")
     if filesystem.exists(f"{path}/{JOURNAL}"):
-        raise UserError(f"writing of {url} was stopped: the same call finishes it")
+        raise UserError(
+            f"{url} is not complete: the call that began it finishes it, or does so now"
+        )
     if filesystem.exists(path):
         raise UserError(f"{url} is a folder, and no archive")
     raise UserError(f"there is no archive at {url}: xmrcae archive writes one")

@@ -150,6 +150,9 @@ def check_asked(
 
         if content_id(open_model(model).fitted) != archive.about["made_from"]:
             raise UserError(f"--model {model}: the archive was written by another model")
+        n_levels = sum(map(bool, sizes))
+        if asked["levels"] is not None and asked["levels"] < n_levels:
+            raise _differs(f"--levels {asked['levels']}", n_levels)
         return
     if asked["levels"] is not None:
         options = {**options, "levels": asked["levels"]}
