@@ -68,8 +68,8 @@ def _tell_of_no_bound(archive: Archive) -> None:
     free = [str(name) for name, own in variables if own["max_error"] is own["rmse"] is None]
     if free:
         tell(
-            f"warning: without --max-error or --rmse no error of {', '.join(free)} is promised; the "
-            f"worst found is {with_units(archive, archive.measured['worst'][-1].values)}"
+            f"warning: without --max-error or --rmse no error of {', '.join(free)} is promised; "
+            f"the worst found is {with_units(archive, archive.measured['worst'][-1].values)}"
         )
 
 
