@@ -1,5 +1,7 @@
 """A block decodes to its values within the bound, gaps and strays as they were."""
 
+import re
+
 import numpy as np
 import pytest
 from helpers import random_network, with_land
@@ -94,6 +96,20 @@ def test_values_come_back_within_the_bounds(bounds, dtypes):
     assert all((record["step"] > 0) == bool(bounds) for record in records.values())
 
 
+@pytest.mark.parametrize("bounds", BOUNDS, ids=str)
+@pytest.mark.parametrize("dtypes", [("f4", "f4"), ("f8", "f2")])
+def test_decoded_values_lie_within_the_range_of_those_given(bounds, dtypes):
+    coder = make_coder(dtypes, **bounds)
+    values, codes, season = make_block(coder)
+    values = [value.clip(-1.8, 0.7) for value in values]
+    arrays, records = check_round_trip(coder, values, codes, season)
+    for given, found in zip(values, coder.decode(arrays, records, codes, season), strict=True):
+        assert np.nanmin(given) <= np.nanmin(found) and np.nanmax(found) <= np.nanmax(given)
+    for name in records:  # as in archives of before: values beyond the range are in the steps
+        del records[name]["least"], records[name]["most"]
+    assert min(map(np.nanmin, coder.decode(arrays, records, codes, season))) < -1.85
+
+
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_block_may_be_short(times):
     coder = make_coder(max_error=0.1)
@@ -125,8 +141,13 @@ def test_large_offsets_leave_small_bounds_in_float64():
 def test_values_that_float32_cannot_tell_apart_are_refused_or_kept_as_they_are():
     coder = make_coder(offset=1e5, max_error=1e-3)
     block = make_block(coder)
-    with pytest.raises(ArchiveError, match=r"v0: max_error=0.001 .* float32 are 0.0078.* apart"):
+    refusal = r"v0: max_error=0.001 .* float32 are 0.0078.* apart.* bound of at least ([0-9.]+),"
+    with pytest.raises(ArchiveError, match=refusal) as refused:
         coder.encode(*block)
+    least = float(re.search(refusal, str(refused.value))[1])
+    assert 0.0156 < least < 0.02
+    make_coder(offset=1e5, max_error=least).encode(*block)
+    make_coder(offset=1e5, rmse=least).encode(*block)
     coder = make_coder(offset=1e5, max_error=1e-3, lossless=True)
     block[0][0][2, 5:9, 5:9] = np.nan
     arrays, records = check_round_trip(coder, *block)
@@ -188,6 +209,7 @@ def test_blocks_without_a_value_come_back(bounds):
     values[0][:] = np.nan
     records = check_round_trip(coder, values, codes, season)[1]
     assert records["v0"]["mean"] == records["v0"]["worst"] == 0
+    assert records["v0"]["least"] is records["v0"]["most"] is None
 
 
 def test_a_variable_without_a_pixel_comes_back():

@@ -1,6 +1,7 @@
 """The page on the format holds a reader that needs nothing of the package; old archives open."""
 
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -102,3 +103,18 @@ def test_an_archive_of_version_1_opens(reader):
     assert int(found.isnull().sum()) == MISSING
     assert set(archive.verify()) == {"count", "mean", "square"}
     assert archive.model.levels == 2
+
+
+def test_an_archive_of_before_ranges_were_kept_is_appended_to(reader, tmp_path):
+    url = tmp_path / "a.mrcae.zarr"
+    shutil.copytree(KEPT, url)
+    before = xmrcae.open_archive(KEPT).to_dataset()["sst"].load()
+    later = make_field(6).isel(lat=slice(None, None, -1)).clip(14.9, 15.1)
+    later["time"] = xr.date_range("2004-01-15", periods=6, freq="MS", use_cftime=False)
+    archive = xmrcae.open_archive(url).append(later, progress=False)
+    assert archive.about["blocks"]["sst"]["least"][:-1] == [None, None]
+    found = archive.to_dataset()["sst"].load()
+    xr.testing.assert_identical(found[:36], before)
+    assert float(found[36:].min()) == np.float32(14.9)
+    np.testing.assert_allclose(found, reader(url, 0, 1)[:, ::-1])
+    archive.verify()

@@ -12,6 +12,7 @@ from helpers import make_field
 from test_archive_reader import BOUND, LEVELS, ROWS, archived, fitted_fields, make_archive, simple
 
 import xmrcae
+from xmrcae.text import in_bytes
 
 __all__ = ["archived", "simple"]  # fixtures
 
@@ -142,6 +143,17 @@ def test_an_archive_shows_levels_bound_and_span(archived):
     for shown in (repr(archive), archive._repr_html_()):
         for text in ("5 x 7", "11 x 15", "21 x 30", "max_error=0.1", "2001-02-01", "rmse"):
             assert text in shown
+
+
+def test_an_archive_shows_units_and_where_all_of_its_bytes_are(simple):
+    archive = xmrcae.open_archive(simple[1])
+    worst, rmse = (float(archive.measured[key][-1, 0]) for key in ("worst", "rmse"))
+    levels, total = sum(archive.level_bytes), archive.n_bytes
+    for shown in (repr(archive), archive._repr_html_()):
+        assert f"{worst:.3g} degC, measured" in shown and f"{rmse:.3g} degC" in shown
+        parts = f"levels {in_bytes(levels)}, model and labels {in_bytes(total - levels)}"
+        assert f"{in_bytes(total)}: {parts}" in shown
+        assert "nan" not in shown
 
 
 class Quiet(SimpleHTTPRequestHandler):

@@ -167,6 +167,22 @@ def test_measured_errors_are_those_against_the_restricted_data(simple):
     assert float(measured["worst"].isel(level=-1).max()) == float(abs(error).max())
 
 
+def test_no_level_leaves_the_range_of_the_data_and_errors_are_measured_so(tmp_path):
+    field = make_field(2 * ROWS).clip(14.8, 15.2)
+    field[:ROWS] = field[:ROWS].clip(14.9)
+    url = str(tmp_path / "a.mrcae.zarr")
+    make_archive(field, url)
+    measured = xmrcae.open_archive(url).measured
+    tree = field.mrcae.pyramid(levels=LEVELS)
+    for level in range(LEVELS):
+        found = open_data(url, level=level)["sst"].load()
+        assert found.min() >= np.float32(14.8) and found.max() <= np.float32(15.2)
+        assert found[:ROWS].min() >= np.float32(14.9)
+        given = tree[f"level_{level}/sst"]
+        rmse = float(((found.astype(float) - given) ** 2).mean() ** 0.5)
+        assert float(measured["rmse"][level, 0]) == pytest.approx(rmse, rel=1e-5)
+
+
 def test_a_level_that_there_is_not_is_refused_as_decode_does(simple):
     obj, url, model = simple
     with pytest.raises(ValueError, match="level=7: a whole number") as expected:

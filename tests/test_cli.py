@@ -19,6 +19,8 @@ from xmrcae.cli import main
 from xmrcae.cli.inputs import open_inputs
 from xmrcae.cli.options import to_bounds, to_fit_options
 from xmrcae.cli.reading import select_times
+from xmrcae.cli.spelling import spelled
+from xmrcae.text import in_bytes
 
 #: The installed script, or where the package is not installed what does the same.
 SCRIPT = Path(sys.executable).with_name("xmrcae")
@@ -102,7 +104,13 @@ def test_a_zarr_store_is_read(field, tmp_path):
         (["{}/*.grib"], "no file {}/*.grib"),
         (["{}/empty"], "{}/empty is a folder without *.nc, and no Zarr store"),
         (["{}/a.nc", "{}/store"], "files and Zarr stores"),
-        (["{}/text"], "IO backends"),
+        (["{}/text"], "{}/text cannot be read as NetCDF or Zarr"),
+        (["{}/*.txt", "{}/a.nc"], "{}/d.txt cannot be read as NetCDF or Zarr"),
+        (["{}/a.nc", "{}/cut"], "{}/cut cannot be read as NetCDF or Zarr"),
+        (["{}/bare"], "{}/bare: no variable has a sample and two horizontal dimensions"),
+        (["{}/bare"], "the Dataset holds no variables"),
+        (["{}/map"], "the Dataset holds sst (lat, lon)"),
+        (["{}/one"], "the data have 1 time: at least 3 are needed"),
         (["{}/*.nc", "--variable", "ssh"], "'ssh'"),
         (["{}/two.nc"], "several variables would do (sst, ssh)"),
         (["{}/a.nc", "{}/shifted.nc"], "do not fit together"),
@@ -111,6 +119,12 @@ def test_a_zarr_store_is_read(field, tmp_path):
 def test_inputs_that_cannot_be_used_are_refused(field, folder, capsys, given, said):
     (folder / "empty").mkdir()
     (folder / "text").write_text("no data")
+    (folder / "d.txt").write_text("no data")
+    whole = (folder / "a.nc").read_bytes()
+    (folder / "cut").write_bytes(whole[: len(whole) // 2])
+    xr.Dataset(coords={"lat": field["lat"]}).to_netcdf(folder / "bare")
+    field[0].drop_vars("time").to_netcdf(folder / "map")
+    field[:1].to_netcdf(folder / "one")
     field.to_dataset().to_zarr(folder / "store", consolidated=False)
     if "two" in given[0]:
         field.to_dataset().assign(ssh=field).to_netcdf(folder / "two.nc")
@@ -232,7 +246,9 @@ def test_a_call_repeated_adds_what_is_new(field, folder, tmp_path, capsys):
     path = tmp_path / "sst.mrcae.zarr"
     call = ["archive", f"{folder}/*.nc", str(path), "--max-error", "0.1", *SHORT]
     assert main(call) == 0
-    assert capsys.readouterr().out.endswith(f"{path}: written\n")
+    size, given = (sum(map(len, files_of(each).values())) for each in (path, folder))
+    said = f"{path}: written: {in_bytes(size)}, of {in_bytes(given)} in the input files\n"
+    assert capsys.readouterr().out.endswith(said)
     before = files_of(path)
 
     assert main(call) == 0
@@ -274,6 +290,8 @@ def test_a_stopped_call_goes_on_though_more_has_come(
         stopping.setattr(ArchiveWriter, "finish_block", stop_after_two)
         assert main(call) == 1
     assert capsys.readouterr().err.endswith("xmrcae: stopped\n")
+    if not begun:
+        assert "is not complete" in refused(capsys, "info", path)
     (tmp_path / "later.nc").rename(folder / "b.nc")
     assert main(call) == 0
     assert_within(xmrcae.open_archive(path).to_dataset()["sst"], field)
@@ -282,8 +300,17 @@ def test_a_stopped_call_goes_on_though_more_has_come(
 def test_what_an_archive_cannot_take_is_refused(field, folder, archive, capsys):
     before = files_of(archive)
     call = ["archive", folder, archive]
-    assert "max_error 0.2" in refused(capsys, *call, "--max-error", 0.2)
-    assert "rmse 0.2" in refused(capsys, *call, "--rmse", "sst=0.2")
+    other = [
+        ("--max-error", 0.2, "--max-error sst=0.2"),
+        ("--rmse", "sst=0.2", "--rmse sst=0.2"),
+        ("--levels", 3, "levels=3: the archive was begun with 2"),
+        ("--options", "gaps=mask", "--options gaps=mask: the archive was begun with None"),
+        ("--rows-per-block", 5, "--rows-per-block 5: the archive was begun with 8"),
+        ("--codes", 1, "--codes 1"),
+        ("--lossless", "--quiet", "--lossless"),
+    ]
+    for option, value, said in other:
+        assert said in refused(capsys, *call, option, value)
     early = field.assign_coords(time=field["time"] + np.timedelta64(1, "D"))
     early.to_netcdf(folder.parent / "early.nc")
     line = refused(capsys, "append", folder.parent / "early.nc", archive)
@@ -296,8 +323,11 @@ def test_what_an_archive_cannot_take_is_refused(field, folder, archive, capsys):
 def test_an_archive_that_is_not_there_is_named(tmp_path, folder, capsys):
     nowhere = tmp_path / "none.mrcae.zarr"
     for call in (["info"], ["append", folder], ["decode"], ["plot"]):
-        output = [tmp_path / "out"] * (call[0] in ("decode", "plot"))
-        assert str(nowhere) in refused(capsys, *call, nowhere, *output)
+        output = [tmp_path / "out.png" if call == ["plot"] else tmp_path / "out.nc"]
+        output *= call[0] in ("decode", "plot")
+        assert f"no archive at {nowhere}" in refused(capsys, *call, nowhere, *output)
+        assert "a.nc is a file, and no" in refused(capsys, *call, folder / "a.nc", *output)
+        assert "is a folder, and no" in refused(capsys, *call, folder, *output)
     assert not nowhere.exists()
 
 
@@ -306,7 +336,12 @@ def test_a_model_archives_what_it_was_not_fitted_to(field, folder, tmp_path, cap
     assert main(["fit", str(folder), str(model), "--quiet", *SHORT]) == 0
     call = ["archive", folder, path, "--model", model, "--rmse", 0.05]
     assert "--model" in refused(capsys, *call, *SHORT)
-    assert main([*map(str, call), "--quiet"]) == 0
+    for _ in range(2):
+        assert main([*map(str, call), "--quiet"]) == 0
+    other = tmp_path / "other.nc"
+    assert main(["fit", str(folder), str(other), "--quiet", *SHORT[:1], "levels=1"]) == 0
+    assert "another model" in refused(capsys, "archive", folder, path, "--model", other)
+    assert "--levels 0" in refused(capsys, *call, "--levels", 0)
     found = xmrcae.open_archive(path)
     assert found.rmse == 0.05 and float(found.measured["rmse"][-1, 0]) <= 0.05
     assert_within(found.to_dataset()["sst"], field, 1)
@@ -323,6 +358,31 @@ def test_bounds_of_several_variables_are_kept(field, tmp_path):
     assert found.max_error == {"sst": 0.1, "ssh": 5}
     for name, bound in found.max_error.items():
         assert_within(found.to_dataset()[name], ds[name], bound)
+
+
+def test_without_a_bound_the_worst_error_is_told(folder, tmp_path, capsys):
+    path = tmp_path / "sst.mrcae.zarr"
+    assert main(["archive", str(folder), str(path), "--quiet", *SHORT]) == 0
+    worst = float(xmrcae.open_archive(path).measured["worst"][-1, 0])
+    err = capsys.readouterr().err
+    assert "no error of sst is promised" in err and f"the worst found is {worst:.3g} degC" in err
+
+
+def test_values_that_cannot_follow_a_bound_are_kept_as_they_are_where_asked(
+    field, folder, tmp_path
+):
+    path = tmp_path / "sst.mrcae.zarr"
+    call = ["archive", str(folder), str(path), "--max-error", "1e-9", "--quiet", *SHORT]
+    assert main(call) == 2 and not path.exists()
+    assert main([*call, "--lossless"]) == 0
+    assert_within(xmrcae.open_archive(path).to_dataset()["sst"], field, 0)
+
+
+def test_an_archive_is_no_input(archive, tmp_path, capsys):
+    call = ["archive", archive, tmp_path / "new.mrcae.zarr"]
+    assert "is an archive: xmrcae decode" in refused(capsys, *call)
+    call[1] = archive.rename(tmp_path / "other")
+    assert "is an archive: xmrcae decode" in refused(capsys, *call)
 
 
 def test_info_says_what_the_archive_says(archive, capsys):
@@ -348,8 +408,10 @@ def test_info_says_what_the_archive_says(archive, capsys):
 def test_an_archive_is_decoded_to_what_it_was(field, archive, tmp_path, name, capsys):
     call = ["decode", str(archive), str(tmp_path / name)]
     assert main(call) == 0
-    assert "decode" in capsys.readouterr().err
-    assert "exists already" in refused(capsys, *call)
+    out, err = capsys.readouterr()
+    assert "decode" in err
+    assert out.startswith(f"{tmp_path / name}: 20 along time, level 1, ")
+    assert "pass --overwrite to replace it" in refused(capsys, *call)
     assert main([*call, "--overwrite", "--quiet"]) == 0
     assert capsys.readouterr() == ("", "")
     with xr.open_dataset(tmp_path / name) as ds:
@@ -392,6 +454,51 @@ def test_levels_and_times_are_decoded_together(archive, tmp_path):
     expected = xmrcae.open_archive(archive).to_dataset(level=0).sel(time="2002")
     with xr.open_dataset(tmp_path / "out.nc") as ds:
         xr.testing.assert_equal(ds.load(), expected.load())
+
+
+def test_what_was_decoded_says_so(field, folder, tmp_path, archive):
+    call = ["decode", str(archive), "--quiet"]
+    measured = xmrcae.open_archive(archive).measured
+    for level in (0, 1):
+        out = tmp_path / f"{level}.nc"
+        assert main([*call, str(out), "--level", str(level)]) == 0
+        history = xr.open_dataset(out).attrs["history"]
+        assert f"decode: level {level} of sst.mrcae.zarr; sst: max_error 0.1 asked" in history
+        assert f"rmse {float(measured['rmse'][level, 0]):.3g}" in history
+        assert ("worst" in history) == (level == 1)
+    ds = field.to_dataset().assign_attrs(history="made up")
+    ds.to_netcdf(tmp_path / "made.nc")
+    path, out = tmp_path / "made.mrcae.zarr", tmp_path / "again.nc"
+    assert main(["archive", str(tmp_path / "made.nc"), str(path), "--quiet", *SHORT]) == 0
+    assert main(["decode", str(path), str(out), "--quiet"]) == 0
+    first, last = xr.open_dataset(out).attrs["history"].split("\n")
+    assert first == "made up" and "no bound" in last
+
+
+def test_variables_are_decoded_alone_into_new_folders(field, tmp_path, capsys):
+    ds = field.to_dataset().assign(ssh=2 * field)
+    ds.to_netcdf(tmp_path / "two.nc")
+    path, out = tmp_path / "two.mrcae.zarr", tmp_path / "new" / "one.nc"
+    call = ["archive", str(tmp_path / "two.nc"), str(path), "--quiet", *SHORT]
+    assert main([*call, "--variable", "sst", "--variable", "ssh"]) == 0
+    capsys.readouterr()
+    assert "has sst, ssh" in refused(capsys, "decode", path, out, "--variable", "t")
+    assert not out.parent.exists()
+    assert main(["decode", str(path), str(out), "--variable", "ssh", "--quiet"]) == 0
+    assert list(xr.open_dataset(out).data_vars) == ["ssh"]
+
+
+def test_names_say_what_is_written(archive, folder, tmp_path, capsys):
+    before = set(tmp_path.rglob("*"))
+    for name in ("out.txt", "out", "out.mrcae.zarr"):
+        for call in (["decode", archive], ["plot", archive], ["fit", folder / "a.nc"]):
+            assert name in refused(capsys, *call, tmp_path / name)
+    assert ".png" in refused(capsys, "plot", archive, tmp_path / "out.nc")
+    assert set(tmp_path.rglob("*")) == before
+    for name, begin in {"out.pdf": b"%PDF", "out.svg": b"<?xml"}.items():
+        assert main(["plot", str(archive), str(tmp_path / name)]) == 0
+        assert (tmp_path / name).read_bytes().startswith(begin)
+        assert capsys.readouterr().out.startswith(f"{tmp_path / name}: 1 snapshot, 2 levels, ")
 
 
 def test_decoded_values_are_not_packed_again(field, tmp_path):
@@ -450,6 +557,7 @@ def test_a_snapshot_is_drawn_at_all_levels(archive, tmp_path, capsys, monkeypatc
     times = [tree["level_1/time"].values for tree in drawn]
     assert times == [np.datetime64("2002-09-01"), np.datetime64("2002-01-01")]
     assert all(set(tree.children) == {"level_0", "level_1"} for tree in drawn)
+    capsys.readouterr()
     assert "exists already" in refused(capsys, "plot", archive, out)
     assert "sst" in refused(capsys, "plot", archive, tmp_path / "b.png", "--variable", "ssh")
 
@@ -492,6 +600,35 @@ def test_wrong_calls_name_the_help(capsys, call):
     refused(capsys, *call)
     assert main([*call, "--debug"]) == 2
     assert "--help" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_lone_argument_is_told_which_two_are_needed(capsys):
+    assert "INPUT... and ARCHIVE are needed" in refused(capsys, "append", "a.nc")
+    assert "INPUT... and MODEL are needed" in refused(capsys, "fit", "a.nc")
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ('fit with gaps="mask" to', "fit with --options gaps=mask to"),
+        ("choose horizontal=(y, x), or", "choose --options 'horizontal=(y, x)', or"),
+        ("name it with sample=", "name it with --options sample="),
+        ("max_error=0.0 must be", "--max-error 0.0 must be"),
+        ("rows_per_block=0: a", "--rows-per-block 0: a"),
+        ("max_error names 'SST'", "--max-error names 'SST'"),
+        ("data in float64, or lossless=True", "data in float64, or --lossless"),
+        ("have units='K', the", "have units='K', the"),
+    ],
+)
+def test_messages_speak_of_options_as_the_command_line_has_them(message, expected):
+    assert spelled(message) == expected
+
+
+def test_gaps_are_refused_in_the_spelling_of_the_command_line(field, tmp_path, capsys):
+    field[5, 2:9, 4:8] = np.nan
+    field.to_netcdf(tmp_path / "gaps.nc")
+    line = refused(capsys, "archive", tmp_path / "gaps.nc", tmp_path / "a.mrcae.zarr")
+    assert "--options gaps=mask" in line
 
 
 @pytest.mark.parametrize(

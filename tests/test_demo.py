@@ -181,7 +181,7 @@ def test_options_are_those_of_the_fit(
     gappy = field.where((field["lat"] != field["lat"][8]) | (field["time"] != field["time"][3]))
     gappy.to_netcdf(tmp_path / "gappy.nc")
     call = ["--data", str(tmp_path / "gappy.nc"), "--output", str(tmp_path / "out")]
-    assert 'gaps="mask"' in refused(call, capsys)
+    assert "--options gaps=mask" in refused(call, capsys)
     assert (
         main(
             [
@@ -250,7 +250,7 @@ def test_gaps_are_refused_with_the_ways_out(
     real_file: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = refused(["--data", str(real_file(AVISO)), "--output", str(tmp_path)], capsys)
-    assert "193 values" in line and 'gaps="mask"' in line
+    assert "193 values" in line and "--options gaps=mask" in line
 
 
 def test_the_module_runs() -> None:

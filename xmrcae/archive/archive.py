@@ -240,13 +240,18 @@ class Archive:
         if ends is not None:
             first, last = (printable(_short(each)) for each in ends)
             facts.append(("rows", f"{sum(rows)}, {first} to {last}"))
-        return [*facts, ("size", self._size())]
+        worst = with_units(self, self.measured["worst"][-1].values)
+        worst = with_units(self, self.measured["worst"][-1].values)
+        return [*facts, ("worst error", f"{worst}, measured"), *self._size()]
 
-    def _size(self) -> str:
+    def _size(self) -> Rows:
         try:
-            return f"{in_bytes(self.n_bytes)}, {self.ratio:.3g} times smaller than the data"
+            total, levels = self.n_bytes, sum(self.level_bytes)
         except OSError:  # servers of http do not tell it
-            return "unknown: this server does not tell it"
+            return [("size", "unknown: this server does not tell it")]
+        parts = f"levels {in_bytes(levels)}, model and labels {in_bytes(total - levels)}"
+        ratio = f"{self.ratio:.3g} times smaller than the data in memory"
+        return [("size", f"{in_bytes(total)}: {parts}"), ("ratio", ratio)]
 
     @sound()
     def _table(self) -> pd.DataFrame:
@@ -254,16 +259,21 @@ class Archive:
         try:
             sizes = [in_bytes(n) for n in self.level_bytes]
         except OSError:
-            sizes = ["-"] * self.levels
-        errors = {
-            name: [", ".join(f"{n:.3g}" if n == n else "-" for n in row) for row in each.values]
-            for name, each in self.measured.data_vars.items()
-        }
+            sizes = ["unknown"] * self.levels
+        rmse = [with_units(self, row) for row in self.measured["rmse"].values]
         grids = [" x ".join(map(str, level["shape"])) for level in self.about["levels"]]
         index = pd.RangeIndex(self.levels, name="level")
-        return pd.DataFrame({"grid": grids, "bytes": sizes, **errors}, index)
+        return pd.DataFrame({"grid": grids, "bytes": sizes, "rmse": rmse}, index)
 
 
 def _short(label: np.ndarray) -> Any:
     """Return a label of length 1, a time without the parts that are 0."""
     return np.datetime_as_string(label, unit="auto")[0] if label.dtype.kind == "M" else label[0]
+
+
+def with_units(archive: Archive, errors: np.ndarray) -> str:
+    """Write an error of each archived variable, (variable,), in its units."""
+    variables = archive.about["labels"]["variables"]
+    units = {each["name"]: dict(each["attrs"]).get("units", "") for each in variables}
+    pairs = zip(errors, archive.names, strict=True)
+    return ", ".join(f"{error:.3g} {printable(units[name])}".rstrip() for error, name in pairs)

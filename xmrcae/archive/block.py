@@ -165,8 +165,9 @@ class BlockCoder:
             To be stored, by name.
         records : dict of str to dict
             For each variable's array its row of the block table: `step`; `lossless` and `gaps`, 0
-            or 1; the number of `strays`; `count`, `mean` and mean `square` of decoded values; the
-            `worst` error and the sum of squared ones, `squared_error`.
+            or 1; the number of `strays`; the `least` and the `most` of what was given on kept
+            pixels, None if that is nothing; `count`, `mean` and mean `square` of decoded values;
+            the `worst` error and the sum of squared ones, `squared_error`.
 
         Raises
         ------
@@ -229,6 +230,17 @@ class BlockCoder:
         return result
 
 
+def clipped(values: np.ndarray, record: Mapping[str, Any]) -> np.ndarray:
+    """Return values within the range of those that were given, where the record of a block has it.
+
+    Errors get no larger, and none of frozen water below its freezing point, of rain below 0 or of
+    a share above 1 is made.
+    """
+    if record.get("least") is None:
+        return values
+    return np.clip(values, record["least"], record["most"])
+
+
 def _encode(
     variable: Variable, given: np.ndarray, field: np.ndarray
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -241,6 +253,8 @@ def _encode(
     known = ~np.isnan(kept)
     stray = ~np.isnan(given) & ~variable.kept
     record: dict[str, Any] = {"step": 0.0, "lossless": 0, "gaps": 0, "strays": int(stray.sum())}
+    ends = [float(end(kept[known])) for end in (np.min, np.max)] if known.any() else [None, None]
+    record["least"], record["most"] = ends
     arrays = {}
     if record["strays"]:
         nothing = given.dtype.type(np.nan)
@@ -278,6 +292,7 @@ def _decode(
         differences = arrays[_name(variable, "rest")].take(variable.rank, axis=1)
         steps = variable.predictor.undo(differences)
         kept = _value(variable, field, record["step"], steps)
+    kept = clipped(kept, record)
     if record["gaps"]:
         gaps = np.bitwise_xor.accumulate(arrays[_name(variable, "gaps")], axis=0)
         kept[gaps.astype(bool)] = np.nan
@@ -325,8 +340,8 @@ def _in_steps(
     raise ArchiveError(
         f"{variable.array}: {asked} cannot be kept. Values are as large as {largest:g}, where "
         f"numbers of type {variable.dtype} are {spacing:g} apart, and codes leave up to {most:g}, "
-        f"of which {LIMIT} steps are allowed: choose a larger bound, data in float64, or "
-        "lossless=True"
+        f"of which {LIMIT} steps are allowed: choose a bound of at least "
+        f"{2.2 * spacing + most / LIMIT:.2g}, data in float64, or lossless=True"
     )
 
 

@@ -128,6 +128,7 @@ class Folder:
         import fcntl
 
         assert self._local is not None
+        is_new = not self._local.exists()
         self._local.mkdir(parents=True, exist_ok=True)
         path = self._local / LOCK
         while True:
@@ -148,6 +149,8 @@ class Folder:
         finally:
             path.unlink()
             os.close(handle)
+            if is_new and not any(self._local.iterdir()):
+                self._local.rmdir()
 
     @contextlib.contextmanager
     def _lock_object(self) -> Iterator[None]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .folder import LOCK, Folder
@@ -38,6 +39,8 @@ def resumed(
 ) -> dict[str, Any] | None:
     """Return the record of the run that was stopped; None if there is nothing to go on with.
 
+    What `fingerprint` leaves out is not compared.
+
     Raises
     ------
     ArchiveError
@@ -45,7 +48,8 @@ def resumed(
     """
     try:
         journal = json.loads(folder.read(JOURNAL))
-        same = (journal["appending"], journal["fingerprint"]) == (appending, plain(fingerprint))
+        known = journal["fingerprint"]
+        same = journal["appending"] == appending and known | plain(fingerprint) == known
         complete = journal["n_before"] + len(journal["blocks"])
     except FileNotFoundError:
         return None
@@ -94,10 +98,28 @@ def check_free(folder: Folder, root: Mapping[str, Any] | None) -> None:
             f"there is an archive at {folder.url} already: append to it, or remove it first"
         )
     others = [key for key in folder.sizes() if key not in (LOCK, f"{JOURNAL}.part")]
+    if others == [""]:
+        raise ArchiveError(f"{folder.url} is a file, and an archive a folder: give another place")
     if others:
         raise ArchiveError(
             f"{folder.url} holds other files, such as {others[0]}: give another place"
         )
+
+
+@contextlib.contextmanager
+def forgotten(folder: Folder, finished: Sequence[Any]) -> Iterator[None]:
+    """Remove what a run that fails has written of a new archive before a block was complete.
+
+    Another call finds the place free then. A run that is killed leaves what the same call goes on
+    with.
+    """
+    try:
+        yield
+    except Exception:
+        for key in () if finished else folder.sizes():
+            if key != LOCK:
+                folder.remove(key)
+        raise
 
 
 def group(attributes: Mapping[str, Any]) -> dict[str, Any]:

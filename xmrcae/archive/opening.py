@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..fitted import Fitted
     from ..grid.conventions import Labelled
     from ..model import MrCAE
+    from ..options import Options
 
 
 def open_archive(
@@ -81,7 +82,36 @@ def fit_and_write(
     fitting = {
         name: value for name, value in options.items() if name not in known or name == "progress"
     }
-    model = MrCAE(**archive_options(fitted_to, **fitting)).fit(fitted_to)
+    model = MrCAE(**archive_options(fitted_to, **fitting))
+    _check_before_fit(fitted_to, url, model.options, **writing)
+    model.fit(fitted_to)
     # By its content the same fit has the same id, so that a run that was stopped can go on.
     fitted = replace(model.fitted, id=content_id(model.fitted))
     return make_model(vars(model.options), fitted).to_archive(obj, url, **writing)
+
+
+def _check_before_fit(
+    obj: Labelled,
+    url: Any,
+    options: Options,
+    *,
+    mode: str = "w-",
+    storage_options: Mapping[str, Any] | None = None,
+    progress: bool = True,
+    **asked: Any,
+) -> None:
+    """Refuse what writing would refuse after a fit, which may take hours."""
+    from ..grid.description import describe, fittable
+    from .prepare import Request
+    from .source import rows_and_lanes
+    from .writer import call_of, check_place
+
+    if mode != "w-":
+        raise ValueError(
+            f"mode={mode!r}: a new model writes a new archive; to add to one that is there, use "
+            "xmrcae.open_archive(url).append(obj)"
+        )
+    request, fields = Request(**asked), fittable(obj, options)
+    about = describe(fields, options)
+    append, _ = rows_and_lanes(fields, about.pyramid.grid, request.append_dim)
+    check_place(url, storage_options, call_of(request, about.labels.variables, fields, append))

@@ -11,6 +11,8 @@ import numpy as np
 import xarray as xr
 
 from .._version import __version__
+from ..grid.conventions import Labelled
+from ..grid.description import fields_of
 from ..io.labels import file_name
 from ..io.model_datasets import fitted_to_datasets
 from . import labelling, parts
@@ -83,17 +85,17 @@ def _bound(option: str, value: Any) -> float | None:
         return None
     number = isinstance(value, int | float | np.integer | np.floating)
     if not number or isinstance(value, bool) or not (0 < value < math.inf):
-        raise ValueError(f"{option}={value!r}: a positive number in the data's units, or None")
+        raise ValueError(f"{option}={value!r} must be a positive number, in the data's units")
     return float(value)
 
 
-def check_types(source: Source) -> None:
+def check_types(obj: Labelled) -> None:
     """Refuse variables that would not come back in their type."""
-    for name, dtype in zip(source.fitted.labels.variables, source.dtypes, strict=True):
-        if dtype.kind != "f":
+    for field in fields_of(obj):
+        if field.dtype.kind != "f":
             raise ArchiveError(
-                f"{name!r} is of type {dtype}: an archive takes floating-point numbers; convert "
-                "with .astype('float32') or .astype('float64')"
+                f"{field.name!r} is of type {field.dtype}: an archive takes floating-point "
+                "numbers; convert with .astype('float32') or .astype('float64')"
             )
 
 

@@ -22,7 +22,7 @@ from xarray.core import indexing
 
 from ..io.network_arrays import from_arrays
 from .base import base_maps
-from .block import BlockCoder, Variable
+from .block import BlockCoder, Variable, clipped
 from .code_prediction import code_weights, undo_codes
 from .decoder import Decoder
 from .format import ArchiveError, sound
@@ -204,11 +204,10 @@ class Reader:
     def _decoded(self, v: int, level: int, block: int, lane: int, n_rows: int) -> np.ndarray:
         coder = self.coder(level)
         codes, season = self.codes(level, block, lane)[:n_rows], self.season(block, lane)[:n_rows]
+        array, record = self.arrays[v], self.record(v, block, lane)
         if level < self.levels - 1:
-            dtype = coder.variables[v].dtype
-            return coder.fields(codes, season, level)[:, v].astype(dtype)
-        array = self.arrays[v]
-        record = self.record(v, block, lane)
+            fields = coder.fields(codes, season, level)[:, v]
+            return clipped(fields, record).astype(coder.variables[v].dtype)
         stored = self.stored(coder.variables[v], record, block, lane)
         stored = {name: values[:n_rows] for name, values in stored.items()}
         return coder.decode(stored, {array: record}, codes, season, [array])[0]

@@ -12,6 +12,7 @@ import xarray as xr
 
 from ..fitted import Fitted
 from ..grid.conventions import Labelled
+from ..grid.coordinates import Grid
 from ..grid.description import fields_of
 from ..grid.layout import Layout
 from ..grid.split import time_of
@@ -54,7 +55,7 @@ class Source:
 
         Raises
         ------
-        ValueError
+        ArchiveError
             If `append` is none of the sample dimensions.
         """
         given, obj = obj, fitted.labels.of(obj)
@@ -67,14 +68,7 @@ class Source:
         else:
             labelled = obj.assign_attrs(given.attrs)
         grid = fitted.codec.pyramid.grid
-        sample = [str(dim) for dim in fields_of(obj)[0].dims if dim not in (grid.y, grid.x)]
-        if append is None:
-            append = _along_time(obj, sample) or next(iter(sample), None)
-        elif append not in sample:
-            raise ArchiveError(
-                f"append_dim={append!r} is no sample dimension of the data; they have {sample}"
-            )
-        others = tuple(dim for dim in sample if dim != append)
+        append, others = rows_and_lanes(obj, grid, append)
         dims = [dim for dim in (append, *others) if dim is not None]
         return cls(obj.transpose(*dims, grid.y, grid.x), labelled, fitted, append, others)
 
@@ -154,6 +148,26 @@ class Source:
         length = rows // runs
         starts = np.linspace(0, self.n_rows - length, runs).astype(int)
         return [slice(int(start), int(start) + length) for start in starts]
+
+
+def rows_and_lanes(
+    obj: Labelled, grid: Grid, append: str | None
+) -> tuple[str | None, tuple[str, ...]]:
+    """Return the dimension that rows lie along, `append` or else that of time, and the others.
+
+    Raises
+    ------
+    ArchiveError
+        If `append` is none of the sample dimensions.
+    """
+    sample = [str(dim) for dim in fields_of(obj)[0].dims if dim not in (grid.y, grid.x)]
+    if append is None:
+        append = _along_time(obj, sample) or next(iter(sample), None)
+    elif append not in sample:
+        raise ArchiveError(
+            f"append_dim={append!r} is no sample dimension of the data; they have {sample}"
+        )
+    return append, tuple(dim for dim in sample if dim != append)
 
 
 def _along_time(obj: Labelled, sample: Sequence[str]) -> str | None:

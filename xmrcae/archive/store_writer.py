@@ -13,7 +13,7 @@ import numpy as np
 
 from .folder import LOCK, Folder
 from .format import ABOUT, require
-from .journal import JOURNAL, begin, check_free, dumps, group, plain, resumed
+from .journal import JOURNAL, begin, check_free, dumps, forgotten, group, plain, resumed
 from .packing import Packer
 from .store import ROOT, ArchiveStore, chunk_of, read_root
 
@@ -99,7 +99,9 @@ class ArchiveWriter:
             if journal is None:
                 check_free(folder, root)
                 journal = begin(about, 0, fingerprint, appending=False)
-            yield cls(folder, journal, root)
+            writer = cls(folder, journal, root)
+            with forgotten(folder, writer.finished):
+                yield writer
 
     @classmethod
     @contextlib.contextmanager

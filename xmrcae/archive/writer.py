@@ -22,12 +22,12 @@ from ..grid.conventions import Labelled
 from ..grid.pyramid import restrict_known
 from . import labelling, prepare
 from .appending import check_append
-from .block import BlockCoder
+from .block import BlockCoder, clipped
 from .code_prediction import code_differences, code_weights
 from .dataset import StaticLabels, row_ends
-from .folder import Folder
+from .folder import LOCK, Folder
 from .format import ArchiveError, multiscales
-from .journal import appended, dumps
+from .journal import appended, check_free, dumps, resumed
 from .model_part import read_fitted
 from .prepare import Request
 from .reader import Reader
@@ -53,12 +53,9 @@ def create_archive(
 ) -> None:
     """Write an archive, or go on with one that the same call has begun."""
     source = Source.of(obj, fitted, request.append_dim)
-    prepare.check_types(source)
-    bounds = request.bounds(fitted.labels.variables)
-    asked = {
-        name: getattr(request, name) for name in ("levels", "codes", "rows_per_block", "lossless")
-    }
-    fingerprint = asked | {"bounds": bounds, "model": content_id(fitted), **_extent(source)}
+    call = call_of(request, fitted.labels.variables, source.obj, source.append)
+    check_place(url, storage_options, call)
+    fingerprint = call | {"model": content_id(fitted)}
     rows = request.rows(max(int(each.sum()) for each in fitted.standard.valid), source.n_rows)
     sizes = {"rows_per_block": rows, "lanes": list(source.lanes)}
     with ArchiveWriter.create(
@@ -77,6 +74,43 @@ def create_archive(
         run.commit(blocks={})
 
 
+def call_of(
+    request: Request, names: Sequence[Any], obj: Labelled, append: str | None
+) -> dict[str, Any]:
+    """Check what is asked of an archive of some fields, and return what tells it from other calls.
+
+    Raises
+    ------
+    ValueError
+        For bounds or sizes that cannot be, and types that would not come back.
+    """
+    prepare.check_types(obj)
+    request.rows(1, 1)
+    asked = {
+        name: getattr(request, name) for name in ("levels", "codes", "rows_per_block", "lossless")
+    }
+    return asked | {"bounds": request.bounds(names), **_extent(obj, append)}
+
+
+def check_place(
+    url: Any, storage_options: Mapping[str, Any] | None, call: Mapping[str, Any]
+) -> None:
+    """Check that a call may begin an archive somewhere, or go on with what is there.
+
+    Raises
+    ------
+    ArchiveError
+        If something else is there, another call was stopped there, or another process writes.
+    """
+    folder = Folder(url, storage_options)
+    if folder.exists(LOCK):
+        with folder.lock():
+            pass
+    root = read_root(folder)
+    if resumed(folder, call, root, appending=False) is None:
+        check_free(folder, root)
+
+
 def append_archive(
     reader: Reader, obj: Labelled, *, fitted: Fitted | None = None, progress: bool
 ) -> None:
@@ -90,8 +124,8 @@ def append_archive(
         )
     own = read_fitted(reader)[1]
     source = Source.of(obj, own, about["append"])
-    prepare.check_types(source)
-    fingerprint = {"model": own.id, **_extent(source)}
+    prepare.check_types(source.obj)
+    fingerprint = {"model": own.id, **_extent(source.obj, source.append)}
     folder = Folder(**store.location)
     with folder.lock():
         if appended(folder, fingerprint, read_root(folder)):
@@ -144,11 +178,11 @@ def _horizontal(fitted: Fitted) -> tuple[str, str]:
     return grid.y, grid.x
 
 
-def _extent(source: Source) -> dict[str, Any]:
+def _extent(obj: Labelled, append: str | None) -> dict[str, Any]:
     """Return sizes and the first and last label of some data: what tells a call from another."""
-    index = None if source.append is None else source.obj.indexes.get(source.append)
+    index = None if append is None else obj.indexes.get(append)
     ends = [] if index is None or not len(index) else [str(index[0]), str(index[-1])]
-    return {"sizes": {str(dim): n for dim, n in source.obj.sizes.items()}, "ends": ends}
+    return {"sizes": {str(dim): n for dim, n in obj.sizes.items()}, "ends": ends}
 
 
 class Run:
@@ -212,7 +246,7 @@ class Run:
             ]
             arrays, record = self.coder.encode(given, codes, season[:, lane])
             records.append(record)
-            coarse.append(self._coarse_errors(values[:, lane], codes, season[:, lane]))
+            coarse.append(self._coarse_errors(values[:, lane], codes, season[:, lane], record))
             for path, part, dims, chunk in self._stored(codes, arrays):
                 self._declare(path, part, dims, chunk=chunk)
                 self.writer.put_rows(path, block, lane, part)
@@ -293,7 +327,13 @@ class Run:
             self._declare(path, plain, dims, attrs=attrs)
             self.writer.put_rows(path, block, 0, plain)
 
-    def _coarse_errors(self, values: np.ndarray, codes: np.ndarray, season: np.ndarray) -> Any:
+    def _coarse_errors(
+        self,
+        values: np.ndarray,
+        codes: np.ndarray,
+        season: np.ndarray,
+        records: Mapping[str, Mapping[str, Any]],
+    ) -> Any:
         """Compare coarser levels with the data restricted to them: (2, level, variable).
 
         Squared errors are summed, and values counted.
@@ -303,6 +343,8 @@ class Run:
         result = np.zeros((2, len(sizes) - 1, len(self.coder.variables)))
         for level in range(len(sizes) - 1):
             fields = self.coders[level].fields(codes[:, : sum(sizes[: level + 1])], season, level)
+            for v, variable in enumerate(self.coder.variables):
+                fields[:, v] = clipped(fields[:, v], records[variable.array])
             error = fields - targets[level][pyramid.cut(level)]
             known = np.isfinite(error)
             result[0, level] = np.where(known, error**2, 0).sum((0, 2, 3))
@@ -318,7 +360,8 @@ class Run:
 def joined(before: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the table of blocks with those of some records added.
 
-    Per variable, each column lists all lanes of the first block, then those of the next.
+    Per variable, each column lists all lanes of the first block, then those of the next; None for
+    blocks that were written before there was such a column.
     """
     table: dict[str, Any] = {
         "length": [*before.get("length", ())],
@@ -333,8 +376,9 @@ def joined(before: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> d
                 own = table.setdefault(
                     name, {key: [*old] for key, old in before.get(name, {}).items()}
                 )
+                n_before = len(own.get("count", ()))
                 for key, values in columns.items():
-                    own.setdefault(key, []).extend(values)
+                    own.setdefault(key, [None] * n_before).extend(values)
     return table
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from .._version import __version__
+from ..text import in_bytes
 from . import options as given
 from .faults import Fault, UserError, plain_warnings, tell
 
@@ -88,7 +89,9 @@ def fit(
     from ..io.tree_file import check_target
     from ..opening import open_model
     from .inputs import open_inputs
+    from .outputs import check_name
 
+    check_name(model)
     filesystem, target = check_target(model, overwrite=overwrite)
     if filesystem.exists(target):
         open_model(model)  # what is no model, the last INPUT perhaps, is not replaced
@@ -135,6 +138,11 @@ def fit(
 @click.option(
     "--rows-per-block", type=int, metavar="N", help="Times that are packed, and read, together."
 )
+@click.option(
+    "--lossless",
+    is_flag=True,
+    help="Keep as they are values whose type cannot follow the bound; otherwise they are an error.",
+)
 @given.computes
 def archive(
     inputs: Sequence[str],
@@ -147,17 +155,21 @@ def archive(
 ) -> None:
     """Write INPUT to ARCHIVE, or add to it the times that it lacks.
 
-    If ARCHIVE is there, times that it has are skipped and later ones are appended, within the
-    bounds that it was begun with. If the call is stopped, the same call goes on from what is
-    complete. Without --max-error and --rmse, the codes alone are kept.
+    If ARCHIVE is there, times that it has are skipped, without comparing their values, and later
+    ones are appended, within the bounds that it was begun with. If the call is stopped, the same
+    call goes on from what is complete. Without --max-error and --rmse, the codes alone are kept.
     """
-    from .inputs import open_inputs
+    from .inputs import file_bytes, open_inputs
+    from .outputs import size_of
     from .reading import open_if_there
-    from .writing import append_later, begin, check_bounds
+    from .writing import append_later, begin, check_asked
 
+    if model is not None and options:
+        raise UserError("--options are those of a fit, and --model is fitted already: give one")
     there = open_if_there(archive)
+    is_new = there is None
     if there is not None:
-        check_bounds(there, asked)
+        check_asked(there, asked, options, model)
         variables = variables or list(map(str, there.names))
     ds, names = open_inputs(inputs, variables, options)
     with ds:
@@ -165,8 +177,12 @@ def archive(
             there, message = begin(ds, names, archive, model, options, progress=not quiet, **asked)
         else:
             there, message = append_later(there, archive, ds, progress=not quiet)
-    if not quiet:
-        click.echo(f"{there!r}\n{archive}: {message}")
+    if quiet:
+        return
+    n_given = file_bytes(inputs) if is_new else None
+    if n_given is not None:
+        message += f": {size_of(archive)}, of {in_bytes(n_given)} in the input files"
+    click.echo(f"{there!r}\n{archive}: {message}")
 
 
 @xmrcae.command(
@@ -181,7 +197,8 @@ def archive(
 def append(inputs: Sequence[str], archive: str, quiet: bool) -> None:
     """Add to ARCHIVE, which must be there, the times of INPUT that it lacks.
 
-    Times that it has are skipped. Nothing that is there is written again.
+    Times that it has are skipped, without comparing their values. Nothing that is there is written
+    again.
     """
     from .inputs import open_inputs
     from .reading import open_there
@@ -222,6 +239,7 @@ def info(archive: str, as_json: bool) -> None:
 @given.archive
 @given.output
 @given.level
+@given.variables
 @click.option(
     "--time",
     metavar="START[:END]",
@@ -230,25 +248,42 @@ def info(archive: str, as_json: bool) -> None:
 @given.overwrite
 @given.computes
 def decode(
-    archive: str, output: str, level: int | None, time: str | None, overwrite: bool, quiet: bool
+    archive: str,
+    output: str,
+    level: int | None,
+    variables: Sequence[str],
+    time: str | None,
+    overwrite: bool,
+    quiet: bool,
 ) -> None:
-    """Decode ARCHIVE to OUTPUT, a NetCDF file or, if named *.zarr, a Zarr store.
+    """Decode ARCHIVE to OUTPUT, a NetCDF file (*.nc) or a Zarr store (*.zarr).
 
-    Of level K, the times of --time, or all; OUTPUT appears when it is complete.
+    Of level K, the times of --time, or all; OUTPUT appears when it is complete. Its attribute
+    history says what was done.
     """
-    from ..io.tree_file import is_zarr, replacing
-    from .reading import open_level, open_there, select_times
+    from .inputs import select
+    from .outputs import check_name, size_of, writing
+    from .reading import check_variables, open_level, open_there, select_times, with_history
 
     if os.path.realpath(archive) == os.path.realpath(output):
         raise UserError(f"OUTPUT {output} is the archive itself: give another path")
-    with replacing(output, overwrite=overwrite) as part:
-        there = open_there(archive)
-        ds = select_times(open_level(there, archive, level), there.about["append"], time)
+    ending = check_name(output)
+    there = open_there(archive)
+    check_variables(there, variables)
+    dim = there.about["append"]
+    ds = select_times(open_level(there, archive, level), dim, time)
+    ds = select(ds, variables) if variables else ds
+    level = there.levels - 1 if level is None else level
+    ds = with_history(ds, there, archive, level)
+    with writing(output, overwrite=overwrite) as part:
         with given.dask_computing("decode", quiet=quiet):
-            if is_zarr(output):
+            if ending == ".zarr":
                 ds.to_zarr(part, consolidated=False)
             else:
                 ds.to_netcdf(part, engine="netcdf4")
+    if not quiet:
+        n = "1 snapshot" if dim is None else f"{ds.sizes[dim]} along {dim}"
+        click.echo(f"{output}: {n}, level {level}, {size_of(output)}")
 
 
 @xmrcae.command(
@@ -262,19 +297,33 @@ def decode(
 @click.option("--time", metavar="TIME", help="The snapshot; the first of that month or year.")
 @click.option("--variable", metavar="NAME", help="Variable to draw; the first by default.")
 @given.overwrite
+@given.quiet
 @given.fails_plainly
 def plot(
-    archive: str, output: str, time: str | None, variable: str | None, overwrite: bool
+    archive: str,
+    output: str,
+    time: str | None,
+    variable: str | None,
+    overwrite: bool,
+    quiet: bool,
 ) -> None:
-    """Draw one snapshot of ARCHIVE at all levels to OUTPUT, a PNG file; the last by default."""
+    """Draw one snapshot of ARCHIVE at all levels to OUTPUT; the last by default.
+
+    OUTPUT is *.png, *.pdf, *.svg or what else matplotlib writes.
+    """
     from ..demo import import_pyplot
-    from ..io.tree_file import replacing
+    from .outputs import check_name, size_of, writing
     from .reading import draw, open_there
 
-    with replacing(output, overwrite=overwrite) as part:
-        figure = draw(open_there(archive), time, variable)
-        figure.savefig(part, format="png", dpi=110)
-        import_pyplot().close(figure)
+    pyplot = import_pyplot()
+    ending = check_name(output, [f".{name}" for name in pyplot.FigureCanvasBase.filetypes])
+    there = open_there(archive)
+    figure = draw(there, time, variable)
+    with writing(output, overwrite=overwrite) as part:
+        figure.savefig(part, format=ending[1:], dpi=110)
+    pyplot.close(figure)
+    if not quiet:
+        click.echo(f"{output}: 1 snapshot, {there.levels} levels, {size_of(output)}")
 
 
 @xmrcae.command(

@@ -42,11 +42,14 @@ def told(*, debug: bool) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        from .spelling import spelled
+
         if debug:
             traceback.print_exc()
         if isinstance(error, click.ClickException):
             raise
-        raise _named(error) from error
+        ended = _named(error)
+        raise type(ended)(spelled(ended.message)) from error
 
 
 def _named(error: Exception) -> Fault | UserError:

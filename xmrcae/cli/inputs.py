@@ -10,8 +10,10 @@ import fsspec.core
 import xarray as xr
 from fsspec.implementations.local import LocalFileSystem
 
+from ..archive.backend import MrcaeBackend
 from ..grid.dimensions import select_variables
 from ..io.tree_file import ZARR_ROOTS
+from .outputs import n_bytes
 
 
 def open_inputs(
@@ -42,8 +44,11 @@ def open_inputs(
     """
     paths, engine = _find(inputs)
     dims = {key: (options or {}).get(key) for key in ("horizontal", "sample")}
-    with xr.open_dataset(paths[0], engine=engine) as first:
-        chosen = select_variables(first, list(variables) or None, **dims)
+    with _opened(paths[0], engine) as first:
+        try:
+            chosen = select_variables(first, list(variables) or None, **dims)
+        except ValueError as error:
+            raise ValueError(f"{paths[0]}: {error}") from error
         names = list(variables) or [str(chosen.name)]
     try:
         ds = xr.open_mfdataset(
@@ -51,19 +56,42 @@ def open_inputs(
             engine=engine,
             chunks={},
             combine="by_coords",
-            preprocess=functools.partial(_select, names=names),
+            preprocess=functools.partial(select, names=names),
             data_vars="minimal",
             coords="minimal",
             compat="override",
             join="exact",
             combine_attrs="override",
         )
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, OSError) as error:
+        for path in paths:
+            _opened(path, engine).close()  # names the one that cannot be read
+        if isinstance(error, OSError):
+            raise
         raise ValueError(f"the inputs do not fit together: {error}") from error
     return ds, names
 
 
-def _select(ds: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
+def _opened(path: str, engine: str | None) -> xr.Dataset:
+    """Open one input.
+
+    Raises
+    ------
+    ValueError
+        Naming the path, if it is neither NetCDF nor Zarr, cut short, or damaged.
+    OSError
+        If the system cannot read it.
+    """
+    try:
+        return xr.open_dataset(path, engine=engine)
+    except Exception as error:  # each library has its own kinds
+        if isinstance(error, OSError) and (error.errno or 0) > 0:
+            raise
+        reason = getattr(error, "strerror", None) or "it is neither"
+        raise ValueError(f"{path} cannot be read as NetCDF or Zarr: {reason}") from error
+
+
+def select(ds: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
     """Return some variables, with the bounds and mappings that they and their coordinates name."""
     wanted = ds[list(names)]
     keys = ("bounds", "climatology", "grid_mapping")
@@ -78,7 +106,16 @@ def _find(inputs: Sequence[str]) -> tuple[list[str], str | None]:
         raise ValueError(
             "the inputs are files and Zarr stores: give files, or Zarr stores, not both"
         )
+    for path, is_zarr in found.items():
+        if is_zarr and MrcaeBackend().guess_can_open(path):
+            raise ValueError(f"{path} is an archive: xmrcae decode writes its data to a file first")
     return list(found), "zarr" if all(found.values()) else None
+
+
+def file_bytes(inputs: Sequence[str]) -> int | None:
+    """Return the bytes of all inputs; None if they are Zarr stores."""
+    paths, engine = _find(inputs)
+    return None if engine == "zarr" else sum(n_bytes(path) for path in paths)
 
 
 def _expand(text: str) -> list[tuple[str, bool]]:

@@ -44,7 +44,7 @@ def computes(command: Callable[..., None]) -> Callable[..., None]:
         metavar="N",
         help="Compute on a dask cluster of N processes of this machine, started for this call.",
     )
-    @click.option("--quiet", is_flag=True, help="Print errors and warnings only.")
+    @quiet
     @functools.wraps(command)
     def on_cluster(*, dask_address: str | None, workers: int | None, **arguments: Any) -> None:
         with _cluster(dask_address, workers):
@@ -124,9 +124,20 @@ def dask_computing(what: str, *, quiet: bool) -> Iterator[None]:
             yield
 
 
-inputs = click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+def _several(
+    context: click.Context, parameter: click.Parameter, given: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Refuse a lone argument, which click would take for the one after INPUT."""
+    if not given:
+        names = [str(p.metavar) for p in context.command.params if isinstance(p, click.Argument)]
+        raise click.UsageError(f"{' and '.join(names)} are needed, in this order", context)
+    return given
+
+
+inputs = click.argument("inputs", nargs=-1, metavar="INPUT...", callback=_several)
 archive = click.argument("archive", metavar="ARCHIVE")
 output = click.argument("output", metavar="OUTPUT")
+quiet = click.option("--quiet", is_flag=True, help="Print errors and warnings only.")
 overwrite = click.option("--overwrite", is_flag=True, help="Replace OUTPUT if it is there.")
 variables = click.option(
     "--variable",
@@ -141,7 +152,9 @@ fit_options = click.option(
     metavar="NAME=VALUE",
     callback=to_fit_options,
     help="Options of the fit, such as gaps=mask, or several in quotes: "
-    "'gaps=mask tolerance=0.2 split=(0.8, 0.1, 0.1)'.",
+    "'gaps=mask tolerance=0.2 split=(0.8, 0.1, 0.1)'. Others are levels, channels, encoding_size, "
+    "center, horizontal, sample, periodic, land_value and max_epochs; all of them are listed by "
+    "python -c 'import xmrcae; help(xmrcae.MrCAE)'.",
 )
 level = click.option(
     "--level", type=int, metavar="K", help="Level wanted, 0 the coarsest; the finest by default."

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import fsspec.core
 import xarray as xr
 
 from .. import open_archive
+from .._version import __version__
 from ..archive.archive import Archive
 from ..archive.backend import MrcaeBackend
 from ..archive.dataset import row_ends
 from ..archive.folder import Folder
+from ..archive.journal import JOURNAL
+from ..archive.reader import BOUNDS
 from ..archive.store import ROOT
 from .faults import UserError
 
@@ -32,9 +39,18 @@ def open_if_there(url: str) -> Archive | None:
 def open_there(url: str) -> Archive:
     """Open an archive that must be there."""
     archive = open_if_there(url)
-    if archive is None:
-        raise UserError(f"there is no archive at {url}: xmrcae archive writes one, or finishes it")
-    return archive
+    if archive is not None:
+        return archive
+    filesystem, path = fsspec.core.url_to_fs(url)
+    if filesystem.isfile(path):
+        raise UserError(f"{url} is a file, and no archive: xmrcae archive makes archives of files")
+    if filesystem.exists(f"{path}/{JOURNAL}"):
+        raise UserError(
+            f"{url} is not complete: the call that began it finishes it, or does so now"
+        )
+    if filesystem.exists(path):
+        raise UserError(f"{url} is a folder, and no archive")
+    raise UserError(f"there is no archive at {url}: xmrcae archive writes one")
 
 
 def describe(archive: Archive) -> dict[str, Any]:
@@ -136,6 +152,34 @@ def select_times(ds: xr.Dataset, dim: str | None, text: str | None) -> xr.Datase
     return chosen
 
 
+def check_variables(archive: Archive, names: Sequence[str]) -> None:
+    """Refuse names of variables that an archive does not have."""
+    there = list(map(str, archive.names))
+    for name in names:
+        if name not in there:
+            raise UserError(f"--variable {name}: the archive has {', '.join(there)}")
+
+
+def with_history(ds: xr.Dataset, archive: Archive, url: str, level: int) -> xr.Dataset:
+    """Add a line to CF's `history`: when and by what a level was decoded, and how far it is off."""
+    now, source = (
+        datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        os.path.basename(url.rstrip("/")),
+    )
+    lines = [ds.attrs["history"]] if "history" in ds.attrs else []
+    lines.append(f"{now} xmrcae {__version__} decode: level {level} of {source}")
+    measured = archive.measured.isel(level=level)
+    for v, (name, about) in enumerate(zip(archive.names, archive.about["variables"], strict=True)):
+        asked = [f"{key} {about[key]:g}" for key in BOUNDS[:2] if about[key] is not None]
+        errors = {key: float(each[v]) for key, each in measured.data_vars.items()}
+        found = [f"{key} {error:.3g}" for key, error in errors.items() if not math.isnan(error)]
+        lines[-1] += (
+            f"; {name}: {', '.join(asked) or 'no bound'} asked of the finest level, "
+            f"{', '.join(found)} found at this one"
+        )
+    return ds.assign_attrs(history="\n".join(lines))
+
+
 def draw(archive: Archive, time: str | None, variable: str | None) -> Figure:
     """Draw one snapshot at all levels: the first of some times, or the last of all."""
     from ..demo import import_pyplot
@@ -145,8 +189,7 @@ def draw(archive: Archive, time: str | None, variable: str | None) -> Figure:
 
     about = archive.about
     names = list(map(str, archive.names))
-    if variable not in (None, *names):
-        raise UserError(f"--variable {variable}: the archive has {', '.join(names)}")
+    check_variables(archive, [] if variable is None else [variable])
     levels = {}
     for k in range(archive.levels):
         ds = archive.to_dataset(k)[names]

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ..archive.archive import Archive
+from ..archive.archive import Archive, with_units
 from ..archive.folder import Folder
 from ..archive.journal import JOURNAL
-from .faults import UserError
+from ..fitting import IMMATERIAL
+from ..options import make_options
+from .faults import UserError, tell
 from .options import one_or_list
 
 
@@ -47,8 +49,6 @@ def begin(
     """
     from ..opening import open_model
 
-    if model is not None and options:
-        raise UserError("--options are those of a fit, and --model is fitted already: give one")
     asked = {name: value for name, value in asked.items() if value is not None}
     data = _begun(ds, url)
     if model is not None:
@@ -56,9 +56,21 @@ def begin(
     else:
         asked = {"progress": progress, **options, **asked}
         archive = data.mrcae.to_archive(url, one_or_list(names), **asked)
+    _tell_of_no_bound(archive)
     if data is ds:
         return archive, "written"
     return append_later(archive, url, ds, progress=progress)
+
+
+def _tell_of_no_bound(archive: Archive) -> None:
+    """Warn if nothing is promised of a variable, and say how far an archive is off."""
+    variables = zip(archive.names, archive.about["variables"], strict=True)
+    free = [str(name) for name, own in variables if own["max_error"] is own["rmse"] is None]
+    if free:
+        tell(
+            f"warning: without --max-error or --rmse no error of {', '.join(free)} is promised; "
+            f"the worst found is {with_units(archive, archive.measured['worst'][-1].values)}"
+        )
 
 
 def append_later(
@@ -117,14 +129,51 @@ def _begun(ds: xr.Dataset, url: str) -> xr.Dataset:
     return ds
 
 
-def check_bounds(archive: Archive, asked: Mapping[str, Any]) -> None:
+def check_asked(
+    archive: Archive, asked: Mapping[str, Any], options: Mapping[str, Any], model: str | None
+) -> None:
+    """Refuse what is not as an archive was begun; arguments as those of :func:`begin`.
+
+    Options of the fit that change no result are not compared, nor `valid`, which is kept as pixels.
+    """
+    _check_bounds(archive, asked)
+    rows, sizes = archive.about["rows_per_block"], archive.reader.decoder.sizes
+    if asked["rows_per_block"] not in (None, rows):
+        raise _differs(f"--rows-per-block {asked['rows_per_block']}", rows)
+    if asked["codes"] is not None and asked["codes"] < sum(sizes):
+        raise _differs(f"--codes {asked['codes']}", sum(sizes))
+    if asked["lossless"] and not archive.about["variables"][0]["lossless"]:
+        raise UserError("--lossless: the archive was begun without it: leave it out")
+    if model is not None:
+        from ..archive.writer import content_id
+        from ..opening import open_model
+
+        if content_id(open_model(model).fitted) != archive.about["made_from"]:
+            raise UserError(f"--model {model}: the archive was written by another model")
+        n_levels = sum(map(bool, sizes))
+        if asked["levels"] is not None and asked["levels"] < n_levels:
+            raise _differs(f"--levels {asked['levels']}", n_levels)
+        return
+    if asked["levels"] is not None:
+        options = {**options, "levels": asked["levels"]}
+    own = json.loads(archive.reader.model[1]["attrs"]["xmrcae_options"])
+    given = json.loads(make_options(options).to_json())
+    for name in options.keys() - {*IMMATERIAL, "device", "valid"}:
+        if given.get(name) != own.get(name):
+            raise _differs(f"--options {name}={given.get(name)}", own.get(name))
+
+
+def _differs(given: str, own: Any) -> UserError:
+    return UserError(
+        f"{given}: the archive was begun with {own}: leave the option out, or write another archive"
+    )
+
+
+def _check_bounds(archive: Archive, asked: Mapping[str, Any]) -> None:
     """Refuse bounds that are not those that an archive was begun with."""
     for option in ("max_error", "rmse"):
         given = asked[option]
         for name, own in zip(archive.names, archive.about["variables"], strict=True):
             wanted = given.get(str(name)) if isinstance(given, dict) else given
             if wanted not in (None, own[option]):
-                raise UserError(
-                    f"{option} {wanted} was asked of {name}, and the archive was begun with "
-                    f"{own[option]}: give that, or write another archive"
-                )
+                raise _differs(f"--{option.replace('_', '-')} {name}={wanted}", own[option])

@@ -253,12 +253,16 @@ def select_variables(
         return ds[names]
     suitable = fittable_variables(ds, horizontal=horizontal, sample=sample)
     if len(suitable) != 1:
-        some = (
-            f"several variables would do ({', '.join(suitable)})"
-            if suitable
-            else "no variable has a sample and two horizontal dimensions"
+        if suitable:
+            raise ValueError(
+                f"several variables would do ({', '.join(suitable)}): name one, or a list, of "
+                f"{', '.join(map(str, ds.data_vars))}"
+            )
+        held = [f"{name} ({', '.join(map(str, v.dims))})" for name, v in ds.data_vars.items()]
+        raise ValueError(
+            "no variable has a sample and two horizontal dimensions; the Dataset holds "
+            f"{', '.join(held) or 'no variables'}"
         )
-        raise ValueError(f"{some}: name one, or a list, of {', '.join(map(str, ds.data_vars))}")
     return ds[suitable[0]]
 
 

@@ -60,6 +60,11 @@ def split_samples(samples: xr.DataArray, split: Any, *, seed: int) -> dict[str, 
             raise ValueError(
                 "split: the three indexers must be disjoint; some snapshots are in two of them"
             )
+    if n_samples < 3:
+        raise ValueError(
+            f"the data have {n_samples} time{'s' * (n_samples != 1)}: at least 3 are needed, 2 for "
+            "training and 1 for validation"
+        )
     if len(parts[0]) < 2 or len(parts[1]) < 1:
         raise ValueError(
             f"split gives {len(parts[0])} snapshots for training and {len(parts[1])} for "

@@ -81,8 +81,8 @@ def check_units(obj: xr.DataArray | xr.Dataset, fitted: Sequence[Mapping[Any, An
         if differ(given, expected):
             raise ValueError(
                 f"{field.name or 'the data'} have units={given!r}, the model was fitted to "
-                f"{expected!r}: convert them first, or, if both mean the same, say so with "
-                f".assign_attrs(units={expected!r})"
+                f"{expected!r}: convert them first, or, if both mean the same, make {expected!r} "
+                "their attribute `units`"
             )
 
 

@@ -94,8 +94,7 @@ def check_target(path: str | os.PathLike[str], *, overwrite: bool) -> tuple[Any,
     if filesystem.exists(target):
         if not overwrite:
             raise ValueError(
-                f"{path} exists already: choose another path, or pass overwrite=True (--overwrite "
-                "on the command line) to replace it"
+                f"{path} exists already: choose another path, or pass overwrite=True to replace it"
             )
         roots = (filesystem.exists(f"{target}/{name}") for name in ZARR_ROOTS)
         if filesystem.isdir(target) and not any(roots):
