@@ -35,8 +35,8 @@ def open_archive(
     Returns
     -------
     Archive
-        With its model, its codes and its data; neither torch nor dask is imported until they are
-        needed.
+        With its model, its codes and its data; neither torch nor dask is needed until the codes or
+        the model are.
 
     Raises
     ------

@@ -234,7 +234,7 @@ def predict(weights: np.ndarray, near: np.ndarray) -> np.ndarray:
 
     `weights`, (term,), are as `scaled` returns them.
     """
-    total = weights @ near
+    total = _combined(weights, near)
     total += 0.5
     return np.floor(total, out=total).astype(np.int64).astype(np.int32)
 
@@ -270,9 +270,10 @@ def _equations(near: np.ndarray, here: np.ndarray) -> list[tuple[np.ndarray, np.
     """
     result, square_root = [], np.ones(here.size)
     for _ in range(_ROUNDS):
-        weighted = near * square_root**2
-        result.append((weighted @ near.T, weighted @ here))
-        left = np.abs(here - _inverse(result[-1][0]) @ result[-1][1] @ near)
+        products = _products(np.vstack([near, here]) * square_root)
+        matrix, right = products[:-1, :-1], products[:-1, -1]
+        result.append((matrix, right))
+        left = np.abs(here - _combined(_inverse(matrix) @ right, near))
         square_root = (left + 0.5 * max(0.5, np.median(left) if left.size else 0)) ** -0.5
     return [result[0], result[-1]]
 
@@ -289,6 +290,23 @@ def _least(matrix: np.ndarray, right: np.ndarray, used: np.ndarray) -> int:
     inverse = _inverse(matrix[used][:, used])
     added = (inverse @ right[used]) ** 2 / np.maximum(np.diag(inverse), 1e-300)
     return int(np.flatnonzero(used)[np.argmin(added)])
+
+
+def _products(rows: np.ndarray) -> np.ndarray:
+    """Return the scalar products of all rows (row, place) with each other.
+
+    In pieces so short that BLAS takes one thread for each: where another process keeps a core busy,
+    its threads wait for each other for up to forty times as long.
+    """
+    width = 2**18 // len(rows) ** 2
+    whole = rows.shape[1] // width * width
+    pieces = rows[:, :whole].reshape(len(rows), -1, width).transpose(1, 0, 2)
+    return (pieces @ pieces.transpose(0, 2, 1)).sum(0) + rows[:, whole:] @ rows[:, whole:].T
+
+
+def _combined(weights: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return the weighted sum of rows (row, place), without the threads of BLAS as `_products`."""
+    return np.einsum("i,ij->j", weights, rows)
 
 
 def _inverse(matrix: np.ndarray) -> np.ndarray:
