@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -86,14 +86,14 @@ class Codec:
 
     def encode(self, values: np.ndarray, season: np.ndarray) -> np.ndarray:
         """Encode snapshots (t, variable, y, x) to all codes (t, code), coarsest level first."""
-        standard = self.standards[-1]
-        standard.check_finite(values)
-        fields = standard.apply(standard.stand_in(values, season), season)
-        codes = _in_widths(self._encode, fields)
+        self.standards[-1].check_finite(values)
+        codes = _in_widths(self._encode, values, season, fill=np.nan)
         _check_range(codes)
         return codes
 
-    def _encode(self, fields: np.ndarray) -> np.ndarray:
+    def _encode(self, values: np.ndarray, season: np.ndarray) -> np.ndarray:
+        standard = self.standards[-1]
+        fields = standard.apply(standard.stand_in(values, season), season)
         result = self.network(*self._tensors(fields))
         codes = [result.flat_codes(level) for level in range(self.pyramid.levels)]
         return torch.cat(codes).T.cpu().numpy()
@@ -116,14 +116,14 @@ class Codec:
 
         Fields are in the data's units.
         """
-        standard = self.standards[level]
-        fields = _in_widths(self._decode, codes, level=level)
-        return standard.undo(fields.astype(standard.centre.dtype, copy=False), season)
+        return _in_widths(self._decode, codes, season, fill=0.0, level=level)
 
-    def _decode(self, codes: np.ndarray, *, level: int) -> np.ndarray:
+    def _decode(self, codes: np.ndarray, season: np.ndarray, *, level: int) -> np.ndarray:
         flat, constant = self._columns(codes)
         field = self.network.decode(list(flat.split(self.sizes[: level + 1])), constant)
-        return self._cut(field, level)
+        standard = self.standards[level]
+        values = self._cut(field, level).astype(standard.centre.dtype, copy=False)
+        return standard.undo(values, season)
 
     def _cut(self, field: torch.Tensor, level: int) -> np.ndarray:
         shape = (field.shape[1], *self.standards[level].valid.shape[:1], *self.pyramid.shape(level))
@@ -153,20 +153,21 @@ class Codec:
             Sum of squared errors and number of values of every pixel of every level, cut to the
             data's extent, then of every level prolonged to the finest data.
         """
+        self.standards[-1].check_finite(values)
+        total: Any = 0.0
+        for start in range(0, len(values), WIDTH):
+            part = slice(start, start + WIDTH)
+            some, seasons = _widened(values[part], np.nan), _widened(season[part], 0)
+            total = total + self._squared_errors(some, seasons)
+        return np.asarray(total)[None]
+
+    def _squared_errors(self, values: np.ndarray, season: np.ndarray) -> np.ndarray:
+        pyramid, finest = self.pyramid, self.pyramid.levels - 1
         standard = self.standards[-1]
-        standard.check_finite(values)
         fields = standard.apply(standard.stand_in(values, season), season)
         _check_range(fields)
         known = np.where(np.isfinite(values), standard.apply(values, season), np.nan)
         known = np.where(standard.valid, known, np.nan)
-        total: Any = 0.0
-        for start in range(0, len(fields), WIDTH):
-            part = slice(start, start + WIDTH)
-            total = total + self._squared_errors(*_widened(fields[part], known[part]))
-        return np.asarray(total)[None]
-
-    def _squared_errors(self, fields: np.ndarray, known: np.ndarray) -> np.ndarray:
-        pyramid, finest = self.pyramid, self.pyramid.levels - 1
         outputs = self.network(*self._tensors(fields)).outputs
         targets = restrict_known(pyramid, known)
         sums = []
@@ -202,22 +203,25 @@ def _unpickled(state: NetworkState, device: str, *rest: Any) -> Codec:
     return Codec(from_state(state, device), *rest)
 
 
-def _widened(*arrays: np.ndarray) -> Sequence[np.ndarray]:
-    """Fill arrays of at most WIDTH samples up to WIDTH, with NaN (the last) or 0."""
-    missing = WIDTH - len(arrays[0])
-    fills = [0.0] * (len(arrays) - 1) + [np.nan if len(arrays) > 1 else 0.0]
-    return [
-        np.concatenate([a, np.full((missing, *a.shape[1:]), f, dtype=a.dtype)]) if missing else a
-        for a, f in zip(arrays, fills, strict=True)
-    ]
+def _widened(array: np.ndarray, fill: float) -> np.ndarray:
+    """Fill an array of at most WIDTH samples up to WIDTH."""
+    missing = WIDTH - len(array)
+    rest = np.full((missing, *array.shape[1:]), fill, dtype=array.dtype)
+    return np.concatenate([array, rest]) if missing else array
 
 
-def _in_widths(function: Any, array: np.ndarray, **kwargs: Any) -> np.ndarray:
-    """Apply a function of WIDTH samples to any number of them."""
+def _in_widths(
+    function: Callable[..., np.ndarray],
+    array: np.ndarray,
+    season: np.ndarray,
+    *,
+    fill: float,
+    **kwargs: Any,
+) -> np.ndarray:
+    """Apply a function of WIDTH samples to any number of them: so few stay in the cache."""
     parts = []
-    for start in range(0, len(array), WIDTH):
+    for start in range(0, max(1, len(array)), WIDTH):
         part = array[start : start + WIDTH]
-        parts.append(function(_widened(part)[0], **kwargs)[: len(part)])
-    if not parts:
-        return function(np.zeros((WIDTH, *array.shape[1:]), array.dtype), **kwargs)[:0]
+        seasons = _widened(season[start : start + WIDTH], 0)
+        parts.append(function(_widened(part, fill), seasons, **kwargs)[: len(part)])
     return np.concatenate(parts)
