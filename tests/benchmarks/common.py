@@ -222,7 +222,7 @@ def packed_without_codes(field: xr.DataArray, bound: float) -> tuple[float, floa
     """
     from xmrcae.archive.base import base_maps, quantise_base
     from xmrcae.archive.block import Variable
-    from xmrcae.archive.plan import _with_predictor, packed_bytes
+    from xmrcae.archive.plan import with_predictor, packed_bytes
 
     kept, month = field.notnull().values.all(0), field["time"].dt.month.values - 1
     season = month if _monthly(field) else np.zeros(len(field), int)
@@ -239,7 +239,7 @@ def packed_without_codes(field: xr.DataArray, bound: float) -> tuple[float, floa
             left = given - maps
             found = (maps + step * np.rint(left / step)).astype(field.dtype)
             assert np.abs(found.astype(float) - given).max() <= bound
-            packed = _with_predictor(variable, 2 * left / step)[1]
+            packed = with_predictor(variable, 2 * left / step, few=False)[1]
             model = packed["classes"] + packed_bytes(stored)
             sizes.append(packed["rest"] + share * model)
     return min(sizes), 1.0

@@ -252,7 +252,7 @@ class _Planner:
             given = self.values[:, v][:, self.wanted[v].kept]
             left = np.where(np.isfinite(given), (given - field) / self.units[v], 0)
             squares, count = squares + float((left**2).sum()), count + left.size
-            variables[v], packed = _with_predictor(variables[v], left, few)
+            variables[v], packed = with_predictor(variables[v], left, few)
             rest, model = rest + packed["rest"], model + packed["classes"]
             model += sum(packed_bytes(each) for each in bases[v].differences)
         coarse = coder.fields(codes[:, : decoder.sizes[0]], self.season, 0) - self.coarsest
@@ -328,7 +328,7 @@ class _Planner:
         return base
 
 
-def _with_predictor(
+def with_predictor(
     variable: Variable, left: np.ndarray, few: bool
 ) -> tuple[Variable, dict[str, int]]:
     """Return a variable with predictor and classes for what codes leave, and the packed bytes.
