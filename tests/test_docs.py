@@ -169,6 +169,17 @@ def test_the_guides_are_run() -> None:
     assert {path for path in DOCS.glob("guides/*.md")} | {DOCS / "quickstart.md"} <= set(PAGES)
 
 
+def test_what_repeats_a_promise_is_there() -> None:
+    page, makefile = (
+        (REPOSITORY / name).read_text() for name in ("docs/reliability.md", "Makefile")
+    )
+    tests = set(re.findall(r"`(test_\w+)`", page))
+    targets = set(re.findall(r"`make ([\w-]+)`", page))
+    assert len(tests) > 10 and len(targets) > 3
+    assert tests <= {path.stem for path in (REPOSITORY / "tests").glob("test_*.py")}
+    assert targets <= set(re.findall(r"^([\w-]+):", makefile, re.MULTILINE))
+
+
 def test_pictures_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(DOCS)
     import draw
