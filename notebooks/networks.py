@@ -115,8 +115,7 @@ def compare(
             f"channels={tuple(channels)}: the recipe has {recipe['levels']} levels, give as many numbers"
         )
     linear = dict(recipe) | {"progress": False, "device": "cpu"}
-    relu = linear | {"activation": "relu", "tolerance": None, "sketch": None}
-    relu["max_epochs"] = relu_epochs
+    relu = linear | {"activation": "relu", "tolerance": None, "max_epochs": relu_epochs}
     rows: list[dict[str, Any]] = []
     taken: list[float] = []
     for name, options in (("MrCAE", linear), ("MrCAE, ReLU, no masks", relu)):

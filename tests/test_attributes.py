@@ -35,7 +35,7 @@ def test_data_in_other_units_are_refused_with_both(
     other = field.assign_attrs(units=units)
     for obj in (other, other.chunk(time=5), other.to_dataset()):
         with pytest.raises(
-            ValueError, match=rf"sst have units='{units}'.*'degC'.*assign_attrs\(units='degC'"
+            ValueError, match=rf"sst have units='{units}'.*'degC'.*their attribute `units`"
         ):
             use(model, obj)
 

@@ -340,6 +340,7 @@ def test_a_model_archives_what_it_was_not_fitted_to(field, folder, tmp_path, cap
         assert main([*map(str, call), "--quiet"]) == 0
     other = tmp_path / "other.nc"
     assert main(["fit", str(folder), str(other), "--quiet", *SHORT[:1], "levels=1"]) == 0
+    capsys.readouterr()
     assert "another model" in refused(capsys, "archive", folder, path, "--model", other)
     assert "--levels 0" in refused(capsys, *call, "--levels", 0)
     found = xmrcae.open_archive(path)

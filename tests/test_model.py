@@ -330,7 +330,7 @@ def test_results_say_how_they_were_made(field: xr.DataArray, model: xmrcae.MrCAE
     ("change", "message"),
     [
         (lambda da: da.isel(time=0, drop=True), "sample dimension"),
-        (lambda da: da.isel(time=slice(2)), "split gives"),
+        (lambda da: da.isel(time=slice(2)), "at least 3 are needed"),
         (lambda da: da.isel(lat=slice(3)), "levels=2 needs at least 4"),
         (lambda da: da * np.nan, "no pixel"),
         (

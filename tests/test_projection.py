@@ -291,7 +291,7 @@ def test_two_variables_and_seasons():
     again = model.reconstruct(data)
     for name in data:
         error = float(np.sqrt(((again[name] - data[name]) ** 2).mean()))
-        assert error < 0.2 * float(data[name].std("time").mean())
+        assert error < 0.3 * float(data[name].std("time").mean())
 
 
 def test_a_fit_goes_on_from_a_checkpoint(tmp_path):

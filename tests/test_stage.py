@@ -47,7 +47,7 @@ def run(
     given = {"solver": "adam", "solver_options": {"learning_rate": learning_rate}}
     given |= {"min_decrease": 0.0, "max_epochs": 95} | options
     start, chosen = torch.ones(3), make_options(given)
-    return descend(bowl, start, until, options=chosen, record=record, save=save, resumed=resumed)
+    return descend(bowl, start, until, options=chosen, on_epoch=record, save=save, resumed=resumed)
 
 
 def test_the_best_weights_on_validation_are_left() -> None:

@@ -212,7 +212,7 @@ def test_cells_of_highest_error_come_first_where_numbers_run_out() -> None:
     trainer.growth.deepen()
     errors, _ = trainer.evaluation.errors(samples, 0, samples[0].leading)
     shape, able = network.has_data[0].shape, network.storable[0][0]
-    means = losses.cell_errors(errors.reshape(shape), samples[0].counts.reshape(shape))[0]
+    means = masks.cell_errors(errors.reshape(shape), samples[0].counts.reshape(shape))[0]
     growth = replace(trainer.growth, most_codes=int(able.sum()) + 7)
     with pytest.warns(UserWarning, match="highest error come first"):
         assert growth.widen(0, 1)

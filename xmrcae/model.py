@@ -98,7 +98,7 @@ class MrCAE(Results):
         from .fitting import fit
 
         self._fitted, stopped = fit(obj, self.options, None if start is None else start.fitted)
-        if self._fitted is not None:  # options may have left it open
+        if self._fitted is not None and self.options.encoder == "auto":
             self.options = replace(self.options, encoder=self._fitted.encoder)
         if stopped is not None:
             raise stopped

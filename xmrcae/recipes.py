@@ -23,7 +23,6 @@ _PAPER = {
     "center": False,
     "scale": None,
     "anchor": 0.0,
-    "sketch": 3000,  # all samples, as many snapshots as there may be
 }
 _EXAMPLE_CHANNELS = [[1, 1, 1], [1, 1, 1], [2, 2, 2]]
 _EXAMPLE_EPSILONS = (1e-3, 5e-4, 1e-4)

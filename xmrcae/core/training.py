@@ -128,7 +128,8 @@ class Trainer:
             start=start,
         )
         self.history: list[dict[str, float]] = []
-        self.report = _report(data, options)
+        self.samples_at_level = _samples_at_level(data["training"], options)
+        self.report = _report(data) | {"train_samples_at_level": self.samples_at_level}
         self._started = time.perf_counter()
         self._position, self._unfinished = (-1, 0), None
         if saved is not None:
@@ -178,7 +179,7 @@ class Trainer:
     def _work(self, level: int) -> int:
         """Count the numbers, samples times pixels, that an epoch of a level goes through."""
         pixels = sum(len(each.weights) for each in self.data["training"][: level + 1])
-        return int(pixels * self.report["train_samples_at_level"][level])
+        return pixels * self.samples_at_level[level]
 
     def _deepen(self, level: int) -> bool:
         """Add a level; False if it is adopted and need not be trained before it is widened.
@@ -298,19 +299,22 @@ def _column(part: str) -> str:
     return "train" if part == "training" else part
 
 
-def _report(data: Mapping[str, Sequence[LevelData]], options: Options) -> dict[str, Any]:
+def _report(data: Mapping[str, Sequence[LevelData]]) -> dict[str, Any]:
     """Return the numbers of samples of each part, and the share of variance that they leave out."""
     report: dict[str, Any] = {}
-    for part, levels in data.items():
-        first, name = levels[0], _column(part)
+    for part, (first, *_) in data.items():
+        name = _column(part)
         report[f"{name}_samples"] = len(first.constant)
         report[f"{name}_samples_in_training"] = first.rank
         report[f"{name}_variance_left_out"] = first.variance_left_out
-    sizes = [each.counts.size for each in data["training"]]
-    rank = data["training"][0].rank
-    most = [rank if options.activation else 1 + 2 * _sketch(size, options) for size in sizes]
-    report["train_samples_at_level"] = [min(rank, each) for each in most]
     return report
+
+
+def _samples_at_level(data: Sequence[LevelData], options: Options) -> list[int]:
+    """Return how many samples the stages of each level are trained on."""
+    if options.activation:
+        return [each.rank for each in data]
+    return [min(each.rank, 1 + 2 * _sketch(each.counts.size, options)) for each in data]
 
 
 def _sketch(n_pixels: int, options: Options) -> int:

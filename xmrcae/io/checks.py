@@ -104,11 +104,12 @@ def check_network(
 
 def check_scaling(standard: Scaling, about: Mapping[str, Any], sizes: Sequence[int]) -> None:
     """Check the maps that are added to decoded fields."""
-    n_variables, seasons = len(about["variables"]), 12 if about["monthly"] else 1
-    for maps, lead in ((standard.centre, (seasons,)), (standard.mean, ())):
-        require(maps.shape == (*lead, n_variables, *sizes), f"a map of shape {maps.shape}")
+    shape, seasons = (len(about["variables"]), *sizes), standard.centre.shape[:1]
+    require(seasons[0] in range(1, 13 if about["monthly"] else 2), f"{seasons[0]} seasons")
+    for maps, lead in ((standard.centre, seasons), (standard.mean, ())):
+        require(maps.shape == (*lead, *shape), f"a map of shape {maps.shape}")
         require(maps.dtype == about["dtype"], f"a map of type {maps.dtype}")
         require(np.isfinite(maps).all(), "a map holds NaN or infinite values")
     scale = standard.scale
-    require(scale.shape == (n_variables,) and scale.dtype.kind in "if", "scales are no numbers")
+    require(scale.shape == shape[:1] and scale.dtype.kind in "if", "scales are no numbers")
     require(np.isfinite(scale).all() and (scale > 0).all(), f"scales of {scale}")
