@@ -61,8 +61,7 @@ def fit(
     saved: dict[str, Any] = (None if checkpoint is None else checkpoint.read()) or {}
     sound = checkpoint.sound if checkpoint is not None and saved else contextlib.nullcontext
     finished = bool(saved.get("finished"))
-    if start is not None:
-        _check_start(start, options)
+    _check_start(start, options)
     first = first_pass(
         obj, options, start=start, memory=saved.get("memory"), decompose=not finished
     )
@@ -77,12 +76,7 @@ def fit(
         with sound():
             network = from_state(saved["network"], device)
             return leave(network, saved["history"], saved["report"], partial=False), None
-    about = {"identity": identity, "memory": first.memory, "model": model_id}
-
-    def save(state: dict[str, Any], *, finished: bool = False) -> None:
-        assert checkpoint is not None
-        checkpoint.write(about | {"finished": finished} | state)
-
+    save = _saver(checkpoint, identity=identity, memory=first.memory, model=model_id)
     data = second_pass(first, options)
     with sound():
         trainer = Trainer(
@@ -94,10 +88,19 @@ def fit(
             progress=None,
             block_bytes=first.memory / 5,
             start=None if start is None else start.codec.network,
-            save=None if checkpoint is None else save,
+            save=save,
             saved=saved or None,
         )
-    return _train(trainer, options, leave, None if checkpoint is None else save)
+    return _train(trainer, options, leave, save)
+
+
+def _saver(checkpoint: Any, **about: Any) -> Callable[..., None] | None:
+    """Return what writes states to a checkpoint, with what they are compared by."""
+
+    def save(state: dict[str, Any], *, finished: bool = False) -> None:
+        checkpoint.write(about | {"finished": finished} | state)
+
+    return None if checkpoint is None else save
 
 
 def _with_encoder(options: Options, first: FirstPass, start: Fitted | None) -> Options:
@@ -165,8 +168,10 @@ def _train(
         return None, stopped
 
 
-def _check_start(start: Fitted, options: Options) -> None:
+def _check_start(start: Fitted | None, options: Options) -> None:
     """Refuse options under which the weights of a model would mean something else."""
+    if start is None:
+        return
     before = json.loads(start.options_json) | {"encoder": start.encoder}
     for name in ("encoder", "widening", "restriction", "activation", "center", "scale", "fill"):
         if getattr(options, name) not in (before[name], "auto"):

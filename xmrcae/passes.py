@@ -140,9 +140,7 @@ def first_pass(
         memory=memory / 4,
     )
     standard, rms = _scaling(found, mask, about, options, start)
-    check_magnitudes(found, standard, rms, about.labels.variables, array.dtype)
-    for part, products in found.products.items():
-        check_departures(part, largest_departure(products, standard.scale))
+    _check_found(found, standard, rms, about, array.dtype)
     return FirstPass(
         description=about,
         parts=parts,
@@ -154,6 +152,15 @@ def first_pass(
         weights=known_weights(weights, standard.valid),
         memory=memory,
     )
+
+
+def _check_found(
+    found: Survey, standard: Scaling, rms: np.ndarray, about: Description, dtype: np.dtype[Any]
+) -> None:
+    """Refuse data that nothing can be computed with."""
+    check_magnitudes(found, standard, rms, about.labels.variables, dtype)
+    for part, products in found.products.items():
+        check_departures(part, largest_departure(products, standard.scale))
 
 
 def _check_before_reading(
