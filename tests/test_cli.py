@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import xarray as xr
@@ -559,7 +560,9 @@ def test_a_snapshot_is_drawn_at_all_levels(archive, tmp_path, capsys, monkeypatc
     assert times == [np.datetime64("2002-09-01"), np.datetime64("2002-01-01")]
     assert all(set(tree.children) == {"level_0", "level_1"} for tree in drawn)
     capsys.readouterr()
+    n_drawn = len(drawn)
     assert "exists already" in refused(capsys, "plot", archive, out)
+    assert len(drawn) == n_drawn and not plt.get_fignums()
     assert "sst" in refused(capsys, "plot", archive, tmp_path / "b.png", "--variable", "ssh")
 
 

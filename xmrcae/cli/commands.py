@@ -318,10 +318,12 @@ def plot(
     pyplot = import_pyplot()
     ending = check_name(output, [f".{name}" for name in pyplot.FigureCanvasBase.filetypes])
     there = open_there(archive)
-    figure = draw(there, time, variable)
     with writing(output, overwrite=overwrite) as part:
-        figure.savefig(part, format=ending[1:], dpi=110)
-    pyplot.close(figure)
+        figure = draw(there, time, variable)
+        try:
+            figure.savefig(part, format=ending[1:], dpi=110)
+        finally:
+            pyplot.close(figure)
     if not quiet:
         click.echo(f"{output}: 1 snapshot, {there.levels} levels, {size_of(output)}")
 
