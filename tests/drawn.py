@@ -175,7 +175,7 @@ def most_levels(rows: int, columns: int) -> int:
 
 
 @st.composite
-def options(draw: Any, levels: int, snapshots: int) -> tuple[tuple[str, Any], ...]:
+def options(draw: Any, levels: int, times: int) -> tuple[tuple[str, Any], ...]:
     """Some options of a fit that any field with so many levels can be fitted under."""
     chosen = {
         "levels": draw(st.integers(1, levels)),
@@ -185,7 +185,7 @@ def options(draw: Any, levels: int, snapshots: int) -> tuple[tuple[str, Any], ..
         "solver": draw(st.sampled_from(["lbfgs", "lbfgs", "adam"])),
         "fill": draw(st.sampled_from([0, "harmonic"])),
         "split": draw(
-            st.sampled_from([(0.7, 0.2, 0.1), "blocks"] if snapshots > 9 else [(0.7, 0.2, 0.1)])
+            st.sampled_from([(0.7, 0.2, 0.1), "blocks"] if times > 9 else [(0.7, 0.2, 0.1)])
         ),
         "scale": draw(st.sampled_from(["std", None])),
         "center": draw(st.booleans()),
@@ -205,6 +205,8 @@ def fields(draw: Any, *, most: int = 80) -> Drawn:
     rows, columns = draw(size), draw(size)
     times = draw(st.integers(6, 14))
     members = draw(st.sampled_from([1, 1, 1, 2, 3]))
+    time = draw(st.sampled_from(TIMES))
+    distinct = times // 2 if time == "repeated" else times  # which blocks are cut between
     return Drawn(
         rows=rows,
         columns=columns,
@@ -212,14 +214,14 @@ def fields(draw: Any, *, most: int = 80) -> Drawn:
         members=members,
         variables=draw(st.sampled_from([1, 1, 1, 2, 3])),
         dtype=draw(st.sampled_from(["float32", "float32", "float64", "int16", "float16"])),
-        time=draw(st.sampled_from(TIMES)),
+        time=time,
         grid=draw(st.sampled_from(GRIDS)),
         descending=draw(st.tuples(st.booleans(), st.booleans())),
         chunk=draw(st.sampled_from([0, 0, 1, 2, 5, 11])),
         land=draw(st.sampled_from([0.0, 0.02, 0.3, 0.7, 0.9, 0.99, 1.0])),
         gaps=draw(st.sampled_from([None, None, "mask", "mean"])),
         seed=draw(st.integers(0, 2**16)),
-        options=draw(options(most_levels(rows, columns), times * members)),
+        options=draw(options(most_levels(rows, columns), distinct)),
     )
 
 

@@ -370,12 +370,14 @@ def test_equal_snapshots_about_another_mean_leave_nothing_out():
     field.mrcae.fit(**OPTIONS, encoder="projection", tolerance=None)
 
 
-def test_levels_without_a_valid_pixel_have_no_loss():
+@pytest.mark.parametrize("encoder", ["filters", "projection"])
+def test_levels_without_a_valid_pixel_have_no_loss(encoder):
     field = made(lambda v: v)
     sea = xr.zeros_like(field[0], dtype=bool)
     sea[4, 4] = sea[6, 8] = True  # by injection, points of the finest level alone
     field = field.fillna(1.0).where(sea)
-    model = field.mrcae.fit(**OPTIONS, restriction="injection", tolerance=None)
+    options = {"encoder": encoder, "restriction": "injection", "tolerance": None}
+    model = field.mrcae.fit(**OPTIONS, **options)
     assert int(model.fitted.codec.standards[0].valid.sum()) == 0
     assert (model.history.train_loss[model.history.level == 0] == 0).all()
     assert (np.isfinite(model.reconstruct(field)) == sea).all()

@@ -101,8 +101,11 @@ class Projector:
     def __init__(
         self, atoms: list[sp.csr_array], weights: list[Tensor], offsets: list[Tensor]
     ) -> None:
+        last = len(weights) - 1  # which counts even if no pixel of it does
         self.weights = {
-            k: weight.reshape(-1, 1) for k, weight in enumerate(weights) if bool(weight.any())
+            k: weight.reshape(-1, 1)
+            for k, weight in enumerate(weights)
+            if k == last or bool(weight.any())
         }
         self._atoms, self._offsets = atoms, offsets
         self._pixels = {k: weight[:, 0].nonzero()[:, 0] for k, weight in self.weights.items()}
