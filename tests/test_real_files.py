@@ -194,8 +194,7 @@ def test_coarse_levels_stay_good_by_default(real_file: Callable[[str], Path], na
         options: dict = {"levels": 4, "tolerance": [0.4, 0.3, 0.2, 0.15], "max_epochs": 50}
     elif name == "mediterranean":
         da = open_real(real_file, AVISO).adt
-        # all samples, so that a stage keeps no weights that are worse on them
-        options = {"gaps": "mask", "tolerance": 0.005, "max_epochs": 50, "sketch": 100}
+        options = {"gaps": "mask", "tolerance": 0.005, "max_epochs": 50}
     else:
         recipe = xmrcae.recipes[name]
         da, options = (

@@ -14,6 +14,7 @@ from xmrcae.core import losses, masks
 from xmrcae.core.losses import loss_terms
 from xmrcae.core.network import Network
 from xmrcae.core.samples import Samples
+from xmrcae.core.stage import Objective
 from xmrcae.core.training import Trainer
 from xmrcae.options import make_options
 
@@ -327,3 +328,23 @@ def test_a_stage_takes_as_many_threads_as_its_numbers_are_worth(
     make_field().mrcae.fit(levels=2, max_epochs=1, progress=False)
     assert seen == {2 if worth == 100 else 1}
     assert torch.get_num_threads() == 2
+
+
+def test_a_stage_on_some_samples_keeps_nothing_that_is_worse_on_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What such a stage takes for the best weights may be worse than those at its start."""
+
+    def misled(objective: Objective, point: torch.Tensor, *_: object, **__: object) -> int:
+        objective.evaluation.network.set_vector(point + 1)
+        return 0
+
+    field = make_field(n_times=60)
+    options = {"levels": 2, "tolerance": None, "sketch": 8, "progress": False}
+    untrained = field.mrcae.fit(max_epochs=0, **options)
+    monkeypatch.setattr("xmrcae.core.training.descend", misled)
+    model = field.mrcae.fit(**options)
+    assert torch.equal(model.fitted.codec.network.vector(), untrained.fitted.codec.network.vector())
+    xr.testing.assert_equal(
+        model.history.drop_vars("seconds"), untrained.history.drop_vars("seconds")
+    )

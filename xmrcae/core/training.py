@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..defaults import MOST_OF_DATA
 from .allocation import cells_per_group, check_encoding_size
@@ -210,8 +211,8 @@ class Trainer:
     def _train(self, level: int, group: int, unfinished: dict[str, Any] | None) -> None:
         """Train all parameters so far on one level's objective.
 
-        The last row of the stage is replaced by one that belongs to the weights kept, on all
-        samples.
+        On all samples, the weights kept are no worse than those at the start. The last row of the
+        stage is replaced by one that belongs to them.
         """
         options = self.options
         training, validation = self.data["training"], self.data["validation"]
@@ -227,19 +228,36 @@ class Trainer:
             anchor=options.anchor,
             prolongations=self.prolongations[level:],
         )
+        begin = unfinished.pop("begin") if unfinished else self.network.vector()
         n_epochs = descend(
             objective,
-            self.network.vector(),
+            begin,
             lambda errors: self.growth.next_mask(level, errors)[1],
             options=options,
             on_epoch=partial(self._record_epoch, level, group),
-            save=partial(self._save, level, group),
+            save=lambda stage: self._save(level, group, stage | {"begin": begin}),
             resumed=unfinished,
         )
         if n_epochs:
             self.history.pop()
-        self._record(level, group, self._final_losses(level))
+        losses = self._final_losses(level)
+        if objective.training[level].rank < self.data["training"][level].rank:
+            losses = self._better(level, begin, losses)
+        self._record(level, group, losses)
         self._save(level, group)
+
+    def _better(self, level: int, begin: Tensor, losses: dict[str, float]) -> dict[str, float]:
+        """Go back to the weights at the start of a stage if they are better on all samples.
+
+        A stage that trains on some of them cannot tell. Return the losses of what is kept.
+        """
+        kept = self.network.vector()
+        self.network.set_vector(begin)
+        before = self._final_losses(level)
+        if before["train_loss"] < losses["train_loss"]:
+            return before
+        self.network.set_vector(kept)
+        return losses
 
     def _final_losses(self, level: int) -> dict[str, float]:
         """Return the losses of all parts of the snapshots, on all their samples."""
