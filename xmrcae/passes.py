@@ -115,16 +115,12 @@ def first_pass(
         For data that cannot be fitted under these options.
     """
     given = named_valid(obj, options.valid)  # a variable that is not fitted, maybe
-    obj = fittable(obj, options)
-    check_names([*obj.dims, *obj.coords])
-    # A model outlives the file that lazy coordinates lie in.
-    obj = obj.assign_coords({name: c.compute() for name, c in obj.coords.items() if c.chunks})
+    obj = _with_coordinates(fittable(obj, options))
     about = describe(obj, options, start=None if start is None else start.codec.pyramid)
     _check_before_reading(obj, about, options, start)
     weights = grid_weights(options.weights, about.pyramid.grid)
     mask = None if given is None else valid_from(given, about.pyramid.grid)
-    parts = split_samples(about.samples, options.split, seed=options.seed)
-    parts = {part: positions for part, positions in parts.items() if len(positions)}
+    parts = _parts(about, options)
     season = _season(about, options)
     array = _values(obj, about, memory := float(memory or options.memory or free_memory() / 2))
     land = _land(obj, array.dtype, options)
@@ -152,6 +148,18 @@ def first_pass(
         weights=known_weights(weights, standard.valid),
         memory=memory,
     )
+
+
+def _with_coordinates(obj: Labelled) -> Labelled:
+    """Read lazy coordinates: a model outlives the file that they lie in."""
+    check_names([*obj.dims, *obj.coords])
+    return obj.assign_coords({name: c.compute() for name, c in obj.coords.items() if c.chunks})
+
+
+def _parts(about: Description, options: Options) -> dict[str, np.ndarray]:
+    """Return the positions of the snapshots of each part that has any."""
+    parts = split_samples(about.samples, options.split, seed=options.seed)
+    return {part: positions for part, positions in parts.items() if len(positions)}
 
 
 def _check_found(

@@ -37,9 +37,7 @@ _WEIGHTS = 2**21  # the largest sum of the weights' magnitudes; see above
 _WEIGHT = 2**16  # the largest weight of a fit, 16.0: far beyond what predicts anything
 _RING = 1 + 4 * 2 + 2 + 1  # waves that are kept while undoing: this, and back to (2, 1, 1)
 _SAMPLES = 2**17  # steps that a fit reads
-_THREADED = (
-    9216  # numbers of a matrix from which OpenBLAS takes threads for its product with a vector
-)
+_THREADED = 9216  # numbers from which BLAS takes threads for a matrix times a vector
 _ROUNDS = 4  # solutions for least absolute differences; more change nothing
 _LOSS = 0.002  # by how much more differences may take so that fewer neighbours are gathered
 _AT_ONCE = 2**15  # places whose neighbours are held at once: 6 MiB, which caches hold
