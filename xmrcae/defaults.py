@@ -19,6 +19,9 @@ SOLVER_OPTIONS = {
 TO_TOLERANCE: dict[str, Any] = {"channels": [[1] * 4], "omega": 0.5, "anchor": 0.5}
 TO_SIZE: dict[str, Any] = {"channels": [[1] * 6], "omega": 1.0, "anchor": 0.0}
 
+#: The default tolerance, as share of the data's rms about its centre.
+TOLERANCE = 0.1
+
 #: Numbers of an encoding, as share of a snapshot's values, that the default tolerance may take.
 MOST_OF_DATA = 0.5
 

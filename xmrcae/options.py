@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from .defaults import SOLVER_OPTIONS, SOLVERS, of_size
+from .defaults import SOLVER_OPTIONS, SOLVERS, TOLERANCE, of_size
 from .option_values import (
     RANGES,
     SOLVER_RANGES,
@@ -118,7 +118,7 @@ class Options:
         Variance, as share of the least tolerance squared, that training may leave out.
     sketch : int, optional
         Train on so many singular vectors, and as many random combinations of the rest; by default
-        on as many as make half a million numbers on a level, 8 of each at least.
+        on as many as make half a million numbers on a level, 4 of each at least.
     horizontal : (str, str), optional
         Names of the dimensions (y, x), where CF attributes do not tell.
     sample : str or list of str, optional
@@ -311,7 +311,7 @@ class Options:
                 raise ValueError(f"tolerance names {names}")
             table = [given[name] for name in variables]
         else:
-            table = list(0.1 * rms) if isinstance(given, str) else [given] * len(variables)
+            table = list(TOLERANCE * rms) if isinstance(given, str) else [given] * len(variables)
         columns = [per_level("tolerance", as_list(value), levels) for value in table]
         with np.errstate(over="ignore"):  # an infinite epsilon says that all is resolved
             return list((np.array(columns, np.float64).T / scale) ** 2)

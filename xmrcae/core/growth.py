@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..defaults import MOST_OF_DATA, TOLERANCE
 from .allocation import choose_cells
 from .evaluation import Evaluation
 from .layers import Group
@@ -132,10 +133,11 @@ class Growth:
         if int(mask.sum()) <= n_cells:
             return mask
         warnings.warn(
-            "the default tolerance, 0.1 of the rms about the centre, takes more than half as many "
-            f"numbers as a snapshot has values: at {self.most_codes} numbers no more cells are "
-            "added, and those of highest error come first; give a tolerance that is to be met, or "
-            "encoding_size= for the least error with a number of your own",
+            f"the default tolerance, {TOLERANCE:g} of the rms about the centre, takes more than "
+            f"{MOST_OF_DATA:g} times as many numbers as a snapshot has values: at "
+            f"{self.most_codes} numbers no more cells are added, and those of highest error come "
+            "first; give a tolerance that is to be met, or encoding_size= for the least error "
+            "with a number of your own",
             stacklevel=2,
         )
         return worst_cells(*self._errors(level), network.storable[level], n_cells)
