@@ -1,5 +1,8 @@
 """What results depend on beside the data: precision, threads, blocks and seeds."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +13,7 @@ from xmrcae.core.evaluation import Evaluation
 from xmrcae.core.network import Network
 from xmrcae.core.projection import from_state
 from xmrcae.core.samples import Samples
+from xmrcae.core.threads import threads_for
 
 OPTIONS = {"levels": 3, "channels": [[1, 2]], "max_epochs": 20, "progress": False}
 
@@ -71,17 +75,56 @@ def test_blocks_change_losses_and_gradients_by_rounding_alone(fitted, width):
     assert float((by_a - by_b).norm()) <= 1e-4 * float(by_b.norm())
 
 
-def test_threads_change_a_reconstruction_by_rounding_alone(fitted):
+def test_threads_change_no_bit_of_a_reconstruction(fitted):
     field, model = fitted
-    before, found = torch.get_num_threads(), []
-    try:
-        for n in (1, 2, 4):
-            torch.set_num_threads(n)
-            found.append(model.reconstruct(field))
-    finally:
-        torch.set_num_threads(before)
-    for other in found[1:]:
-        xr.testing.assert_allclose(other, found[0], rtol=1e-6)
+    many = xr.concat([field + n for n in range(6)], "time")
+    assert len(many) > 2 * model.fitted.codec.width  # so that several threads have blocks
+    found = []
+    for n in (1, 2, 4):
+        torch.set_num_threads(n)  # the fixture of all tests puts it back
+        found.append(model.reconstruct(many).values.tobytes())
+    assert found[1:] == found[:1] * 2
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_a_block_takes_one_thread_of_torch_and_leaves_the_setting(fitted, monkeypatch, lazy):
+    field, model = fitted
+    many = xr.concat([field] * 6, "time")
+    seen, forward = [], Network.forward
+
+    def seeing(*arguments):
+        seen.append((torch.get_num_threads(), threading.get_ident()))
+        return forward(*arguments)
+
+    monkeypatch.setattr(Network, "forward", seeing)
+    torch.set_num_threads(2)
+    model.encode(many.chunk(time=32) if lazy else many)["level_0"]["encoding"].compute()
+    threads, workers = zip(*seen, strict=True)
+    assert len(seen) == 3 and set(threads) == {1}
+    assert threading.get_ident() not in workers
+    assert torch.get_num_threads() == 2
+
+
+def test_threads_that_overlap_leave_torch_as_it_was():
+    torch.set_num_threads(2)
+    in_first, in_second, out_of_first = (threading.Event() for _ in range(3))
+
+    def first():
+        with threads_for(0):
+            in_first.set()
+            in_second.wait(10)
+        out_of_first.set()
+
+    def second():
+        in_first.wait(10)
+        with threads_for(0):
+            in_second.set()
+            out_of_first.wait(10)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda function: function(), (first, second)))
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(torch.get_num_threads).result() == 2
 
 
 @pytest.mark.parametrize("chunks", [{"time": 1}, {"time": 5, "lat": 7}, {"lon": 9}])

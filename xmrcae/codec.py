@@ -14,13 +14,17 @@ from .core.matrices import Prolongation
 from .core.network import Network
 from .core.projection import from_state
 from .core.state import NetworkState
+from .core.threads import threads_for
 from .grid.fill import fill_and_pad
 from .grid.pyramid import Pyramid, restrict_known
 from .grid.scaling import Scaling
 
-#: Snapshots that go through the network together. The number is fixed, so that chunks change no
-#: bit.
-WIDTH = 32
+#: Most snapshots that go through the network together, and how many numbers of the finest level
+#: they may hold: few stay in the cache, while many share each look at the entries of a matrix.
+WIDTH, NUMBERS = 32, 2**22
+
+#: Numbers of a band of rows, which is centred, scaled and laid out while it is in the cache.
+BAND = 2**16
 
 #: Magnitude of codes and scaled fields up to which nothing overflows on the way to fields.
 DECODABLE = 1e30
@@ -79,6 +83,36 @@ class Codec:
         return _unpickled, (state, device, self.pyramid, self.standards[-1], self.token)
 
     @cached_property
+    def width(self) -> int:
+        """Return how many snapshots go through the network together.
+
+        The number depends on the grid alone, so that chunks change no bit.
+        """
+        n_pixels = self.network.has_data[-1].numel()
+        return next((n for n in (32, 16) if n * n_pixels <= NUMBERS), 8)
+
+    @property
+    def blocks(self) -> dict[str, int]:
+        """Return how an array in memory is cut into blocks, and how many threads share them.
+
+        A thread for each block, in which torch uses no others: products of few snapshots are too
+        short for several threads.
+        """
+        on_cpu = self.network.device.type == "cpu"
+        return {"length": self.width, "threads": torch.get_num_threads() if on_cpu else 1}
+
+    @cached_property
+    def _bands(self) -> list[list[tuple[slice, Scaling]]]:
+        """Return bands of rows of each level, with their centring and scaling."""
+        result = []
+        for standard in self.standards:
+            n_variables, n_rows, n_columns = standard.valid.shape
+            height = max(1, BAND // (self.width * n_variables * n_columns))
+            bands = [slice(start, start + height) for start in range(0, n_rows, height)]
+            result.append([(band, standard.rows(band)) for band in bands])
+        return result
+
+    @cached_property
     def prolongations(self) -> list[Prolongation]:
         """Return the prolongation from each level to the next finer one."""
         has_data = self.network.has_data
@@ -87,24 +121,41 @@ class Codec:
     def encode(self, values: np.ndarray, season: np.ndarray) -> np.ndarray:
         """Encode snapshots (t, variable, y, x) to all codes (t, code), coarsest level first."""
         self.standards[-1].check_finite(values)
-        codes = _in_widths(self._encode, values, season, fill=np.nan)
+        codes = self._in_widths(self._encode, values, season)
         _check_range(codes)
         return codes
 
     def _encode(self, values: np.ndarray, season: np.ndarray) -> np.ndarray:
-        standard = self.standards[-1]
-        fields = standard.apply(standard.stand_in(values, season), season)
-        result = self.network(*self._tensors(fields))
+        result = self.network(*self._tensors(values, season))
         codes = [result.flat_codes(level) for level in range(self.pyramid.levels)]
         return torch.cat(codes).T.cpu().numpy()
 
-    def _tensors(self, fields: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return centred and scaled snapshots as the network reads them."""
-        finest = self.pyramid.levels - 1
+    def _tensors(self, values: np.ndarray, season: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return snapshots, centred and scaled, as the network reads them."""
+        standard, n = self.standards[-1], len(values)
+        fields = torch.empty(1 + standard.valid.size, n, dtype=self.network.dtype)
+        fields[0] = 0  # what stands where there are no data
+        on_grid = fields[1:].numpy().reshape(*standard.valid.shape, n)
+        for rows, band in self._bands[-1]:
+            on_grid[:, rows] = np.moveaxis(band.standardize(values[:, :, rows], season), 0, -1)
+        padded = fields.index_select(0, self._sources)  # (padded pixel, t)
+        if standard.fill:
+            shape = self.network.has_data[-1].shape
+            return self._columns(self._filled(padded.T.reshape(n, *shape).numpy(), standard.fill))
+        kind: Any = {"dtype": self.network.dtype, "device": self.network.device}
+        return padded.to(self.network.device), torch.ones(n, **kind)
+
+    @cached_property
+    def _sources(self) -> torch.Tensor:
+        """Return which pixel of the data each padded pixel shows, counted from 1; 0 for none."""
+        valid = self.standards[-1].valid
+        numbers = 1 + np.arange(valid.size).reshape(1, *valid.shape)
+        return torch.as_tensor(self._filled(self.pyramid.pad(numbers), 0).ravel())
+
+    def _filled(self, padded: np.ndarray, how: Any) -> np.ndarray:
+        """Fill the land and the padding of padded fields of the finest level."""
         has_data = self.network.has_data[-1].cpu().numpy()
-        fill = self.standards[-1].fill
-        padded = fill_and_pad(self.pyramid.pad(fields), has_data, self.pyramid, finest, fill)
-        return self._columns(padded)
+        return fill_and_pad(padded, has_data, self.pyramid, self.pyramid.levels - 1, how)
 
     def _columns(self, values: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         columns = np.ascontiguousarray(values.reshape(len(values), -1).T)
@@ -116,14 +167,17 @@ class Codec:
 
         Fields are in the data's units.
         """
-        return _in_widths(self._decode, codes, season, fill=0.0, level=level)
+        return self._in_widths(self._decode, codes, season, level=level)
 
     def _decode(self, codes: np.ndarray, season: np.ndarray, *, level: int) -> np.ndarray:
         flat, constant = self._columns(codes)
         field = self.network.decode(list(flat.split(self.sizes[: level + 1])), constant)
-        standard = self.standards[level]
-        values = self._cut(field, level).astype(standard.centre.dtype, copy=False)
-        return standard.undo(values, season)
+        fields = self._cut(field, level)
+        result = np.empty(fields.shape, self.standards[level].centre.dtype)
+        for rows, band in self._bands[level]:
+            values = fields[:, :, rows].astype(result.dtype, copy=False)
+            result[:, :, rows] = band.undo(values, season)
+        return result
 
     def _cut(self, field: torch.Tensor, level: int) -> np.ndarray:
         shape = (field.shape[1], *self.standards[level].valid.shape[:1], *self.pyramid.shape(level))
@@ -144,6 +198,26 @@ class Codec:
         """Take the active codes, (t, code), from one level's codes (t, channel, y, x)."""
         return encoding[:, self.active[level]]
 
+    def _in_widths(
+        self,
+        function: Callable[..., np.ndarray],
+        array: np.ndarray,
+        season: np.ndarray,
+        **kwargs: Any,
+    ) -> np.ndarray:
+        """Apply a function of `width` samples to any number of them.
+
+        Torch uses one thread: dask, or the blocks of an array in memory, keep the others busy.
+        """
+        parts = []
+        with threads_for(0):
+            for start in range(0, max(1, len(array)), self.width):
+                part = array[start : start + self.width]
+                seasons = _widened(season[start : start + self.width], self.width, 0)
+                result = function(_widened(part, self.width, 0), seasons, **kwargs)
+                parts.append(result[: len(part)])
+        return np.concatenate(parts) if len(parts) > 1 else parts[0]
+
     def squared_errors(self, values: np.ndarray, season: np.ndarray) -> np.ndarray:
         """Sum errors over a block of snapshots for `score`, in the data's units squared.
 
@@ -155,20 +229,20 @@ class Codec:
         """
         self.standards[-1].check_finite(values)
         total: Any = 0.0
-        for start in range(0, len(values), WIDTH):
-            part = slice(start, start + WIDTH)
-            some, seasons = _widened(values[part], np.nan), _widened(season[part], 0)
-            total = total + self._squared_errors(some, seasons)
+        for start in range(0, len(values), self.width):
+            part = slice(start, start + self.width)
+            some = _widened(values[part], self.width, np.nan)
+            total = total + self._squared_errors(some, _widened(season[part], self.width, 0))
         return np.asarray(total)[None]
 
     def _squared_errors(self, values: np.ndarray, season: np.ndarray) -> np.ndarray:
         pyramid, finest = self.pyramid, self.pyramid.levels - 1
         standard = self.standards[-1]
-        fields = standard.apply(standard.stand_in(values, season), season)
-        _check_range(fields)
+        pixels, constant = self._tensors(values, season)
+        _check_range(pixels.cpu().numpy())
         known = np.where(np.isfinite(values), standard.apply(values, season), np.nan)
         known = np.where(standard.valid, known, np.nan)
-        outputs = self.network(*self._tensors(fields)).outputs
+        outputs = self.network(pixels, constant).outputs
         targets = restrict_known(pyramid, known)
         sums = []
         for level, field in enumerate(outputs):
@@ -203,25 +277,8 @@ def _unpickled(state: NetworkState, device: str, *rest: Any) -> Codec:
     return Codec(from_state(state, device), *rest)
 
 
-def _widened(array: np.ndarray, fill: float) -> np.ndarray:
-    """Fill an array of at most WIDTH samples up to WIDTH."""
-    missing = WIDTH - len(array)
+def _widened(array: np.ndarray, width: int, fill: float) -> np.ndarray:
+    """Fill an array of at most `width` samples up to these."""
+    missing = width - len(array)
     rest = np.full((missing, *array.shape[1:]), fill, dtype=array.dtype)
     return np.concatenate([array, rest]) if missing else array
-
-
-def _in_widths(
-    function: Callable[..., np.ndarray],
-    array: np.ndarray,
-    season: np.ndarray,
-    *,
-    fill: float,
-    **kwargs: Any,
-) -> np.ndarray:
-    """Apply a function of WIDTH samples to any number of them: so few stay in the cache."""
-    parts = []
-    for start in range(0, max(1, len(array)), WIDTH):
-        part = array[start : start + WIDTH]
-        seasons = _widened(season[start : start + WIDTH], 0)
-        parts.append(function(_widened(part, fill), seasons, **kwargs)[: len(part)])
-    return np.concatenate(parts)

@@ -31,7 +31,9 @@ def flat_codes(obj: Labelled, fitted: Fitted) -> tuple[Any, Layout]:
     array = layout.array(obj).astype(fitted.dtype, copy=False)
     size = (sum(fitted.codec.sizes),)
     season = fitted.season(layout)
-    return map_samples(fitted.codec.encode, array, season, shape=size, dtype=np.float32), layout
+    codec = fitted.codec
+    flat = map_samples(codec.encode, array, season, shape=size, dtype=np.float32, **codec.blocks)
+    return flat, layout
 
 
 def codes_to_tree(flat: Any, codec: Codec, layout: Layout, attrs: dict[str, Any]) -> xr.DataTree:
@@ -44,7 +46,14 @@ def codes_to_tree(flat: Any, codec: Codec, layout: Layout, attrs: dict[str, Any]
     check_names([*layout.order, *layout.sample_coords.coords])
     nodes: dict[str, xr.Dataset] = {"/": xr.Dataset(attrs=attrs)}
     for level, active in enumerate(codec.active):
-        values = map_samples(codec.scatter, flat, shape=active.shape, dtype=np.float32, level=level)
+        values = map_samples(
+            codec.scatter,
+            flat,
+            shape=active.shape,
+            dtype=np.float32,
+            level=level,
+            **codec.blocks,
+        )
         coords = pyramid.encoding_coordinates(level).assign_coords(
             group=(
                 "channel",
@@ -179,9 +188,15 @@ def _active_codes(
     layout = Layout(dims, order, indexers, coords, shape)
     values = encoding.transpose(*sample, "channel", grid.y, grid.x).isel(indexers).variable.data
     values = values.reshape(int(np.prod(shape)), *values.shape[-3:])
-    return map_samples(
-        codec.gather, values, shape=(codec.sizes[level],), dtype=values.dtype, level=level
-    ), layout
+    flat = map_samples(
+        codec.gather,
+        values,
+        shape=(codec.sizes[level],),
+        dtype=values.dtype,
+        level=level,
+        **codec.blocks,
+    )
+    return flat, layout
 
 
 def fields_of(
@@ -191,7 +206,15 @@ def fields_of(
     season = fitted.season(layout)
     codec, grid = fitted.codec, fitted.codec.pyramid.grid
     shape = codec.standards[level].valid.shape
-    fields = map_samples(codec.decode, flat, season, shape=shape, dtype=fitted.dtype, level=level)
+    fields = map_samples(
+        codec.decode,
+        flat,
+        season,
+        shape=shape,
+        dtype=fitted.dtype,
+        level=level,
+        **codec.blocks,
+    )
     coords = codec.pyramid.coordinates(level)
     arrays = {
         name: layout.labelled(

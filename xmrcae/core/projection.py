@@ -7,6 +7,7 @@ of the snapshot onto the atoms. One sparse factorisation serves all snapshots.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -22,6 +23,9 @@ from .state import NetworkState
 
 #: Share of the diagonal of the normal matrix that is added to it: atoms may depend on each other.
 RIDGE = 1e-6
+
+#: Held while a factorisation is made, so that of several threads one makes it.
+_MAKING = threading.Lock()
 
 
 def atoms(levels: Sequence[Level]) -> list[sp.csr_array]:
@@ -190,17 +194,20 @@ class ProjectedNetwork(Network):
     @torch.no_grad()
     def projector(self, level: int) -> Projector:
         """Make what finds the codes of the levels up to one, with the weights as they are now."""
-        state = level, *((id(parameter), parameter._version) for parameter in self.parameters())
-        known = self._projector
-        if known is None or known[0] != state:
-            levels = self.levels[: level + 1]
-            written = atoms(levels)
-            no_codes = torch.zeros(written[-1].shape[1], 1, dtype=self.dtype, device=self.device)
-            nothing = self.expand(no_codes, torch.ones_like(no_codes[0]), [None] * len(levels))
-            coarser = [self.anchor * weight for weight in self.projection[:level]]
-            weights = [*coarser, self.projection[level]]
-            self._projector = known = state, Projector(written, weights, nothing.outputs)
-        return known[1]
+        with _MAKING:
+            state = level, *((id(parameter), parameter._version) for parameter in self.parameters())
+            known = self._projector
+            if known is None or known[0] != state:
+                levels = self.levels[: level + 1]
+                written = atoms(levels)
+                no_codes = torch.zeros(
+                    written[-1].shape[1], 1, dtype=self.dtype, device=self.device
+                )
+                nothing = self.expand(no_codes, torch.ones_like(no_codes[0]), [None] * len(levels))
+                coarser = [self.anchor * weight for weight in self.projection[:level]]
+                weights = [*coarser, self.projection[level]]
+                self._projector = known = state, Projector(written, weights, nothing.outputs)
+            return known[1]
 
     @torch.no_grad()
     def forward(self, pixels: Tensor, constant: Tensor) -> Pass:

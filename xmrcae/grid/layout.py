@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import MethodType
 from typing import Any
@@ -84,6 +85,8 @@ class Layout:
                     dtype, copy=False
                 )
             )
+        if len(arrays) == 1:
+            return arrays[0][:, None]
         lazy = any(isinstance(values, da.Array) for values in arrays)
         return (da if lazy else np).stack(arrays, axis=1)
 
@@ -143,12 +146,15 @@ def map_samples(
     *others: Any,
     shape: tuple[int, ...],
     dtype: Any,
+    length: int | None = None,
+    threads: int = 1,
     **kwargs: Any,
 ) -> Any:
     """Apply a function of a block of samples, (t, ...) to (t, *shape).
 
     On a lazy array there is one task per block. The `others`, (t,) each, are cut into the
-    same blocks and follow it as arguments; lazy ones make the result lazy.
+    same blocks and follow it as arguments; lazy ones make the result lazy. An array in memory is
+    cut into blocks of `length` samples, which so many threads share.
     """
     if any(isinstance(each, da.Array) for each in (array, *others)):
         array = da.asarray(array).rechunk({axis: -1 for axis in range(1, array.ndim)})
@@ -159,10 +165,21 @@ def map_samples(
             new_axes=dict(zip(out[1:], shape, strict=True)), dtype=dtype, concatenate=True,
             meta=np.empty((0,) * len(out), dtype), **as_node(function), **kwargs,
         )  # fmt: skip
-    length = block_length(array)
-    cuts = [slice(i, i + length) for i in range(0, len(array), length)]
-    blocks = [function(array[cut], *(other[cut] for other in others), **kwargs) for cut in cuts]
-    return np.concatenate(blocks) if blocks else np.empty((0, *shape), dtype)
+    length = length or block_length(array)
+    result = np.empty((len(array), *shape), dtype)
+
+    def fill(start: int) -> None:
+        cut = slice(start, start + length)
+        result[cut] = function(array[cut], *(other[cut] for other in others), **kwargs)
+
+    starts = range(0, len(array), length)
+    if min(threads, len(starts)) < 2:
+        for start in starts:
+            fill(start)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(fill, starts))
+    return result
 
 
 def block_length(array: np.ndarray) -> int:

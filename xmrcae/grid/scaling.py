@@ -57,10 +57,19 @@ class Scaling:
             self.valid, (values - self._centre(season)) / self._scale(values), values.dtype.type(0)
         )
 
+    def standardize(self, values: np.ndarray, season: np.ndarray) -> np.ndarray:
+        """Centre and scale snapshots, the mean in place of missing values; anything on land."""
+        if (~np.isfinite(values) & self.valid).any():
+            return self.apply(self.stand_in(values, season), season)
+        result = values - self._centre(season)
+        result /= self._scale(values)
+        return result
+
     def undo(self, values: np.ndarray, season: np.ndarray) -> np.ndarray:
         """Return to the data's units; NaN where not valid."""
-        result = values * self._scale(values) + self._centre(season)
-        return np.where(self.valid, result, values.dtype.type(np.nan))
+        result = values * self._scale(values)
+        result += np.where(self.valid, self._centre(season), values.dtype.type(np.nan))
+        return result
 
     def stand_in(self, values: np.ndarray, season: np.ndarray) -> np.ndarray:
         """Put the mean in place of missing values of snapshots."""
@@ -78,6 +87,11 @@ class Scaling:
     def astype(self, dtype: Any) -> Scaling:
         """Return the same in another precision."""
         return replace(self, centre=self.centre.astype(dtype), mean=self.mean.astype(dtype))
+
+    def rows(self, rows: slice) -> Scaling:
+        """Return the same for some rows."""
+        centre, mean, valid = (each[..., rows, :] for each in (self.centre, self.mean, self.valid))
+        return replace(self, centre=centre, mean=mean, valid=valid)
 
     def at_levels(self, pyramid: Pyramid) -> list[Scaling]:
         """Return the scaling of each level, coarsest first.
