@@ -18,9 +18,9 @@ from .grid.fill import fill_and_pad
 from .grid.pyramid import Pyramid, restrict_known
 from .grid.scaling import Scaling
 
-#: Snapshots that go through the network together. The number is fixed, so that chunks change no
-#: bit.
-WIDTH = 32
+#: Most and fewest snapshots that go through the network together, and values that they have: more
+#: are no faster, and a million pixels of 32 snapshots take 2 GiB on their way.
+WIDTHS, TOGETHER = (8, 32), 2**23
 
 #: Magnitude of codes and scaled fields up to which nothing overflows on the way to fields.
 DECODABLE = 1e30
@@ -84,10 +84,15 @@ class Codec:
         has_data = self.network.has_data
         return [Prolongation(a, b, self.network.dtype) for a, b in pairwise(has_data)]
 
+    @property
+    def width(self) -> int:
+        """Snapshots that go through the network together, by the grid: chunks change no bit."""
+        return int(np.clip(TOGETHER // self.network.has_data[-1].numel(), *WIDTHS))
+
     def encode(self, values: np.ndarray, season: np.ndarray) -> np.ndarray:
         """Encode snapshots (t, variable, y, x) to all codes (t, code), coarsest level first."""
         self.standards[-1].check_finite(values)
-        codes = _in_widths(self._encode, values, season, fill=np.nan)
+        codes = _in_widths(self.width, self._encode, values, season, fill=np.nan)
         _check_range(codes)
         return codes
 
@@ -116,7 +121,7 @@ class Codec:
 
         Fields are in the data's units.
         """
-        return _in_widths(self._decode, codes, season, fill=0.0, level=level)
+        return _in_widths(self.width, self._decode, codes, season, fill=0.0, level=level)
 
     def _decode(self, codes: np.ndarray, season: np.ndarray, *, level: int) -> np.ndarray:
         flat, constant = self._columns(codes)
@@ -155,9 +160,12 @@ class Codec:
         """
         self.standards[-1].check_finite(values)
         total: Any = 0.0
-        for start in range(0, len(values), WIDTH):
-            part = slice(start, start + WIDTH)
-            some, seasons = _widened(values[part], np.nan), _widened(season[part], 0)
+        for start in range(0, len(values), self.width):
+            part = slice(start, start + self.width)
+            some, seasons = (
+                _widened(array[part], self.width, fill)
+                for array, fill in ((values, np.nan), (season, 0))
+            )
             total = total + self._squared_errors(some, seasons)
         return np.asarray(total)[None]
 
@@ -203,14 +211,15 @@ def _unpickled(state: NetworkState, device: str, *rest: Any) -> Codec:
     return Codec(from_state(state, device), *rest)
 
 
-def _widened(array: np.ndarray, fill: float) -> np.ndarray:
-    """Fill an array of at most WIDTH samples up to WIDTH."""
-    missing = WIDTH - len(array)
+def _widened(array: np.ndarray, width: int, fill: float) -> np.ndarray:
+    """Fill an array of at most `width` samples up to that many."""
+    missing = width - len(array)
     rest = np.full((missing, *array.shape[1:]), fill, dtype=array.dtype)
     return np.concatenate([array, rest]) if missing else array
 
 
 def _in_widths(
+    width: int,
     function: Callable[..., np.ndarray],
     array: np.ndarray,
     season: np.ndarray,
@@ -218,10 +227,10 @@ def _in_widths(
     fill: float,
     **kwargs: Any,
 ) -> np.ndarray:
-    """Apply a function of WIDTH samples to any number of them: so few stay in the cache."""
+    """Apply a function of `width` samples to any number of them: so few stay in the cache."""
     parts = []
-    for start in range(0, max(1, len(array)), WIDTH):
-        part = array[start : start + WIDTH]
-        seasons = _widened(season[start : start + WIDTH], 0)
-        parts.append(function(_widened(part, fill), seasons, **kwargs)[: len(part)])
+    for start in range(0, max(1, len(array)), width):
+        part = array[start : start + width]
+        seasons = _widened(season[start : start + width], width, 0)
+        parts.append(function(_widened(part, width, fill), seasons, **kwargs)[: len(part)])
     return np.concatenate(parts)
