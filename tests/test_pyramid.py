@@ -23,7 +23,7 @@ from helpers import (
 )
 
 from xmrcae.grid.coordinates import Grid
-from xmrcae.grid.pyramid import Axis, Pyramid
+from xmrcae.grid.pyramid import Axis, Pyramid, restrict_known
 
 pytestmark = pytest.mark.minimum
 
@@ -420,3 +420,15 @@ def test_precision_stays(dtype):
 def test_layout_leaves_out_dimensions_of_length_1():
     field = make_field(n_times=2).expand_dims(depth=[0.0])
     np.testing.assert_array_equal(layout_of(field).array(field)[:, 0], field.values[0])
+
+
+@pytest.mark.parametrize("gaps", ["the same at all times", "at one time alone"])
+def test_snapshots_restricted_together_are_those_restricted_one_by_one(gaps):
+    field = make_field(n_times=4)
+    values, pyramid = field.values[:, None].copy(), pyramid_of(field, levels=2)
+    values[(slice(None) if gaps == "the same at all times" else 2), :, 3:6, 4:8] = np.nan
+    together = restrict_known(pyramid, values)
+    for t in range(len(values)):
+        for many, one in zip(together, restrict_known(pyramid, values[t]), strict=True):
+            np.testing.assert_array_equal(many[t], one)
+    assert len(np.unique(np.isnan(together[0]).sum((1, 2, 3)))) == (1 if "same" in gaps else 2)

@@ -24,8 +24,9 @@ whole); and as SZ3 in Zarr, the series one chunk. The write of an archive is wit
 everything is read, one time, the series of one pixel, and a first coarse picture of all times:
 level 0 of the archive, 8 pixels averaged each way of the others. Files are opened anew for each,
 and lie in the system's cache; seconds are the least of 5 calls. KiB are what is read of files
-(Linux counts them). `MB/s` counts the decoded values; `to netCDF` compares it with the row of
-netCDF."""
+(Linux counts them). `MB/s` counts the decoded values (goal of the archive: 100 on two cores); `to
+netCDF` compares it with the row of netCDF. What writing takes beside the encode that it contains
+is in "What an archive consists of"."""
 COLUMNS = {
     "data": "data", "kept": "kept as", "device": "device", "threads": "threads",
     "size": "KiB of files", "write_s": "write, s", "all_s": "read all, s", "mb_s": "MB/s",

@@ -220,7 +220,7 @@ def packed_without_codes(field: xr.DataArray, bound: float) -> tuple[float, floa
 
     The climatology is kept as an archive keeps its base maps, as finely as is best, and counted.
     """
-    from xmrcae.archive.base import base_maps, quantise_base
+    from xmrcae.archive.base import quantise_base
     from xmrcae.archive.block import Variable
     from xmrcae.archive.plan import packed_bytes, with_predictor
 
@@ -234,12 +234,12 @@ def packed_without_codes(field: xr.DataArray, bound: float) -> tuple[float, floa
     sizes = []
     for n_terms in {1, 3, 5, 7, 12} if len(centre) > 1 else {1}:
         for base_step in (0.25 * bound, bound, 4 * bound):
-            stored, weights, used = quantise_base(centre, kept, base_step, n_terms)
-            maps = base_maps(stored, kept, weights, used, len(centre))[season]
-            left = given - maps
-            found = (maps + step * np.rint(left / step)).astype(field.dtype)
+            stored, _, _, maps = quantise_base(centre, kept, base_step, n_terms)
+            departed = maps[season]
+            left = given - departed
+            found = (departed + step * np.rint(left / step)).astype(field.dtype)
             assert np.abs(found.astype(float) - given).max() <= bound
-            packed = with_predictor(variable, 2 * left / step, few=False)[1]
+            packed = with_predictor(variable, 2 * left / step, few=True)[1]
             model = packed["classes"] + packed_bytes(stored)
             sizes.append(packed["rest"] + share * model)
     return min(sizes), 1.0

@@ -37,8 +37,8 @@ class Base:
 
 
 def quantise_base(
-    maps: np.ndarray, kept: np.ndarray, step: float, n_terms: int
-) -> tuple[np.ndarray, list[int], float]:
+    maps: np.ndarray, kept: np.ndarray, step: float, n_terms: int, *, few: bool = True
+) -> tuple[np.ndarray, list[int], float, np.ndarray]:
     """Bring base maps (season, pixel) to predicted differences of steps.
 
     Parameters
@@ -51,6 +51,8 @@ def quantise_base(
         The step wanted; one is chosen that is large enough for the maps.
     n_terms : int
         Number of Fourier terms over the seasons that are kept.
+    few : bool, default: True
+        Leave out neighbours that tell little: see :meth:`Predictor.fit`. The maps stay the same.
 
     Returns
     -------
@@ -60,12 +62,15 @@ def quantise_base(
         Of the prediction.
     step : float
         The step.
+    maps : numpy.ndarray of float64, shape (season, pixel)
+        What :func:`base_maps` makes of them.
     """
     terms = _fourier(len(maps), n_terms).T @ maps
     step = max(step, float(np.abs(terms).max(initial=0)) / LIMIT)
     steps = np.rint(terms / step).astype(np.int32)
-    predictor = Predictor.fit(kept, steps, few=True)
-    return predictor.differences(steps), predictor.weights, step
+    predictor = Predictor.fit(kept, steps, few=few)
+    read = _fourier(len(maps), n_terms) @ (steps * step)
+    return predictor.differences(steps), predictor.weights, step, read
 
 
 def base_maps(

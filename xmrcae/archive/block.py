@@ -177,8 +177,8 @@ class BlockCoder:
         arrays: dict[str, np.ndarray] = {}
         records: dict[str, dict[str, Any]] = {}
         fields = self.on_kept(codes, season, len(self.decoder.valid) - 1)
-        for variable, given, field in zip(self.variables, values, fields, strict=True):
-            own, records[variable.array] = _encode(variable, given, field)
+        for variable, given in zip(self.variables, values, strict=True):
+            own, records[variable.array] = _encode(variable, given, fields.pop(0))
             arrays |= own
         decoded = self.decode(arrays, records, codes, season)
         for variable, given, found in zip(self.variables, values, decoded, strict=True):

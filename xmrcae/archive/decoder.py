@@ -8,7 +8,6 @@ the biases of both. Forms of widening and activations concern encoders alone, so
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 
 import numpy as np
 import scipy.sparse as sp
@@ -41,25 +40,32 @@ class Decoder:
     """
 
     def __init__(self, state: NetworkState, cuts: Sequence[tuple[slice, slice]]) -> None:
+        # Of the whole padded grid; of the finest level, which no other builds on, of valid pixels.
         self._deepenings: list[sp.csr_array] = []
         self._groups: list[sp.csr_array] = []
         self._biases: list[np.ndarray] = []
         self._inside: list[np.ndarray] = []  # the valid pixels on the padded grid
         self._n_channels: list[int] = []
+        self._cut: dict[int, tuple[sp.csr_array, sp.csr_array, np.ndarray]] = {}
         self.valid: list[np.ndarray] = []
         self.channels: list[np.ndarray] = []
         cells = storable(state.counts, len(state.has_data))[0]
         for k, has_data in enumerate(state.has_data):
+            extent = np.zeros_like(has_data)
+            extent[:, *cuts[k]] = True
+            self._inside.append(np.flatnonzero(has_data & extent))
+            rows = self._inside[k] if k == len(state.has_data) - 1 else slice(None)
             weights, bias = _parameters(state, f"levels.{k}.deepening")
-            self._deepenings.append(_deepening(weights, cells, has_data.shape[1:]))
+            self._deepenings.append(_deepening(weights, cells, has_data.shape[1:])[rows])
             groups = [
                 _group(*_parameters(state, f"levels.{k}.groups.{j}"), mask, has_data.shape)
                 for j, mask in enumerate(state.masks[k])
             ]
             none = sp.csr_array((has_data.size, 0))
-            self._groups.append(sp.hstack([none, *(matrix for matrix, _ in groups)], format="csr"))
+            written = sp.hstack([none, *(matrix for matrix, _ in groups)], format="csr")
+            self._groups.append(written[rows])
             spread = np.repeat(bias, has_data[0].size)
-            self._biases.append(sum((written for _, written in groups), spread))
+            self._biases.append(sum((written for _, written in groups), spread)[rows])
             n_cells = cells.sum((1, 2)) if k == 0 else []
             pairs = zip(state.masks[k], state.channels[k], strict=True)
             filters = [mask.sum() for mask, n_filters in pairs for _ in range(n_filters)]
@@ -67,9 +73,6 @@ class Decoder:
             self.channels.append(np.repeat(np.arange(len(counts)), counts))
             self._n_channels.append(len(counts))
             cells = np.ones_like(has_data)
-            extent = np.zeros_like(has_data)
-            extent[:, *cuts[k]] = True
-            self._inside.append(np.flatnonzero(has_data & extent))
             self.valid.append(has_data[:, *cuts[k]])
         self.sizes = [len(channels) for channels in self.channels]
 
@@ -93,7 +96,7 @@ class Decoder:
         n_bottleneck = self._deepenings[0].shape[1]
         field, rest = columns[:n_bottleneck], columns[n_bottleneck:]
         for k in range(level + 1):
-            deepening, groups, bias = self._at_valid[k] if k == level else self._whole(k)
+            deepening, groups, bias = self._at_valid(k) if k == level else self._whole(k)
             own, rest = rest[: groups.shape[1]], rest[groups.shape[1] :]
             field = deepening @ field
             field += groups @ own
@@ -125,7 +128,7 @@ class Decoder:
             written = written[:, np.concatenate([np.zeros(0, dtype=int), *chosen])]
             for deepening in self._deepenings[k + 1 :]:
                 written = deepening @ written
-            written = sp.diags_array(per_pixel) @ written[self._inside[-1]]
+            written = sp.diags_array(per_pixel) @ written
             norms = np.sqrt(written.multiply(written).sum(0))
             ends = np.cumsum([len(cells) for cells in chosen])
             parts = [norms[end - len(cells) : end] for cells, end in zip(chosen, ends, strict=True)]
@@ -136,15 +139,15 @@ class Decoder:
     def _whole(self, level: int) -> tuple[sp.csr_array, sp.csr_array, np.ndarray]:
         return self._deepenings[level], self._groups[level], self._biases[level]
 
-    @cached_property
-    def _at_valid(self) -> list[tuple[sp.csr_array, sp.csr_array, np.ndarray]]:
-        """The matrices and biases of each level, on its valid pixels alone."""
-        return [
-            (deepening[inside], groups[inside], bias[inside])
-            for deepening, groups, bias, inside in zip(
-                self._deepenings, self._groups, self._biases, self._inside, strict=True
-            )
-        ]
+    def _at_valid(self, level: int) -> tuple[sp.csr_array, sp.csr_array, np.ndarray]:
+        """Return the matrices and biases of a level, on its valid pixels alone."""
+        if level == len(self._inside) - 1:
+            return self._whole(level)
+        if level not in self._cut:
+            deepening, groups, bias = self._whole(level)
+            inside = self._inside[level]
+            self._cut[level] = deepening[inside], groups[inside], bias[inside]
+        return self._cut[level]
 
 
 def _parameters(state: NetworkState, name: str) -> tuple[np.ndarray, np.ndarray]:

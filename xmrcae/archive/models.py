@@ -6,6 +6,7 @@ import json
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from ..defaults import TO_SIZE, compact_encoder
 
 if TYPE_CHECKING:
-    from ..core.state import NetworkState
+    from ..core.network import Network
     from ..fitted import Fitted
     from ..grid.conventions import Labelled
 
@@ -74,6 +75,8 @@ def projecting(fitted: Fitted) -> Fitted:
     It is the model itself where the grid is so large that projecting would be too dear: codes of
     filters serve there, as the rest corrects them.
     """
+    from ..core.projection import from_state
+
     network = fitted.codec.network
     state = network.state()
     if state.projection is not None or compact_encoder(state.counts.size) == "filters":
@@ -89,7 +92,7 @@ def projecting(fitted: Fitted) -> Fitted:
     anchor = json.loads(fitted.options_json).get("anchor") or ANCHOR
     decoders = {name: each for name, each in state.weights.items() if "decoder" in name}
     state = replace(state, activation=None, projection=weights, anchor=anchor, weights=decoders)
-    return _with_network(fitted, state, "projecting")
+    return _with_network(fitted, from_state(state, network.device), "projecting")
 
 
 def truncated(fitted: Fitted, n_groups: int) -> Fitted:
@@ -97,34 +100,49 @@ def truncated(fitted: Fitted, n_groups: int) -> Fitted:
 
     Its levels stay, so that it opens at each of them.
     """
-    state = fitted.codec.network.state()
+    from ..core.network import Level
+    from ..core.projection import from_state
+
+    whole = fitted.codec.network
+    state = whole.state()
     numbers = [len(masks) for masks in state.masks]
     left = max(n_groups, numbers[0])
     if left >= sum(numbers):
         return fitted
     before = np.cumsum([0, *numbers[:-1]])
     kept = [int(np.clip(left - first, 0, n)) for first, n in zip(before, numbers, strict=True)]
-    gone = tuple(
-        f"levels.{k}.groups.{j}."
-        for k, (n, n_kept) in enumerate(zip(numbers, kept, strict=True))
-        for j in range(n_kept, n)
-    )
-    state = replace(
-        state,
-        masks=[masks[:n] for masks, n in zip(state.masks, kept, strict=True)],
-        channels=[channels[:n] for channels, n in zip(state.channels, kept, strict=True)],
-        weights={name: w for name, w in state.weights.items() if not name.startswith(gone)},
-    )
-    return _with_network(fitted, state, f"{left} groups")
+    # What is left is shared, not made anew: matrices of a million pixels take 200 MB.
+    network = from_state(replace(state, masks=[], channels=[], weights={}), whole.device)
+    for level, n in zip(whole.levels, kept, strict=True):
+        network.levels.append(Level(level.deepening, level.groups[:n]))
+    return _with_network(fitted, network, f"{left} groups")
 
 
-def _with_network(fitted: Fitted, state: NetworkState, what: str) -> Fitted:
+def group_counts(fitted: Fitted, levels: int | None, codes: int | None) -> list[int]:
+    """Return the numbers of groups to try: those of the coarsest level, of the two coarsest, ..."""
+    sizes = [fitted.codec.network.stage_sizes(k) for k in range(fitted.codec.pyramid.levels)]
+    ends = list(accumulate(len(each) - 1 for each in sizes))
+    if levels is not None:
+        if not 1 <= levels <= len(ends):
+            raise ValueError(f"levels={levels!r}: from 1 to {len(ends)}, those of the model")
+        ends = [ends[levels - 1]]
+    if codes is None:
+        return sorted(set(ends))
+    needed = list(accumulate([sum(sizes[0]), *(n for each in sizes[1:] for n in each[1:])]))
+    if codes < needed[0]:
+        raise ValueError(
+            f"codes={codes!r}: level 0 alone takes {needed[0]}: allow more, or fit a model with a "
+            "smaller encoding_size"
+        )
+    most = len(sizes[0]) - 1 + sum(n <= codes for n in needed[1:])
+    return sorted({min(end, most) for end in ends})
+
+
+def _with_network(fitted: Fitted, network: Network, what: str) -> Fitted:
     """Return a model with another network: its codes are others, so its id is."""
     from ..codec import Codec
-    from ..core.projection import from_state
 
     codec, model_id = fitted.codec, str(uuid.uuid5(uuid.NAMESPACE_OID, f"{fitted.id} {what}"))
-    network = from_state(state, codec.network.device)
     codec = Codec(network, codec.pyramid, fitted.standard, model_id)
     return replace(fitted, codec=codec, id=model_id)
 

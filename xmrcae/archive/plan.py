@@ -6,18 +6,18 @@ rest is smaller. Every candidate is costed by packing the sample as the archive 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .base import Base, base_maps, quantise_base
+from .base import Base, quantise_base
 from .block import BlockCoder, Variable
 from .code_prediction import code_differences, fit_codes
 from .decoder import Decoder
-from .models import centred, coarsest, level_errors, truncated
+from .models import centred, coarsest, group_counts, level_errors, truncated
 from .waves import LIMIT, Predictor
 
 if TYPE_CHECKING:
@@ -156,36 +156,43 @@ def choose(
         If the codes of level 0 alone are more than `codes`, or there are not so many levels.
     """
     planner = _Planner(fitted, values, season, wanted, length)
-    counts = _group_counts(fitted, levels, codes)
-    best = planner.plan(planner.first_setting(counts[-1]))
+    counts = group_counts(fitted, levels, codes)
+    best = planner.first_setting(counts[-1])
     if all(each.bound is None for each in wanted):
-        return best
+        return planner.plan(best)
 
     for factor in (2.0, 2**0.5):
         best = _descend(planner, best, "code_step", factor)
         best = _best(planner, best, "n_groups", counts)
         best = _descend(planner, best, "base_step", factor)
-        best = _best(planner, best, "n_terms", [n for n in (3, 5, 7) if n < best.setting.n_terms])
+        fewer = [n for n in (7, 5, 3) if n < best.n_terms]
+        best = _along(planner, best, "n_terms", fewer)
     best = _descend(planner, best, "code_step", factor)
-    return planner.plan(best.setting, few=True)
+    return planner.plan(best, few=True)
 
 
-def _best(planner: _Planner, best: Plan, name: str, values: Sequence[int]) -> Plan:
+def _best(planner: _Planner, best: Setting, name: str, values: Sequence[int]) -> Setting:
     """Try some values of a setting."""
-    others = [n for n in values if n != getattr(best.setting, name)]
-    plans = [best, *(planner.plan(replace(best.setting, **{name: n})) for n in others)]
-    return min(plans, key=lambda plan: plan.cost)
+    return min([best, *(replace(best, **{name: n}) for n in values)], key=planner.cost)
 
 
-def _descend(planner: _Planner, best: Plan, name: str, factor: float) -> Plan:
+def _descend(planner: _Planner, best: Setting, name: str, factor: float) -> Setting:
     """Change one step by a factor, up or down, for as long as the cost gets less."""
-    start = getattr(best.setting, name)
+    start = getattr(best, name)
     for ratio in (factor, 1 / factor):
-        step, moved = start * ratio, False
-        while (plan := planner.plan(replace(best.setting, **{name: step}))).cost < best.cost:
-            best, step, moved = plan, step * ratio, True
-        if moved:
+        found = _along(planner, best, name, (start * ratio**n for n in count(1)))
+        if found != best:
+            return found
+    return best
+
+
+def _along(planner: _Planner, best: Setting, name: str, values: Iterable[Any]) -> Setting:
+    """Go along values of a setting for as long as the cost gets less."""
+    for value in values:
+        tried = replace(best, **{name: value})
+        if planner.cost(tried) >= planner.cost(best):
             break
+        best = tried
     return best
 
 
@@ -202,18 +209,19 @@ class _Planner:
     ) -> None:
         self.values, self.season, self.wanted, self.length = values, season, wanted, length
         self.fitted, self._kept = fitted, [each.kept for each in wanted]
-        self._models: dict[int, tuple[Fitted, Decoder]] = {}
-        self._last: tuple[Setting, Any] | None = None
+        self._models: dict[int, tuple[Fitted, Decoder, list[np.ndarray]]] = {}
+        self._costs: dict[Setting, tuple[float, float]] = {}
+        self._last: tuple[Any, Any] | None = None
+        self._bases: tuple[Any, list[Base]] | None = None
         self.errors = level_errors(fitted, values, season)  # (level, variable)
         bounds = [each.bound for each in wanted]
         pairs = zip(bounds, self.errors[-1], strict=True)
         self.units = np.array([bound or error for bound, error in pairs])
         self.coarsest = coarsest(fitted, values)
-        self.centres = [self._centres(v) for v in range(len(wanted))]
 
     def first_setting(self, n_groups: int) -> Setting:
         """Return steps that add one per cent to the error that the codes leave."""
-        decoder = self.model(n_groups)[1]
+        _, decoder, _ = self.model(n_groups)
         variance = float(np.mean((self.errors[-1] / self.units) ** 2))
         n_pixels, n_codes = int(decoder.valid[-1].sum()), sum(decoder.sizes)
         step = (0.01 * 12 * variance * n_pixels / n_codes) ** 0.5
@@ -221,24 +229,32 @@ class _Planner:
         n_terms = len(self.fitted.standard.centre)
         return Setting(n_groups=n_groups, code_step=step, base_step=base_step, n_terms=n_terms)
 
-    def model(self, n_groups: int) -> tuple[Fitted, Decoder]:
-        """Return the model with so many groups, and its decoder."""
+    def model(self, n_groups: int) -> tuple[Fitted, Decoder, list[np.ndarray]]:
+        """Return the model with so many groups, its decoder, and the norms of what codes write."""
         if n_groups not in self._models:
             fitted = truncated(self.fitted, n_groups)
             pyramid = fitted.codec.pyramid
             cuts = [pyramid.cut(level)[1:] for level in range(pyramid.levels)]
             decoder = Decoder(fitted.codec.network.state(), cuts)
-            self._models[n_groups] = fitted, decoder
+            norms = decoder.norms(fitted.standard.scale.astype(np.float64) / self.units)
+            self._models[n_groups] = fitted, decoder, norms
         return self._models[n_groups]
+
+    def cost(self, setting: Setting) -> tuple[float, float]:
+        """Return :attr:`Plan.cost` alone: plans of a million pixels take 250 MB each."""
+        if setting not in self._costs:
+            self._costs[setting] = self.plan(setting).cost
+        return self._costs[setting]
 
     def plan(self, setting: Setting, *, few: bool = False) -> Plan:
         """Make the plan of a setting and pack the sample by it.
 
-        With `few`, neighbours that predict little are left out: see :meth:`Predictor.fit`.
+        With `few`, as what is written has it, neighbours that predict little are left out: see
+        :meth:`Predictor.fit`.
         """
-        fitted, decoder, bases, exact = self._encoded(replace(setting, code_step=0.0))
+        fitted, bases, exact = self._encoded(replace(setting, code_step=0.0), few)
+        _, decoder, norms = self.model(setting.n_groups)
         scale = fitted.standard.scale.astype(np.float64)
-        norms = decoder.norms(scale / self.units)
         floor = 1e-6 * max(each.max(initial=0) for each in norms)
         code_steps = [setting.code_step / np.maximum(each, floor) for each in norms]
         variables = [
@@ -275,16 +291,26 @@ class _Planner:
             coarse_loss=float((_rms(coarse) / self.errors[0]).max()),
         )
 
-    def _encoded(self, setting: Setting) -> tuple[Fitted, Decoder, list[Base], np.ndarray]:
+    def _encoded(self, setting: Setting, few: bool) -> tuple[Fitted, list[Base], np.ndarray]:
         """Return the model, base maps and unquantised codes, which no step of codes changes."""
-        if self._last is None or self._last[0] != setting:
-            fitted, decoder = self.model(setting.n_groups)
-            bases = [self._base(v, decoder, setting) for v in range(len(self.wanted))]
+        if self._last is None or self._last[0] != (setting, few):
+            self._last = None  # make room
+            fitted, decoder, _ = self.model(setting.n_groups)
+            bases = self._bases_of(decoder, setting, few)
             fitted = centred(fitted, [base.maps[-1] for base in bases], self._kept)
             dtype = fitted.standard.centre.dtype
             codes = fitted.codec.encode(self.values.astype(dtype, copy=False), self.season)
-            self._last = setting, (fitted, decoder, bases, codes)
+            self._last = (setting, few), (fitted, bases, codes)
         return self._last[1]
+
+    def _bases_of(self, decoder: Decoder, setting: Setting, few: bool) -> list[Base]:
+        """Return the base maps of each variable, which no number of groups changes."""
+        key = setting.base_step, setting.n_terms, few
+        if self._bases is None or self._bases[0] != key:
+            self._bases = None  # make room
+            found = [self._base(v, decoder, setting, few) for v in range(len(self.wanted))]
+            self._bases = key, found
+        return self._bases[1]
 
     def _centres(self, v: int) -> list[np.ndarray]:
         """Return a variable's centre on the pixels of each level, (season, pixel).
@@ -305,7 +331,7 @@ class _Planner:
             result[-1] = mean
         return result
 
-    def _base(self, v: int, decoder: Decoder, setting: Setting) -> Base:
+    def _base(self, v: int, decoder: Decoder, setting: Setting, few: bool) -> Base:
         """Quantise a variable's base maps.
 
         The rest does not mend those of coarser levels: their steps add 4 % to the level's own
@@ -314,17 +340,17 @@ class _Planner:
         kept = [*(valid[v] for valid in decoder.valid[:-1]), self.wanted[v].kept]
         finest = setting.base_step * self.units[v]
         base = Base(differences=[], weights=[], steps=[], maps=[])
-        for level, (maps, mask) in enumerate(zip(self.centres[v], kept, strict=True)):
+        for level, (maps, mask) in enumerate(zip(self._centres(v), kept, strict=True)):
             n_terms, step = setting.n_terms, finest
             if level < len(kept) - 1:
                 n_terms = len(maps) if level == 0 else min(n_terms, COARSE_TERMS)
                 share = 0.5 if level == 0 else (len(maps) / n_terms) ** 0.5
                 step = max(finest, share * self.errors[level][v])
-            differences, weights, step = quantise_base(maps, mask, step, n_terms)
+            differences, weights, step, read = quantise_base(maps, mask, step, n_terms, few=few)
             base.differences.append(differences)
             base.weights.append(weights)
             base.steps.append(step)
-            base.maps.append(base_maps(differences, mask, weights, step, len(maps)))
+            base.maps.append(read)
         return base
 
 
@@ -341,7 +367,7 @@ def with_predictor(
     predictor = Predictor.fit(variable.kept, steps, few=few)
     differences = predictor.differences(steps)
     n_classes = int(np.clip(steps.size // LEAST_PER_CLASS, 1, N_CLASSES))
-    activity = np.abs(differences.astype(np.float64)).mean(0)
+    activity = np.abs(differences, dtype=np.float64).mean(0)
     rank = np.argsort(np.argsort(activity, kind="stable"), kind="stable")
     classes = (rank * n_classes // max(1, len(rank))).astype(np.uint8)
     variable = replace(variable, predictor=predictor, classes=classes)
@@ -367,23 +393,3 @@ def _rms(errors: np.ndarray) -> np.ndarray:
     known = np.isfinite(errors)
     squares = np.where(known, errors, 0) ** 2
     return np.sqrt(squares.sum((0, 2, 3)) / known.sum((0, 2, 3)).clip(1))
-
-
-def _group_counts(fitted: Fitted, levels: int | None, codes: int | None) -> list[int]:
-    """Return the numbers of groups to try: those of the coarsest level, of the two coarsest, ..."""
-    sizes = [fitted.codec.network.stage_sizes(k) for k in range(fitted.codec.pyramid.levels)]
-    ends = list(accumulate(len(each) - 1 for each in sizes))
-    if levels is not None:
-        if not 1 <= levels <= len(ends):
-            raise ValueError(f"levels={levels!r}: from 1 to {len(ends)}, those of the model")
-        ends = [ends[levels - 1]]
-    if codes is None:
-        return sorted(set(ends))
-    needed = list(accumulate([sum(sizes[0]), *(n for each in sizes[1:] for n in each[1:])]))
-    if codes < needed[0]:
-        raise ValueError(
-            f"codes={codes!r}: level 0 alone takes {needed[0]}: allow more, or fit a model with a "
-            "smaller encoding_size"
-        )
-    most = len(sizes[0]) - 1 + sum(n <= codes for n in needed[1:])
-    return sorted({min(end, most) for end in ends})

@@ -109,9 +109,9 @@ def plan_for(source: Source, request: Request, rows: int) -> Plan:
         Wanted(array=name, dtype=dtype, kept=own, lossless=request.lossless, **bound)
         for name, dtype, own, bound in zip(names, source.dtypes, kept, bounds, strict=True)
     ]
-    parts = [source.read(rows) for rows in source.sample(SAMPLE)]
     values, season = (
-        np.concatenate([_by_lane(each) for each in arrays]) for arrays in zip(*parts, strict=True)
+        np.concatenate([_by_lane(each) for each in arrays])
+        for arrays in zip(*map(source.read, source.sample(SAMPLE)), strict=True)
     )
     return choose(
         projecting(fitted),

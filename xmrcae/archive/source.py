@@ -122,7 +122,7 @@ class Source:
         """
         part = self.obj if self.append is None else self.obj.isel({self.append: rows})
         part = part.compute()
-        layout = self.fitted.layout(part)
+        layout = self.layout.of_part(part)
         values, season = layout.array(part), np.asarray(self.fitted.season(layout))
         shape = (-1, int(np.prod(self.lanes)))
         return values.reshape(*shape, *values.shape[1:]), season.reshape(shape)

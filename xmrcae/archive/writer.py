@@ -18,6 +18,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from ..fitted import Fitted
+from ..grid.blocks import give_back_memory
 from ..grid.conventions import Labelled
 from ..grid.pyramid import restrict_known
 from . import labelling, prepare
@@ -61,15 +62,18 @@ def create_archive(
     with ArchiveWriter.create(
         url, sizes, fingerprint=fingerprint, storage_options=storage_options
     ) as writer:
+        give_back_memory()  # of what opened the model, or fitted it
         plan = prepare.plan_for(source, request, rows)
+        give_back_memory()
         record, static, along = labelling.describe(
             source.labelled, fitted.labels.variables, source.append, _horizontal(fitted)
         )
         about = prepare.describe(source, plan, rows, content_id(fitted))
         about["labels"] = record
         prepare.put_arrays(writer, plan, prepare.put_labels(writer, plan, source, static))
-        coders = [plan.coder] * len(about["levels"])
-        run = Run(writer, source, plan.fitted, coders, about, along)
+        coders, own = [plan.coder] * len(about["levels"]), plan.fitted
+        del plan  # maps in steps, which are written, of a million pixels take 50 MB
+        run = Run(writer, source, own, coders, about, along)
         run.write(progress=progress)
         run.commit(blocks={})
 

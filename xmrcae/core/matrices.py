@@ -60,11 +60,11 @@ class StencilMatrix(Stencil):
     ) -> None:
         self.shape, self.n_taps = shape, n_taps
         by_cell = torch.argsort(cells * shape[1] + pixels, stable=True)
-        self._taps = taps[by_cell]
+        self._taps = taps[by_cell].int()
         self._cell_pointers = _row_pointers(cells, shape[0])
         self._pixels = pixels[by_cell].int()
         by_pixel = torch.argsort(pixels * shape[0] + cells, stable=True)
-        self._taps_by_pixel = taps[by_pixel]
+        self._taps_by_pixel = taps[by_pixel].int()
         self._pixel_pointers = _row_pointers(pixels, shape[1])
         self._cells = cells[by_pixel].int()
         self._tap_pointers = _row_pointers(taps, n_taps)

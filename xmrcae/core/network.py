@@ -26,10 +26,10 @@ from .state import NetworkState, storable
 class Level(nn.Module):
     """One resolution: its deepening and the groups that widened it."""
 
-    def __init__(self, deepening: Deepening) -> None:
+    def __init__(self, deepening: Deepening, groups: Iterable[Group] = ()) -> None:
         super().__init__()
         self.deepening = deepening
-        self.groups: list[Group] = nn.ModuleList()  # type: ignore[assignment]
+        self.groups: list[Group] = nn.ModuleList(groups)  # type: ignore[assignment]
 
     @property
     def code_sizes(self) -> list[tuple[int, int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MethodType
 from typing import Any
 
@@ -63,6 +63,12 @@ class Layout:
         shape = tuple(obj.sizes[dim] for dim in sample)
         dims = Dimensions(sample, dims.y, dims.x)
         return cls(dims, tuple(shared), grid.indexers(obj), coords, shape)
+
+    def of_part(self, part: Labelled) -> Layout:
+        """Return the layout of some samples of the field: its grid need not be compared again."""
+        coords = part.coords.to_dataset()[list(self.sample_coords.coords)]
+        shape = tuple(part.sizes[dim] for dim in self.dims.sample)
+        return replace(self, sample_coords=coords, sample_shape=shape)
 
     def array(self, obj: Labelled) -> Any:
         """Return the values as (sample, variable, y, x), both coordinates ascending.

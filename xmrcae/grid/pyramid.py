@@ -345,6 +345,9 @@ def restrict_known(pyramid: Pyramid, values: np.ndarray) -> list[np.ndarray]:
     finest = pyramid.levels - 1
     result = [np.where(pyramid.may_have_data(finest), pyramid.pad(values), np.nan)]
     for level in range(finest - 1, -1, -1):
-        coarse, has = pyramid.restrict(result[0], np.isfinite(result[0]), level)
+        known = np.isfinite(result[0])
+        if known.ndim > 2 and (known == known[:1]).all():
+            known = known[:1]  # weights of one snapshot serve all: half the sums
+        coarse, has = pyramid.restrict(result[0], known, level)
         result.insert(0, np.where(has, coarse, np.nan))
     return result

@@ -105,7 +105,7 @@ class Scaling:
         for level, ((centre, has), (mean, _)) in enumerate(zip(centres, means, strict=True)):
             cut = pyramid.cut(level)
             result.append(replace(self, centre=centre[cut], mean=mean[cut], valid=has[cut]))
-        return result
+        return [*result[:-1], self]  # equal to the last one, whose arrays are padded copies
 
     def _centre(self, season: np.ndarray) -> np.ndarray:
         return self.centre[season] if self.monthly else self.centre[0]
