@@ -95,9 +95,14 @@ def fit(
 
 
 def _saver(checkpoint: Any, **about: Any) -> Callable[..., None] | None:
-    """Return what writes states to a checkpoint, with what they are compared by."""
+    """Return what writes states to a checkpoint, with what they are compared by.
+
+    It refuses to replace the state of another fit that writes there at the same time.
+    """
 
     def save(state: dict[str, Any], *, finished: bool = False) -> None:
+        if (other := checkpoint.of_others()) is not None:
+            _check_same(other["identity"], about["identity"], checkpoint.folder)
         checkpoint.write(about | {"finished": finished} | state)
 
     return None if checkpoint is None else save

@@ -272,6 +272,8 @@ class MrCAE(Results):
         ------
         ValueError
             If the path exists, and `overwrite` is not set.
+        OSError
+            If the disk is full or writing fails otherwise; what was there is as it was.
         """
         from .io.model_file import save_model
 
@@ -337,6 +339,8 @@ class MrCAE(Results):
         ArchiveError
             For data that cannot be kept within the bounds or do not fit the archive, if something
             else is at `url`, or another process writes there.
+        OSError
+            If the disk is full or a store fails; the same call goes on after complete blocks.
         ImportError
             Naming packages that archives need and that are missing.
 

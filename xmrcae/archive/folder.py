@@ -15,8 +15,9 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from ..storage import cleaned, in_storage, is_there, write_whole
 from .format import ArchiveFault
-from .own_files import check_own, store_of
+from .own_files import check_own
 
 LOCK = "writing.lock"
 
@@ -42,18 +43,43 @@ class Folder:
         self._local = Path(root) if isinstance(self._fs, LocalFileSystem) else None
 
     def read(self, key: str) -> bytes:
-        """Return the bytes of a file; FileNotFoundError if there is none."""
+        """Return the bytes of a file.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is none.
+        StorageError
+            If the store fails.
+        """
         if self._local is not None:
             check_own(self._local, key)
-        try:
-            return self._fs.cat_file(f"{self._root}/{key}")
-        except NotADirectoryError as error:
-            raise FileNotFoundError(str(error)) from error
+        with self._reading(key):
+            try:
+                return self._fs.cat_file(f"{self._root}/{key}")
+            except (FileNotFoundError, NotADirectoryError):
+                pass
+        raise FileNotFoundError(f"no file {key} at {self.url}")
+
+    def _reading(self, key: str) -> contextlib.AbstractContextManager[None]:
+        """Tell of a file that could not be read."""
+        return in_storage(
+            f"{key} of {self.url} could not be read", "The archive may be sound: read it again"
+        )
+
+    def _writing(self, what: str) -> contextlib.AbstractContextManager[None]:
+        """Tell of a change to the files that failed."""
+        return in_storage(
+            f"{self.url}: {what}",
+            "What is complete is kept: once that is mended, the same call goes on from it",
+            folder="" if self._local is None else self._local.parent,
+        )
 
     def exists(self, key: str) -> bool:
         """Tell whether there is a file, not trusting listings that were kept."""
         self._fs.invalidate_cache()
-        return self._fs.isfile(f"{self._root}/{key}")
+        with self._reading(key):
+            return is_there(self._fs, f"{self._root}/{key}")
 
     def sizes(self) -> dict[str, int]:
         """Return the bytes of every file, by its path below the URL, in order of the paths.
@@ -64,7 +90,8 @@ class Folder:
             If the server, as those of http, does not tell them.
         """
         self._fs.invalidate_cache()
-        found = self._fs.find(self._root, detail=True)
+        with self._writing("its files could not be listed"):
+            found = self._fs.find(self._root, detail=True)
         if any(info["size"] is None for info in found.values()):
             raise OSError(f"{self.url} does not tell the sizes of its files")
         start = len(self._root) + 1
@@ -72,42 +99,66 @@ class Folder:
 
     def write(self, key: str, data: bytes) -> None:
         """Replace a file as one act: who reads sees the old one or the new one, never a part."""
-        if self._local is None:
-            self._fs.pipe_file(f"{self._root}/{key}", data)
-            return
-        path = self._local / key
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
-        part.write_bytes(data)
-        part.replace(path)
+        with self._writing(f"{key} could not be written"):
+            if self._local is None:
+                self._fs.pipe_file(f"{self._root}/{key}", data)
+                return
+            path = self._local / key
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                write_whole(path, data, part=path.with_name(path.name + ".part"))
+            except OSError:
+                self._remove_empty(path.parent)
+                raise
 
     def _create(self, key: str, data: bytes) -> None:
-        """Write a file; FileExistsError if there is one, as far as the store can tell at once."""
-        if self._local is not None:
-            self._local.mkdir(parents=True, exist_ok=True)
-            with open(self._local / key, "xb") as file:
-                file.write(data)
-            return
-        refuses = "mode" in inspect.signature(self._fs.pipe_file).parameters  # fsspec from 2024.12
-        mode = {"mode": "create"} if refuses else {}
-        self._fs.pipe_file(f"{self._root}/{key}", data, **mode)
+        """Write a file, unless there is one, as far as the store can tell at once."""
+        with self._writing(f"{key} could not be written"), contextlib.suppress(FileExistsError):
+            if self._local is not None:
+                self._local.mkdir(parents=True, exist_ok=True)
+                with open(self._local / key, "xb") as file:
+                    file.write(data)
+                return
+            knows = inspect.signature(self._fs.pipe_file).parameters  # "mode": fsspec from 2024.12
+            mode = {"mode": "create"} if "mode" in knows else {}
+            self._fs.pipe_file(f"{self._root}/{key}", data, **mode)
 
     def remove(self, key: str) -> None:
         """Remove a file, and the folders that are empty then."""
-        self._fs.rm_file(f"{self._root}/{key}")
-        if self._local is not None:
-            for parent in (self._local / key).parents:
-                if parent == self._local or any(parent.iterdir()):
-                    break
-                parent.rmdir()
+        with self._writing(f"{key} could not be removed"):
+            self._fs.rm_file(f"{self._root}/{key}")
+            if self._local is not None:
+                self._remove_empty((self._local / key).parent)
+
+    def _remove_empty(self, folder: Path) -> None:
+        """Remove a folder below this one if it is empty, and so on upward."""
+        while folder != self._local and not any(folder.iterdir()):
+            folder.rmdir()
+            folder = folder.parent
 
     def store(self) -> Any:
-        """Return the Zarr store that reads these files."""
-        if self._local is not None:
-            return store_of(self._local)
-        from zarr.storage import FsspecStore
+        """Return the Zarr store that reads these files; what is missing in it is an error.
 
-        return FsspecStore.from_url(self.url, storage_options=self.options, read_only=True)
+        Zarr would read it as fill values, and takes some errors of a store for missing files.
+        """
+        from zarr.storage import FsspecStore, LocalStore, WrapperStore
+
+        folder = self
+
+        class Whole(WrapperStore[Any]):
+            async def get(self, key: str, *args: Any, **kwargs: Any) -> Any:
+                if folder._local is not None:
+                    check_own(folder._local, key)
+                with folder._reading(key):
+                    found = await super().get(key, *args, **kwargs)
+                if found is None:
+                    raise ArchiveFault(f"{folder.url} lacks the file {key}")
+                return found
+
+        if self._local is not None:
+            return Whole(LocalStore(self._local, read_only=True))
+        url, options = self.url, self.options
+        return Whole(FsspecStore.from_url(url, storage_options=options, read_only=True))
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -125,32 +176,45 @@ class Folder:
     @contextlib.contextmanager
     def _flock(self) -> Iterator[None]:
         """Lock a file of a disk; the system releases it when the process ends."""
+        assert self._local is not None
+        folder, path = self._local, self._local / LOCK
+        is_new = not folder.exists()
+
+        def leave() -> None:
+            if is_new and folder.exists() and not any(folder.iterdir()):
+                folder.rmdir()
+
+        def release() -> None:
+            path.unlink(missing_ok=True)
+            os.close(handle)
+
+        with cleaned(leave):
+            with self._writing(f"{LOCK} could not be locked"):
+                folder.mkdir(parents=True, exist_ok=True)
+                handle = self._open_locked(path)
+            with cleaned(release):
+                with self._writing(f"{LOCK} could not be written"):
+                    os.ftruncate(handle, 0)
+                    os.write(handle, _myself())
+                yield
+
+    def _open_locked(self, path: Path) -> int:
+        """Open a file and lock it."""
         import fcntl
 
-        assert self._local is not None
-        is_new = not self._local.exists()
-        self._local.mkdir(parents=True, exist_ok=True)
-        path = self._local / LOCK
         while True:
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 os.close(handle)
+                if not isinstance(error, BlockingIOError):  # as on disks that lock no files
+                    raise
                 raise self._held(_holder(self._read_lock())) from error
             # Who held it until now may have removed the file after it was opened here.
             if path.exists() and os.path.samestat(os.fstat(handle), path.stat()):
-                break
+                return handle
             os.close(handle)
-        try:
-            os.ftruncate(handle, 0)
-            os.write(handle, _myself())
-            yield
-        finally:
-            path.unlink()
-            os.close(handle)
-            if is_new and not any(self._local.iterdir()):
-                self._local.rmdir()
 
     @contextlib.contextmanager
     def _lock_object(self) -> Iterator[None]:
@@ -161,16 +225,18 @@ class Folder:
             if holder.get("host") != socket.gethostname() or _lives(holder.get("pid")):
                 raise self._held(holder)
             self.remove(LOCK)
-        with contextlib.suppress(FileExistsError):  # another process was quicker
+
+        def release() -> None:
+            if self._read_lock() == mine:
+                self.remove(LOCK)
+
+        with cleaned(release):
             self._create(LOCK, mine)
-        # Where a store cannot refuse the second of two, the one that wrote last has it.
-        there = self._read_lock()
-        if there != mine:
-            raise self._held(_holder(there))
-        try:
+            # Where a store cannot refuse the second of two, the one that wrote last has it.
+            there = self._read_lock()
+            if there != mine:
+                raise self._held(_holder(there))
             yield
-        finally:
-            self.remove(LOCK)
 
     def _read_lock(self) -> bytes:
         """Return what the lock says; nothing if there is none."""

@@ -116,9 +116,10 @@ def forgotten(folder: Folder, finished: Sequence[Any]) -> Iterator[None]:
     try:
         yield
     except Exception:
-        for key in () if finished else folder.sizes():
-            if key != LOCK:
-                folder.remove(key)
+        with contextlib.suppress(Exception):  # the first error tells more
+            for key in () if finished else folder.sizes():
+                if key != LOCK:
+                    folder.remove(key)
         raise
 
 

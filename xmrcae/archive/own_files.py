@@ -5,21 +5,8 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from typing import Any
 
 from .format import ArchiveError
-
-
-def store_of(folder: Path) -> Any:
-    """Return the Zarr store that reads a folder, and refuses links, pipes and devices in it."""
-    from zarr.storage import LocalStore
-
-    class OwnFiles(LocalStore):
-        async def get(self, key: str, *args: Any, **kwargs: Any) -> Any:
-            check_own(folder, key)
-            return await super().get(key, *args, **kwargs)
-
-    return OwnFiles(folder, read_only=True)
 
 
 def check_own(folder: Path, key: str) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import uuid
 import zipfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import fsspec.core
@@ -16,12 +18,16 @@ from fsspec.implementations.local import LocalFileSystem
 
 from .._version import __version__
 from ..errors import ModelFileError
+from ..storage import in_storage, is_there, write_whole
 from .state import NetworkState
 
 FORMAT, FORMAT_VERSION = "xmrcae-checkpoint", 2
 
 #: Name of the file in the folder.
 NAME = "checkpoint.pt"
+
+#: What to do where a fit cannot keep its state.
+WAY_OUT = "The state before is kept: once that is mended, the same fit goes on from it"
 
 #: What a state holds beside its network.
 KINDS: dict[str, Any] = {
@@ -50,6 +56,8 @@ class Checkpoint:
         self._filesystem, path = fsspec.core.url_to_fs(self.folder)
         self._path = path.rstrip("/")
         self._file = f"{self._path}/{NAME}"
+        self._seen: str | None = None  # what tells the file that was last read or written here
+        self._part: Path | None = None  # where this fit writes first
 
     def read(self) -> dict[str, Any] | None:
         """Return the last state; None if there is none.
@@ -60,13 +68,20 @@ class Checkpoint:
             If the folder is a file.
         ModelFileError
             If the file there is no checkpoint, damaged, or of another form.
+        StorageError
+            If it cannot be read.
         """
-        if not self._filesystem.exists(self._file):
-            if self._filesystem.isfile(self._path):
+        with in_storage(
+            f"the checkpoint in {self.folder} could not be read", "It may be sound: try again"
+        ):
+            self._seen = self._mark()
+            if self._seen is None:
+                if not self._filesystem.isfile(self._path):
+                    return None
                 raise ValueError(f"checkpoint={self.folder!r} is a file: give the path of a folder")
-            return None
+            data = self._filesystem.cat_file(self._file)
         try:
-            file = io.BytesIO(self._filesystem.cat_file(self._file))
+            file = io.BytesIO(data)
             if damaged := zipfile.ZipFile(file).testzip():  # torch does not look at checksums
                 raise ValueError(f"{damaged} is damaged")
             file.seek(0)
@@ -95,6 +110,24 @@ class Checkpoint:
                 raise ValueError("weights are NaN or infinite")
             return content | {"network": state}
 
+    def of_others(self) -> dict[str, Any] | None:
+        """Return the state that another process has written since this one read or wrote, if any.
+
+        Raises
+        ------
+        ModelFileError, StorageError
+            As `read`.
+        """
+        with in_storage(f"the checkpoint in {self.folder} could not be looked at", WAY_OUT):
+            same = self._mark() == self._seen
+        return None if same else self.read()
+
+    def _mark(self) -> str | None:
+        """Return what tells the file there from those that replace it; None if there is none."""
+        self._filesystem.invalidate_cache()
+        there = is_there(self._filesystem, self._file)
+        return self._filesystem.ukey(self._file) if there else None
+
     @contextlib.contextmanager
     def sound(self) -> Iterator[None]:
         """Turn the errors of a state that is something else into a ModelFileError."""
@@ -119,17 +152,27 @@ class Checkpoint:
         about = {"format": FORMAT, "version": FORMAT_VERSION, "xmrcae_version": __version__}
         buffer = io.BytesIO()
         torch.save(content | about | {"network": network}, buffer)
+        with in_storage(f"the checkpoint in {self.folder} could not be written", WAY_OUT):
+            self._replace(buffer.getbuffer())
+            self._seen = self._mark()
+
+    def _replace(self, data: memoryview) -> None:
+        """Replace the file."""
         if not isinstance(self._filesystem, LocalFileSystem):
             # object stores replace an object as a whole
-            self._filesystem.pipe_file(self._file, buffer.getvalue())
+            self._filesystem.pipe_file(self._file, bytes(data))
             return
-        os.makedirs(self._path, exist_ok=True)
-        part = f"{self._file}.part"
-        with open(part, "wb") as file:
-            file.write(buffer.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, self._file)
+        file = Path(self._file)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if self._part is None:
+            for left in file.parent.glob(f"{NAME}.*part"):  # by fits that were killed
+                left.unlink()
+            # Fits in two processes have a part each, or one would put the other's half in place.
+            self._part = file.with_name(f"{NAME}.{uuid.uuid4().hex}.part")
+        try:
+            write_whole(file, data, part=self._part, durable=True)
+        except FileNotFoundError:  # another fit, which has begun by now, has removed the part
+            write_whole(file, data, part=self._part, durable=True)
 
 
 def _converted(value: Any, kind: type, function: Callable[[Any], Any]) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import math
 import os
@@ -22,6 +21,7 @@ import xarray as xr
 from fsspec.implementations.local import LocalFileSystem
 
 from ..errors import ModelFileError
+from ..storage import cleaned, in_storage, is_there
 
 #: Files of which each Zarr store has one.
 ZARR_ROOTS = ("zarr.json", ".zgroup", ".zarray")
@@ -43,6 +43,8 @@ def write_tree(tree: xr.DataTree, path: str | os.PathLike[str], *, overwrite: bo
     ------
     ValueError
         If the path exists and is not to be replaced, or its folder does not exist.
+    StorageError
+        If the disk is full, or writing fails otherwise: what was there is there.
     """
     with replacing(path, overwrite=overwrite) as part:
         _write(tree, part, zarr=is_zarr(path))
@@ -61,21 +63,48 @@ def replacing(path: str | os.PathLike[str], *, overwrite: bool) -> Iterator[str]
     ------
     ValueError
         As :func:`check_target`, before anything is written.
+    StorageError
+        If the disk is full, or writing fails otherwise: what was there is there.
     """
     filesystem, target = check_target(path, overwrite=overwrite)
     part = f"{target}.{uuid.uuid4().hex}.part"
-    try:
-        if isinstance(filesystem, LocalFileSystem):
+    is_local = isinstance(filesystem, LocalFileSystem)
+    with (
+        cleaned(lambda: _remove_part(filesystem, part)),
+        in_storage(
+            f"{os.fspath(path)} could not be written",
+            "What was there is as it was: make room, or give another path, and write it again",
+            folder=os.path.dirname(target) if is_local else tempfile.gettempdir(),
+        ),
+    ):
+        if is_local:
             yield part
         else:
             with tempfile.TemporaryDirectory() as folder:
                 local = os.path.join(folder, "part")
                 yield local
                 filesystem.put(local, part, recursive=os.path.isdir(local))
-        _replace(filesystem, part, target)
-    finally:
-        if filesystem.exists(part):
-            filesystem.rm(part, recursive=True)
+        (_replace_local if is_local else _replace)(filesystem, part, target)
+
+
+def _remove_part(filesystem: Any, part: str) -> None:
+    """Remove what was written to, if it is still there."""
+    if isinstance(filesystem, LocalFileSystem) and os.path.isfile(part):
+        # HDF5 keeps a file open that it could not complete; cut, it takes less room.
+        os.truncate(part, 0)
+    _forget(filesystem, part)
+
+
+def _forget(filesystem: Any, path: str) -> None:
+    """Remove what nothing needs any more."""
+    with in_storage(f"{path} could not be removed", "Nothing needs it: remove it later"):
+        _remove(filesystem, path)
+
+
+def _remove(filesystem: Any, path: str) -> None:
+    """Remove a file or folder, if there is one."""
+    if is_there(filesystem, path):
+        filesystem.rm(path, recursive=True)
 
 
 def check_target(path: str | os.PathLike[str], *, overwrite: bool) -> tuple[Any, str]:
@@ -91,7 +120,7 @@ def check_target(path: str | os.PathLike[str], *, overwrite: bool) -> tuple[Any,
     is_local = isinstance(filesystem, LocalFileSystem)
     target = os.path.realpath(target) if is_local else target
     folder, name = os.path.split(target)
-    if filesystem.exists(target):
+    if is_there(filesystem, target):
         if not overwrite:
             raise ValueError(
                 f"{path} exists already: choose another path, or pass overwrite=True to replace it"
@@ -113,21 +142,26 @@ def read_tree(path: str | os.PathLike[str]) -> xr.DataTree:
     ------
     ModelFileError
         If there is no such file, it cannot be read, or it is unsafe to read.
+    StorageError
+        If a store fails.
     """
-    filesystem, target = fsspec.core.url_to_fs(os.fspath(path))
-    if not filesystem.exists(target):
-        raise ModelFileError(f"no file {os.fspath(path)}")
+    path = os.fspath(path)
+    filesystem, target = fsspec.core.url_to_fs(path)
+    is_local = isinstance(filesystem, LocalFileSystem)
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            local = target
-            if not isinstance(filesystem, LocalFileSystem):
+        local = target
+        with in_storage(f"{path} could not be read", "It may be sound: try again"):
+            if not is_there(filesystem, target):
+                raise ModelFileError(f"no file {path}")
+            if not is_local:
                 is_zarr = target.rstrip("/").endswith(".zarr")
                 local = os.path.join(folder, "model.zarr" if is_zarr else "model.nc")
                 _download(filesystem, target, local)
+        try:
             return _read(local)
         except Exception as error:  # of the libraries: the file is something else, or cut short
             raise ModelFileError(
-                f"{os.fspath(path)} is no model: it cannot be read as netCDF-4 or Zarr ({error})"
+                f"{path} is no model: it cannot be read as netCDF-4 or Zarr ({error})"
             ) from error
 
 
@@ -136,7 +170,7 @@ def _download(filesystem: Any, target: str, local: str) -> None:
     is_folder = filesystem.isdir(target)
     for name in filesystem.find(target) if is_folder else ():
         if ".." in re.split(r"[/\\]", name[len(target) :]):
-            raise ValueError(f"{name} leads out of the folder")
+            raise ModelFileError(f"{name} leads out of the folder")
     filesystem.get(target, local, recursive=is_folder)
 
 
@@ -237,30 +271,55 @@ def _encoding(variable: xr.Variable, *, zarr: bool) -> dict[str, Any]:
     return plain | {"zlib": True, "shuffle": True, "chunksizes": variable.shape}
 
 
-def _replace(filesystem: Any, part: str, target: str) -> None:
+def _replace_local(filesystem: Any, part: str, target: str) -> None:
     """Put a complete file or folder in the place of another, which stays if that fails."""
-    is_local = isinstance(filesystem, LocalFileSystem)
-    if is_local and not (os.path.isdir(part) or os.path.isdir(target)):
+    if not (os.path.isdir(part) or os.path.isdir(target)):
         os.replace(part, target)
         return
-    move = os.rename if is_local else functools.partial(_move, filesystem)
-    if not filesystem.exists(target):
-        move(part, target)
+    old = f"{target}.{uuid.uuid4().hex}.old"
+    there = os.path.lexists(target)
+    if there:
+        os.rename(target, old)
+    try:
+        os.rename(part, target)
+    except BaseException:
+        if there:
+            os.rename(old, target)
+        raise
+    _forget(filesystem, old)
+
+
+def _replace(filesystem: Any, part: str, target: str) -> None:
+    """Put a complete file or folder in the place of another, in a store that can only copy.
+
+    If that fails, what was there is put back.
+    """
+    if filesystem.isfile(part) and not filesystem.isdir(target):
+        filesystem.copy(part, target)  # an object is replaced as a whole
         return
     old = f"{target}.{uuid.uuid4().hex}.old"
-    move(target, old)
+    there, kept = is_there(filesystem, target), False
     try:
-        move(part, target)
+        if there:
+            _copy(filesystem, target, old)
+        kept = True
+        _remove(filesystem, target)
+        _copy(filesystem, part, target)
     except BaseException:
-        if filesystem.exists(target):
-            filesystem.rm(target, recursive=True)
-        move(old, target)
+        with in_storage(
+            f"{target} could be neither replaced nor put back",
+            f"Copy there what is at {old}" if there else "Remove it: it is not complete",
+        ):
+            if kept:
+                _remove(filesystem, target)
+            if kept and there:
+                _copy(filesystem, old, target)
+            _remove(filesystem, old)
         raise
-    filesystem.rm(old, recursive=True)
+    _forget(filesystem, old)
 
 
-def _move(filesystem: Any, source: str, target: str) -> None:
-    """Move a file or folder, file by file: fsspec's `mv` wants folders, and stores have none."""
+def _copy(filesystem: Any, source: str, target: str) -> None:
+    """Copy a file or folder, file by file: fsspec's own wants folders, and stores have none."""
     names = filesystem.find(source)
     filesystem.copy(names, [target + name[len(source) :] for name in names], on_error="raise")
-    filesystem.rm(source, recursive=True)
