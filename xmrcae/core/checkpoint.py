@@ -9,13 +9,13 @@ import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import fsspec.core
 import numpy as np
 import torch
 from fsspec.implementations.local import LocalFileSystem
 
 from .._version import __version__
 from ..errors import ModelFileError
+from ..paths import file_system
 from .state import NetworkState
 
 FORMAT, FORMAT_VERSION = "xmrcae-checkpoint", 2
@@ -47,7 +47,7 @@ class Checkpoint:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = os.fspath(folder)
-        self._filesystem, path = fsspec.core.url_to_fs(self.folder)
+        self._filesystem, path = file_system(self.folder)
         self._path = path.rstrip("/")
         self._file = f"{self._path}/{NAME}"
 

@@ -14,14 +14,13 @@ import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import fsspec
-import fsspec.core
 import netCDF4
 import numpy as np
 import xarray as xr
 from fsspec.implementations.local import LocalFileSystem
 
 from ..errors import ModelFileError
+from ..paths import file_system
 
 #: Files of which each Zarr store has one.
 ZARR_ROOTS = ("zarr.json", ".zgroup", ".zarray")
@@ -86,7 +85,7 @@ def check_target(path: str | os.PathLike[str], *, overwrite: bool) -> tuple[Any,
     ValueError
         If something is there that may not be replaced, or no folder to write to.
     """
-    filesystem, target = fsspec.core.url_to_fs(os.fspath(path))
+    filesystem, target = file_system(path)
     target = target.rstrip("/")
     is_local = isinstance(filesystem, LocalFileSystem)
     target = os.path.realpath(target) if is_local else target
@@ -114,7 +113,7 @@ def read_tree(path: str | os.PathLike[str]) -> xr.DataTree:
     ModelFileError
         If there is no such file, it cannot be read, or it is unsafe to read.
     """
-    filesystem, target = fsspec.core.url_to_fs(os.fspath(path))
+    filesystem, target = file_system(path)
     if not filesystem.exists(target):
         raise ModelFileError(f"no file {os.fspath(path)}")
     with tempfile.TemporaryDirectory() as folder:
