@@ -118,7 +118,8 @@ def draw(model: Any, folder: Path, without: Sequence[str]) -> None:
         return
     model.plot.history().savefig(folder / "history.png")
     model.plot.refinement().savefig(folder / "refinement.png")
-    said("plot", folder / "field.mrcae.zarr", folder / "field.png")
+    if "pcodec" not in without:
+        said("plot", folder / "field.mrcae.zarr", folder / "field.png")
 
 
 if __name__ == "__main__":
