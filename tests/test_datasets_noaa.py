@@ -179,6 +179,15 @@ def test_a_full_disk_is_no_fault_of_the_connection(mirror, cache, monkeypatch):
     assert not isinstance(caught.value, ConnectionError)
 
 
+def test_without_a_folder_to_write_to_it_is_said_how_to_name_one(mirror, tmp_path, monkeypatch):
+    make_psl(mirror.path(NAME))
+    (tmp_path / "home").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home" / ".cache"))
+    monkeypatch.delenv("XMRCAE_DATA_DIR")
+    with pytest.raises(NotADirectoryError, match=r"home/\.cache.*: name another.*XMRCAE_DATA_DIR"):
+        ersst_v5()
+
+
 def test_a_file_cut_off_unnoticed_is_named(mirror, cache):
     path = make_psl(mirror.path(NAME))
     mirror.faults = [Fault(sent=path.stat().st_size // 2, length=False)]

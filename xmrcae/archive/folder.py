@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from ..paths import file_system
 from ..storage import cleaned, in_storage, is_there, write_whole
 from .format import ArchiveFault
 from .own_files import check_own
@@ -38,7 +38,7 @@ class Folder:
     ) -> None:
         self.url = os.fspath(url)
         self.options = dict(storage_options or {})
-        self._fs, root = fsspec.core.url_to_fs(self.url, **self.options)
+        self._fs, root = file_system(self.url, self.options)
         self._root = root.rstrip("/")
         self._local = Path(root) if isinstance(self._fs, LocalFileSystem) else None
 

@@ -6,13 +6,13 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import fsspec.core
 import xarray as xr
 from fsspec.implementations.local import LocalFileSystem
 
 from ..archive.backend import MrcaeBackend
 from ..grid.dimensions import select_variables
 from ..io.tree_file import ZARR_ROOTS
+from ..paths import file_system
 from .outputs import n_bytes
 
 
@@ -120,7 +120,7 @@ def file_bytes(inputs: Sequence[str]) -> int | None:
 
 def _expand(text: str) -> list[tuple[str, bool]]:
     """Return the paths that a text stands for, and whether each is a Zarr store."""
-    filesystem, path = fsspec.core.url_to_fs(text)
+    filesystem, path = file_system(text)
 
     def is_zarr(each: str) -> bool:
         return any(filesystem.exists(f"{each}/{name}") for name in ZARR_ROOTS)
@@ -130,7 +130,7 @@ def _expand(text: str) -> list[tuple[str, bool]]:
         if not paths:
             raise ValueError(f"no file {text}")
     elif filesystem.isdir(path) and not is_zarr(path):
-        paths = sorted(filesystem.glob(f"{path}/*.nc"))
+        paths = sorted(each for each in filesystem.ls(path, detail=False) if each.endswith(".nc"))
         if not paths:
             raise ValueError(f"{text} is a folder without *.nc, and no Zarr store")
     else:

@@ -6,11 +6,11 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 
-import fsspec.core
 from fsspec.implementations.local import LocalFileSystem
 
 from ..archive.backend import SUFFIX
 from ..io.tree_file import replacing
+from ..paths import file_system
 from ..text import in_bytes
 from .faults import UserError
 
@@ -38,7 +38,7 @@ def check_name(path: str, endings: Sequence[str] = DATA) -> str:
 @contextlib.contextmanager
 def writing(path: str, *, overwrite: bool) -> Iterator[str]:
     """Give a local path to write to that replaces `path` once it is complete; make its folder."""
-    filesystem, target = fsspec.core.url_to_fs(path)
+    filesystem, target = file_system(path)
     if isinstance(filesystem, LocalFileSystem):
         os.makedirs(os.path.dirname(target.rstrip("/")), exist_ok=True)
     with replacing(path, overwrite=overwrite) as part:
@@ -47,7 +47,7 @@ def writing(path: str, *, overwrite: bool) -> Iterator[str]:
 
 def n_bytes(path: str) -> int:
     """Return the bytes of a file, or of all files of a folder."""
-    filesystem, target = fsspec.core.url_to_fs(path)
+    filesystem, target = file_system(path)
     return sum(info["size"] for info in filesystem.find(target, detail=True).values())
 
 

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import fsspec.core
 import xarray as xr
 
 from .. import open_archive
@@ -22,6 +21,7 @@ from ..archive.folder import Folder
 from ..archive.journal import JOURNAL
 from ..archive.reader import BOUNDS
 from ..archive.store import ROOT
+from ..paths import file_system
 from .faults import UserError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def open_there(url: str) -> Archive:
     archive = open_if_there(url)
     if archive is not None:
         return archive
-    filesystem, path = fsspec.core.url_to_fs(url)
+    filesystem, path = file_system(url)
     if filesystem.isfile(path):
         raise UserError(f"{url} is a file, and no archive: xmrcae archive makes archives of files")
     if filesystem.exists(f"{path}/{JOURNAL}"):

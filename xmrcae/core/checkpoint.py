@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import fsspec.core
 import numpy as np
 import torch
 from fsspec.implementations.local import LocalFileSystem
 
 from .._version import __version__
 from ..errors import ModelFileError
+from ..paths import file_system
 from ..storage import in_storage, is_there, write_whole
 from .state import NetworkState
 
@@ -53,7 +53,7 @@ class Checkpoint:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = os.fspath(folder)
-        self._filesystem, path = fsspec.core.url_to_fs(self.folder)
+        self._filesystem, path = file_system(self.folder)
         self._path = path.rstrip("/")
         self._file = f"{self._path}/{NAME}"
         self._seen: str | None = None  # what tells the file that was last read or written here

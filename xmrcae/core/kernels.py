@@ -279,7 +279,8 @@ class StencilKernels(StencilTables):
         cells, table = _in_rows(cells), self.by_pixel
         shape = self.shape[1], cells.shape[2]
         out = cells.new_empty(shape) if into is None else into
-        assert out.stride(1) == 1 or out.shape[1] == 1, "samples of a field lie next to each other"
+        if out.stride(1) != 1 and out.shape[1] != 1:
+            raise ValueError("samples of a field have to lie next to each other")
         fields = weights.contiguous(), cells, *table, *(bias or (None, None)), rows, out
         sizes = *shape, self.n_taps, *cells.stride()[:2], out.stride(0), sign
         constants = {"CHANNELS": len(cells), "WIDTH": table.width, "ADD": into is not None}

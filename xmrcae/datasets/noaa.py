@@ -276,7 +276,10 @@ def _fetch(name: str, *, sha256: str | None, progress: bool) -> Path:
     except OSError as error:
         # Errors of a connection are those of requests, which have no number; the disk's do.
         if error.errno is not None or isinstance(error, PermissionError):
-            raise
+            raise type(error)(
+                f"{folder / name} cannot be written ({error}): name another folder in "
+                "XMRCAE_DATA_DIR"
+            ) from error
         reason = getattr(error.args[0] if error.args else error, "reason", error)
         is_other = (folder / name).is_file()
         instead = " in place of the one there, which has another checksum" if is_other else ""

@@ -13,14 +13,13 @@ import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import fsspec
-import fsspec.core
 import netCDF4
 import numpy as np
 import xarray as xr
 from fsspec.implementations.local import LocalFileSystem
 
 from ..errors import ModelFileError
+from ..paths import file_system
 from ..storage import cleaned, in_storage, is_there
 
 #: Files of which each Zarr store has one.
@@ -115,7 +114,7 @@ def check_target(path: str | os.PathLike[str], *, overwrite: bool) -> tuple[Any,
     ValueError
         If something is there that may not be replaced, or no folder to write to.
     """
-    filesystem, target = fsspec.core.url_to_fs(os.fspath(path))
+    filesystem, target = file_system(path)
     target = target.rstrip("/")
     is_local = isinstance(filesystem, LocalFileSystem)
     target = os.path.realpath(target) if is_local else target
@@ -146,7 +145,7 @@ def read_tree(path: str | os.PathLike[str]) -> xr.DataTree:
         If a store fails.
     """
     path = os.fspath(path)
-    filesystem, target = fsspec.core.url_to_fs(path)
+    filesystem, target = file_system(path)
     is_local = isinstance(filesystem, LocalFileSystem)
     with tempfile.TemporaryDirectory() as folder:
         local = target
