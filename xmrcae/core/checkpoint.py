@@ -125,11 +125,16 @@ class Checkpoint:
             return
         os.makedirs(self._path, exist_ok=True)
         part = f"{self._file}.part"
-        with open(part, "wb") as file:
-            file.write(buffer.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, self._file)
+        try:
+            with open(part, "wb") as file:
+                file.write(buffer.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, self._file)
+        except BaseException:  # Ctrl-C too
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(part)
+            raise
 
 
 def _converted(value: Any, kind: type, function: Callable[[Any], Any]) -> Any:
