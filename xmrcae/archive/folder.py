@@ -78,8 +78,12 @@ class Folder:
         path = self._local / key
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(path.name + ".part")
-        part.write_bytes(data)
-        part.replace(path)
+        try:
+            part.write_bytes(data)
+            part.replace(path)
+        except BaseException:  # Ctrl-C too
+            part.unlink(missing_ok=True)
+            raise
 
     def _create(self, key: str, data: bytes) -> None:
         """Write a file; FileExistsError if there is one, as far as the store can tell at once."""
@@ -147,8 +151,10 @@ class Folder:
             os.write(handle, _myself())
             yield
         finally:
-            path.unlink()
-            os.close(handle)
+            try:
+                path.unlink()
+            finally:  # if Ctrl-C comes at this moment, this process shall hold the lock no longer
+                os.close(handle)
             if is_new and not any(self._local.iterdir()):
                 self._local.rmdir()
 
