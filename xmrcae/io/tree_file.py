@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import json
 import math
@@ -10,6 +11,7 @@ import os
 import re
 import stat
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -73,9 +75,15 @@ def replacing(path: str | os.PathLike[str], *, overwrite: bool) -> Iterator[str]
                 yield local
                 filesystem.put(local, part, recursive=os.path.isdir(local))
         _replace(filesystem, part, target)
+    except KeyboardInterrupt:
+        time.sleep(0.5)  # a thread of Zarr's ends the file that it had begun, and makes its folder
+        raise
     finally:
-        if filesystem.exists(part):
-            filesystem.rm(part, recursive=True)
+        try:
+            _remove(filesystem, part)
+        except KeyboardInterrupt:  # nothing is left behind then either
+            _remove(filesystem, part)
+            raise
 
 
 def check_target(path: str | os.PathLike[str], *, overwrite: bool) -> tuple[Any, str]:
@@ -238,7 +246,10 @@ def _encoding(variable: xr.Variable, *, zarr: bool) -> dict[str, Any]:
 
 
 def _replace(filesystem: Any, part: str, target: str) -> None:
-    """Put a complete file or folder in the place of another, which stays if that fails."""
+    """Put a complete file or folder in the place of another, which stays if that fails.
+
+    The other one is gone then, or at `part`.
+    """
     is_local = isinstance(filesystem, LocalFileSystem)
     if is_local and not (os.path.isdir(part) or os.path.isdir(target)):
         os.replace(part, target)
@@ -247,16 +258,39 @@ def _replace(filesystem: Any, part: str, target: str) -> None:
     if not filesystem.exists(target):
         move(part, target)
         return
+    if is_local and _exchange(part, target):
+        return
     old = f"{target}.{uuid.uuid4().hex}.old"
     move(target, old)
     try:
         move(part, target)
     except BaseException:
-        if filesystem.exists(target):
-            filesystem.rm(target, recursive=True)
+        _remove(filesystem, target)
         move(old, target)
         raise
     filesystem.rm(old, recursive=True)
+
+
+def _exchange(one: str, other: str) -> bool:
+    """Let two local folders change places as one act; False where the system cannot.
+
+    By two renames, a process that is killed between them leaves nothing at the path.
+    """
+    at_working_directory, exchange = -100, 2
+    try:
+        renameat2 = ctypes.CDLL(None).renameat2
+    except (AttributeError, OSError, TypeError):  # Linux alone has it
+        return False
+    paths = [os.fsencode(path) for path in (one, other)]
+    return bool(
+        renameat2(at_working_directory, paths[0], at_working_directory, paths[1], exchange) == 0
+    )
+
+
+def _remove(filesystem: Any, path: str) -> None:
+    """Remove a file or folder, if it is there."""
+    if filesystem.exists(path):
+        filesystem.rm(path, recursive=True)
 
 
 def _move(filesystem: Any, source: str, target: str) -> None:
