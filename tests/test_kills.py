@@ -15,6 +15,7 @@ import pytest
 import xarray as xr
 from dask.base import tokenize
 from kills import SHORT, Ended, Moment, command, run
+from test_archive_writer import files
 
 import xmrcae
 from xmrcae.archive.folder import LOCK
@@ -162,8 +163,25 @@ def leftovers(folder: Path, *complete: Path) -> set[str]:
 def test_what_was_complete_stays_and_the_same_call_goes_on(
     stage: Stage, name: str, seed: int
 ) -> None:
+    outputs, whole = CASES[name].outputs, stage.after(name)[1]
+    check(stage, name, moment(seed, whole, outputs))
+
+
+@pytest.mark.parametrize("left", ["record and lock", "lock"])
+@pytest.mark.parametrize("name", ["to_archive", "append", "xmrcae archive", "xmrcae append"])
+def test_who_is_killed_when_all_is_visible_leaves_nothing_to_remove(
+    stage: Stage, name: str, left: str
+) -> None:
+    changes = stage.after(name)[1].changes
+    at = len(changes) - (2 if "record" in left else 1)
+    assert os.path.basename(changes[at]) == (JOURNAL if "record" in left else LOCK)
+    check(stage, name, Moment(signal.SIGKILL, change=at))
+
+
+def check(stage: Stage, name: str, at: Moment) -> None:
+    """Stop a call, see what it leaves, and do it again."""
     case, before, (after, whole) = CASES[name], stage.folder / "before", stage.after(name)
-    folder, at = stage.copy(f"{name} {seed}"), moment(seed, whole, case.outputs)
+    folder = stage.copy("stopped")
     ended = run(case.call, folder, at)
     print(f"{at}, of {len(whole.changes)} and {whole.seconds:.2f} s: {ended and ended.result}")
     if at.change is not None:
@@ -186,6 +204,9 @@ def test_what_was_complete_stays_and_the_same_call_goes_on(
         print(again.result)
         assert left == expected and "ArchiveError: " in str(again.result)
     assert {output: content(folder / output) for output in case.outputs} == expected
+    for output in case.outputs:
+        if output.endswith(".mrcae.zarr"):
+            assert files(folder / output) == files(after / output)
     added = leftovers(folder, before, after)
     assert all(re.search(r"\.[0-9a-f]{32}\.(part|old)(/|$)", path) for path in added), added
     shutil.rmtree(folder)
