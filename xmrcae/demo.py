@@ -174,8 +174,9 @@ def _draw_levels(archive: Archive, path: Path, shown: Mapping[Hashable, int]) ->
 
 
 def _save(figure: Any, path: Path) -> None:
-    """Write a figure and close it."""
-    figure.savefig(path, dpi=110)
+    """Write a figure as a whole and close it."""
+    with replacing(path, overwrite=True) as part:
+        figure.savefig(part, format=path.suffix[1:], dpi=110)
     import_pyplot().close(figure)
 
 

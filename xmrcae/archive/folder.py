@@ -185,8 +185,10 @@ class Folder:
                 folder.rmdir()
 
         def release() -> None:
-            path.unlink(missing_ok=True)
-            os.close(handle)
+            try:
+                path.unlink(missing_ok=True)
+            finally:  # if Ctrl-C comes at this moment, this process shall hold the lock no longer
+                os.close(handle)
 
         with cleaned(leave):
             with self._writing(f"{LOCK} could not be locked"):

@@ -91,6 +91,19 @@ def appended(
     return visible
 
 
+def tidy(folder: Folder, n_blocks: int) -> None:
+    """Remove the record and the lock of a run that was stopped after its commit of `n_blocks`.
+
+    Nothing is done while another process writes, or if the record is of a run that is to go on.
+    """
+    if not (folder.exists(LOCK) or folder.exists(JOURNAL)):
+        return
+    with contextlib.suppress(ArchiveFault, FileNotFoundError), folder.lock():
+        journal = json.loads(folder.read(JOURNAL))
+        if journal["n_before"] + len(journal["blocks"]) == n_blocks:
+            folder.remove(JOURNAL)
+
+
 def check_free(folder: Folder, root: Mapping[str, Any] | None) -> None:
     """Check that nothing is where an archive is to be written."""
     if root is not None:

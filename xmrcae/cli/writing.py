@@ -11,7 +11,7 @@ import xarray as xr
 
 from ..archive.archive import Archive, with_units
 from ..archive.folder import Folder
-from ..archive.journal import JOURNAL
+from ..archive.journal import JOURNAL, tidy
 from ..fitting import IMMATERIAL
 from ..options import make_options
 from .faults import UserError, tell
@@ -96,6 +96,7 @@ def append_later(
         archive = archive.append(part, progress=progress)
         later = later.isel({dim: slice(part.sizes[dim], None)})
     if not n_later:
+        tidy(Folder(url), len(archive.about["blocks"]["length"]))
         return archive, f"complete, it has all {n_there} along {dim}"
     return archive, f"appended {n_later} along {dim}, skipped {n_there} that it had"
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import math
 import os
 import re
 import stat
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -76,22 +78,30 @@ def replacing(path: str | os.PathLike[str], *, overwrite: bool) -> Iterator[str]
             folder=os.path.dirname(target) if is_local else tempfile.gettempdir(),
         ),
     ):
-        if is_local:
-            yield part
-        else:
-            with tempfile.TemporaryDirectory() as folder:
-                local = os.path.join(folder, "part")
-                yield local
-                filesystem.put(local, part, recursive=os.path.isdir(local))
+        try:
+            if is_local:
+                yield part
+            else:
+                with tempfile.TemporaryDirectory() as folder:
+                    local = os.path.join(folder, "part")
+                    yield local
+                    filesystem.put(local, part, recursive=os.path.isdir(local))
+        except KeyboardInterrupt:
+            time.sleep(0.5)  # a thread of Zarr's ends the file that it had begun
+            raise
         (_replace_local if is_local else _replace)(filesystem, part, target)
 
 
 def _remove_part(filesystem: Any, part: str) -> None:
-    """Remove what was written to, if it is still there."""
+    """Remove what was written to, if it is still there, even if Ctrl-C comes at this moment."""
     if isinstance(filesystem, LocalFileSystem) and os.path.isfile(part):
         # HDF5 keeps a file open that it could not complete; cut, it takes less room.
         os.truncate(part, 0)
-    _forget(filesystem, part)
+    try:
+        _forget(filesystem, part)
+    except KeyboardInterrupt:
+        _forget(filesystem, part)
+        raise
 
 
 def _forget(filesystem: Any, path: str) -> None:
@@ -275,8 +285,10 @@ def _replace_local(filesystem: Any, part: str, target: str) -> None:
     if not (os.path.isdir(part) or os.path.isdir(target)):
         os.replace(part, target)
         return
-    old = f"{target}.{uuid.uuid4().hex}.old"
     there = os.path.lexists(target)
+    if there and _exchange(part, target):  # what was there is at `part` now, and removed with it
+        return
+    old = f"{target}.{uuid.uuid4().hex}.old"
     if there:
         os.rename(target, old)
     try:
@@ -316,6 +328,22 @@ def _replace(filesystem: Any, part: str, target: str) -> None:
             _remove(filesystem, old)
         raise
     _forget(filesystem, old)
+
+
+def _exchange(one: str, other: str) -> bool:
+    """Let two local folders change places as one act; False where the system cannot.
+
+    By two renames, a process that is killed between them leaves nothing at the path.
+    """
+    at_working_directory, exchange = -100, 2
+    try:
+        renameat2 = ctypes.CDLL(None).renameat2
+    except (AttributeError, OSError, TypeError):  # Linux alone has it
+        return False
+    paths = [os.fsencode(path) for path in (one, other)]
+    return bool(
+        renameat2(at_working_directory, paths[0], at_working_directory, paths[1], exchange) == 0
+    )
 
 
 def _copy(filesystem: Any, source: str, target: str) -> None:
