@@ -26,10 +26,15 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
 
 
 class Case(NamedTuple):
-    """A call, and what it writes in the folder that it is done in."""
+    """A call, and what it writes in the folder that it is done in.
+
+    An archive has the same bytes each time, if its model is given: one that is fitted keeps how
+    many seconds that took.
+    """
 
     call: Callable[[], Any]
     outputs: tuple[str, ...]
+    fits: bool = False
 
 
 FIGURES = ("levels.png", "refinement.png", "history.png", "archive.png")
@@ -47,6 +52,7 @@ CASES = {
     "xmrcae archive": Case(
         partial(command, "archive", "field.nc", "new.mrcae.zarr", *ARCHIVING, *SHORT),
         ("new.mrcae.zarr",),
+        fits=True,
     ),
     "xmrcae append": Case(
         partial(command, "append", "later.nc", "sst.mrcae.zarr"), ("sst.mrcae.zarr",)
@@ -63,6 +69,7 @@ CASES = {
     "xmrcae demo": Case(
         partial(command, "demo", "--data", "field.nc", "--output", "demo", *SHORT),
         tuple(f"demo/{name}" for name in ("model.nc", "archive.mrcae.zarr", *FIGURES)),
+        fits=True,
     ),
 }
 
@@ -181,7 +188,7 @@ def test_who_is_killed_when_all_is_visible_leaves_nothing_to_remove(
 def check(stage: Stage, name: str, at: Moment) -> None:
     """Stop a call, see what it leaves, and do it again."""
     case, before, (after, whole) = CASES[name], stage.folder / "before", stage.after(name)
-    folder = stage.copy("stopped")
+    folder = stage.copy(f"stopped {len(os.listdir(stage.folder))}")
     ended = run(case.call, folder, at)
     print(f"{at}, of {len(whole.changes)} and {whole.seconds:.2f} s: {ended and ended.result}")
     if at.change is not None:
@@ -205,7 +212,7 @@ def check(stage: Stage, name: str, at: Moment) -> None:
         assert left == expected and "ArchiveError: " in str(again.result)
     assert {output: content(folder / output) for output in case.outputs} == expected
     for output in case.outputs:
-        if output.endswith(".mrcae.zarr"):
+        if output.endswith(".mrcae.zarr") and not case.fits:
             assert files(folder / output) == files(after / output)
     added = leftovers(folder, before, after)
     assert all(re.search(r"\.[0-9a-f]{32}\.(part|old)(/|$)", path) for path in added), added
