@@ -3,35 +3,16 @@
 import json
 import subprocess
 import sys
-import threading
-from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import dask
 import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
-from helpers import Prepared, make_field, prepare_with
+from helpers import Prepared, counted, make_field, prepare_with
 
 from xmrcae.grid import blocks, compression, survey
-
-
-def counted(field: xr.DataArray, chunks: tuple[int, ...]) -> tuple[xr.DataArray, Counter[Any]]:
-    """The field in chunks, each of which counts how often it is read."""
-    reads: Counter[Any] = Counter()
-    lock = threading.Lock()
-
-    def read(block: np.ndarray, block_info: Any = None) -> np.ndarray:
-        with lock:
-            reads[tuple(block_info[0]["chunk-location"])] += 1
-        return block
-
-    lazy = da.from_array(field.values, chunks=chunks)
-    return field.copy(
-        data=lazy.map_blocks(read, dtype=field.dtype, meta=np.empty((0, 0, 0), field.dtype))
-    ), reads
 
 
 @pytest.mark.filterwarnings("ignore:.*singular vector")
