@@ -1,10 +1,13 @@
 """What several test files share: small fields with land, their grids, and networks with random weights."""
 
 import dataclasses
+import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import dask.array as da
 import numpy as np
 import torch
 import xarray as xr
@@ -86,6 +89,22 @@ def make_field(
     return xr.DataArray(
         values.astype(dtype), dims=("time", "lat", "lon"), coords=coords, name=name, attrs=attrs
     )
+
+
+def counted(field: xr.DataArray, chunks: tuple[int, ...]) -> tuple[xr.DataArray, Counter[Any]]:
+    """The field in chunks, each of which counts how often it is read."""
+    reads: Counter[Any] = Counter()
+    lock = threading.Lock()
+
+    def read(block: np.ndarray, block_info: Any = None) -> np.ndarray:
+        with lock:
+            reads[tuple(block_info[0]["chunk-location"])] += 1
+        return block
+
+    lazy = da.from_array(field.values, chunks=chunks)
+    return field.copy(
+        data=lazy.map_blocks(read, dtype=field.dtype, meta=np.empty((0, 0, 0), field.dtype))
+    ), reads
 
 
 def make_two_variables(**kwargs: Any) -> xr.Dataset:

@@ -1,5 +1,7 @@
 """Integers predicted from their neighbours: undone exactly, alike however they are laid out."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -85,6 +87,18 @@ def test_blocks_larger_than_what_is_held_at_once_are_undone() -> None:
     kept, steps = make_steps(2, (5, 300, 200), 100)
     predictor = Predictor(kept, make_weights(2, 3000))
     np.testing.assert_array_equal(predictor.undo(predictor.differences(steps)), steps)
+
+
+def test_many_snapshots_of_few_pixels_are_undone_in_little_memory() -> None:
+    kept, steps = make_steps(4, (4000, 6, 9), 100, share=1.0)
+    predictor = Predictor(kept, make_weights(4, 3000))
+    differences = predictor.differences(steps)
+    tracemalloc.start()
+    again = predictor.undo(differences)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(again, steps)
+    assert peak < 8 * again.nbytes
 
 
 def test_steps_and_differences_stay_as_they_were_given() -> None:

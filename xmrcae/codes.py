@@ -148,8 +148,16 @@ def _side_by_side(pieces: list[Any]) -> Any:
     chunks = next((piece.chunks[0] for piece in pieces if isinstance(piece, da.Array)), None)
     if chunks is None:
         return np.concatenate(pieces, axis=1)
-    lazy = [da.asarray(piece).rechunk({0: chunks}) for piece in pieces]
-    return da.concatenate(lazy, axis=1).rechunk({1: -1})
+    lazy = [da.asarray(piece).rechunk((chunks, -1)) for piece in pieces]
+    size, dtype = sum(piece.shape[1] for piece in lazy), np.result_type(*lazy)
+    # da.concatenate would take a task per level for each chunk.
+    return da.map_blocks(
+        _joined, *lazy, chunks=(chunks, (size,)), dtype=dtype, meta=np.empty((0, 0), dtype)
+    )
+
+
+def _joined(*pieces: np.ndarray) -> np.ndarray:
+    return np.concatenate(pieces, axis=1)
 
 
 def _active_codes(

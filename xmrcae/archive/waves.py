@@ -13,6 +13,7 @@ a multiple of 2**-12 below ``2**(31 + 21 - 12) = 2**40``: less than 53 bits.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -341,13 +342,15 @@ def _waves(
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """Yield every wave's number and its places, in (t, pixel by wave) and in (t, row)."""
     pixels, groups = len(rows), len(starts) - 1
-    t = np.arange(times)
     sizes = np.concatenate([np.diff(starts), [0]])  # the last one for sums that do not occur
     waves = groups + 4 * (times - 1)
-    chunk = 1 + _AT_ONCE * waves // (1 + times * pixels)
-    for first in range(0, waves if times else 0, chunk):
+    # Few pixels fill many waves, whose times are many too: both bound what is laid out at once.
+    chunk = min(1 + _AT_ONCE * waves // (1 + times * pixels), math.isqrt(_AT_ONCE))
+    for first in range(0, waves if times and pixels else 0, chunk):
         # The places of one wave and time are adjacent pixels; all such runs are laid out at once.
-        group = np.arange(first, min(first + chunk, waves))[:, None] - 4 * t
+        last = min(first + chunk, waves) - 1
+        t = np.arange(max(0, (first - groups) // 4 + 1), min(times, last // 4 + 1))
+        group = np.arange(first, last + 1)[:, None] - 4 * t
         group[(group < 0) | (group >= groups)] = groups
         size = sizes[group]
         ends = np.cumsum(size.ravel()).reshape(size.shape)
