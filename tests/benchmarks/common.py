@@ -25,7 +25,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("XMRCAE_TEST_DATA") or REPOSITORY.parent / "shared" / "data")
 ERSST, MEDITERRANEAN = DATA / "ersst_v5_2010-2020.nc", DATA / "aviso_med_adt_2005.nc"
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-THREADS = [n for n in (1, 2) if n <= CORES]
+THREADS = [n for n in (1, 2, 4, 16) if n <= CORES]
 
 
 class TimeIsUp(KeyboardInterrupt):

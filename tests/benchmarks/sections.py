@@ -8,6 +8,7 @@ import archive_access
 import archive_memory
 import archive_parts
 import archives
+import default_fits
 import defaults
 import full_rank
 import gpu
@@ -21,7 +22,7 @@ SECTIONS = {
     module.__name__: module
     for module in (
         *(time_to_loss, snapshots, pixels, full_rank, throughput, gpu),
-        *(sizes, defaults),
+        *(default_fits, sizes, defaults),
         *(archives, archive_parts, archive_access, archive_memory),
     )
 }
