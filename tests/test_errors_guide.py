@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import faults
 import numpy as np
 import pytest
 import xarray as xr
@@ -97,6 +98,14 @@ def damaged(field: xr.DataArray, model: xmrcae.MrCAE) -> Calls:
     )
 
 
+def full_disk(field: xr.DataArray, model: xmrcae.MrCAE) -> Calls:
+    def without_room() -> None:
+        with faults.faulty(Path.cwd(), 1, faults.full_disk()):
+            model.save("model.zarr")
+
+    return without_room, lambda: model.save("model.zarr")
+
+
 def missing(field: xr.DataArray, model: xmrcae.MrCAE) -> Calls:
     def lacking(name: str) -> str:
         if name == "pcodec":
@@ -157,6 +166,7 @@ ERRORS = {
     "Other units": units,
     "Another grid": grid,
     "A damaged model file": damaged,
+    "A full disk": full_disk,
     "Packages of an extra are missing": missing,
     "A bound that the data's type cannot follow": too_fine,
     "Times that the archive has already": earlier,
@@ -166,7 +176,7 @@ ERRORS = {
 
 def test_every_error_of_the_guide_is_raised() -> None:
     assert list(QUOTED) == list(ERRORS) == re.findall("^### (.+)$", PAGE, re.MULTILINE)
-    assert len(QUOTED) == 15
+    assert len(QUOTED) == 16
 
 
 @pytest.mark.parametrize("title", ERRORS)
