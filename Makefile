@@ -15,8 +15,8 @@ demo: .venv/.installed  ## fit the example, or DATA=file.nc VAR=name OPTIONS="ga
 test: lint  ## lint, then run all tests with coverage
 	$(BIN)/python -m pytest -n 2 --dist worksteal --cov=xmrcae --cov-fail-under=90
 
-soak: .venv/.installed  ## run the tests that try random moments many times, for minutes
-	$(BIN)/python -m pytest -m soak tests
+soak: .venv/.installed  ## run the tests that do at random many times what others do a few, for four hours at most
+	timeout 4h $(BIN)/python -m pytest -n 2 --dist worksteal -m soak tests
 
 # What a GPU computes. The environment of the other targets has a torch without CUDA: this takes the machine's own Python.
 PYTHON ?= python3
