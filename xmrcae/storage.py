@@ -19,7 +19,13 @@ class StorageError(OSError):
 
 
 @contextlib.contextmanager
-def in_storage(what: str, way_out: str, *, folder: str | os.PathLike[str] = "") -> Iterator[None]:
+def in_storage(
+    what: str,
+    way_out: str,
+    *,
+    folder: str | os.PathLike[str] = "",
+    kinds: tuple[type[Exception], ...] = (Exception,),
+) -> Iterator[None]:
     """Turn what goes wrong on a disk or in a store into a StorageError.
 
     Errors that speak of content or of memory (ValueError, TypeError, MemoryError) pass.
@@ -32,6 +38,8 @@ def in_storage(what: str, way_out: str, *, folder: str | os.PathLike[str] = "") 
         What is left as it was, and what to do.
     folder : str or os.PathLike, optional
         A local folder that is written to: libraries do not tell of its disk that it is full.
+    kinds : tuple of type
+        Errors to turn into one; by default all, as those of stores are of their libraries' kinds.
 
     Raises
     ------
@@ -42,7 +50,7 @@ def in_storage(what: str, way_out: str, *, folder: str | os.PathLike[str] = "") 
         yield
     except (StorageError, ValueError, TypeError, MemoryError):
         raise
-    except Exception as error:  # of the system, or of a library's own kind
+    except kinds as error:
         failure = StorageError(f"{what}: {_reason(error, folder)}. {way_out}")
         failure.errno = getattr(error, "errno", None)
         raise failure from error

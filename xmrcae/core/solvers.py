@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..options import Options
 
 #: Powers of the p-norm that stands in for the maximum, each started where the last one ended.
-POWERS = (8.0, 32.0)
+POWERS = (8.0, 32.0, 128.0)
 
 
 class Evaluated(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import json
 import math
 import os
@@ -70,26 +71,26 @@ def replacing(path: str | os.PathLike[str], *, overwrite: bool) -> Iterator[str]
     filesystem, target = check_target(path, overwrite=overwrite)
     part = f"{target}.{uuid.uuid4().hex}.part"
     is_local = isinstance(filesystem, LocalFileSystem)
-    with (
-        cleaned(lambda: _remove_part(filesystem, part)),
-        in_storage(
-            f"{os.fspath(path)} could not be written",
-            "What was there is as it was: make room, or give another path, and write it again",
-            folder=os.path.dirname(target) if is_local else tempfile.gettempdir(),
-        ),
-    ):
+    failing = functools.partial(
+        in_storage,
+        f"{os.fspath(path)} could not be written",
+        "What was there is as it was: make room, or give another path, and write it again",
+        folder=os.path.dirname(target) if is_local else tempfile.gettempdir(),
+    )
+    with cleaned(lambda: _remove_part(filesystem, part)), contextlib.ExitStack() as stack:
+        local = part
+        if not is_local:
+            local = os.path.join(stack.enter_context(tempfile.TemporaryDirectory()), "part")
         try:
-            if is_local:
-                yield part
-            else:
-                with tempfile.TemporaryDirectory() as folder:
-                    local = os.path.join(folder, "part")
-                    yield local
-                    filesystem.put(local, part, recursive=os.path.isdir(local))
+            with failing(kinds=(OSError, RuntimeError)):  # HDF5's too; errors of the caller pass
+                yield local
         except KeyboardInterrupt:
             time.sleep(0.5)  # a thread of Zarr's ends the file that it had begun
             raise
-        (_replace_local if is_local else _replace)(filesystem, part, target)
+        with failing():
+            if not is_local:
+                filesystem.put(local, part, recursive=os.path.isdir(local))
+            (_replace_local if is_local else _replace)(filesystem, part, target)
 
 
 def _remove_part(filesystem: Any, part: str) -> None:
