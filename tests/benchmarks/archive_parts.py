@@ -25,7 +25,7 @@ bounds. `appended` is a model fitted to the first half of the times: bytes per s
 the model, of that half and of the second one, which was appended. `write` is the whole call, the
 choice of codes and steps (`choose`, goal: 3 s) included; `over encode` (goal: 1.5) compares the
 rest of it with the encoding that it contains: codes found, quantised, decoded as a reader will,
-predicted and compared with the data; what is left is reading, packing and files."""
+predicted, compared with the data and packed; what is left is reading, checking and files."""
 COLUMNS = {
     "data": "data", "bound": "bound", "device": "device", "threads": "threads",
     "codes": "codes", "step": "step", "of_codes": "codes, bytes", "along": "along time, bytes",
@@ -122,6 +122,7 @@ def clocks() -> Iterator[dict[str, float]]:
     """Add up the seconds that the parts of writing an archive take: to choose, and to encode."""
     from xmrcae.archive import prepare
     from xmrcae.archive.block import BlockCoder
+    from xmrcae.archive.packing import Packer
     from xmrcae.codec import Codec
 
     seconds, running = {"choose": 0.0, "encode": 0.0}, []
@@ -144,6 +145,7 @@ def clocks() -> Iterator[dict[str, float]]:
             (prepare, "choose", "choose"),
             (Codec, "encode", "encode"),
             (BlockCoder, "encode", "encode"),
+            (Packer, "pack", "encode"),
         ):
             patched = timed(getattr(owner, function), name)
             stack.enter_context(mock.patch.object(owner, function, patched))
