@@ -198,11 +198,13 @@ FIT: dict[str, Any] = {
 }  # fmt: skip
 SHORT = ("--options", "levels=2 channels=[[1]] tolerance=0.3 max_epochs=4")
 
+#: What the data are of: ten months, and five that are appended.
+MONTHS = make_field(15, (12, 16))
+
 
 def write_givens() -> None:
     """Write data, models, an archive, and outputs of earlier calls."""
-    whole = make_field(15, (12, 16))
-    field, later = whole[:10], whole[10:]
+    field, later = MONTHS[:10], MONTHS[10:]
     field.to_netcdf("field.nc")
     later.to_netcdf("later.nc")
     model, other = field.mrcae.fit(**FIT), field.mrcae.fit(**FIT | {"max_epochs": 1})

@@ -104,36 +104,6 @@ def test_complete_blocks_are_not_written_again(
     assert times == [(tmp_path / "a.zarr" / key).stat().st_mtime_ns for key in done]
 
 
-KILLED = """
-import os, signal, sys
-from xmrcae.archive.folder import Folder
-put, left = Folder.write, iter(range(int(sys.argv[2])))
-def write(self, key, data):
-    if next(left, None) is None:
-        os.kill(os.getpid(), signal.SIGKILL)
-    put(self, key, data)
-Folder.write = write
-from test_archive_store import append, write
-{"write": write, "append": append}[sys.argv[3]](sys.argv[1])
-"""
-
-
-@pytest.mark.parametrize(("call", "at"), [("write", 37), ("append", 20)])
-def test_a_process_that_was_killed_leaves_no_lock(tmp_path: Path, call: str, at: int) -> None:
-    url = tmp_path / "a.zarr"
-    write(tmp_path / "whole.zarr")
-    if call == "append":
-        write(url)
-        append(tmp_path / "whole.zarr")
-    ended = subprocess.run(
-        [sys.executable, "-c", KILLED, str(url), str(at), call], cwd=Path(__file__).parent
-    )
-    assert ended.returncode == -9
-    assert (url / LOCK).exists()
-    {"write": write, "append": append}[call](url)
-    assert files(url) == files(tmp_path / "whole.zarr")
-
-
 def test_another_call_does_not_finish_a_stopped_run(
     archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

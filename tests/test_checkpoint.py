@@ -1,10 +1,5 @@
 """Fits that were stopped go on to the same end, to the bit."""
 
-import os
-import random
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +13,6 @@ import xmrcae
 from xmrcae.core.training import Trainer
 
 OPTIONS: dict[str, Any] = {"levels": 2, "channels": [[1, 2]], "max_epochs": 25, "progress": False}
-
-#: How often the killed fit is killed.
-KILLS = int(os.environ.get("XMRCAE_TEST_KILLS", "2"))
 
 
 def assert_same_fit(one: xmrcae.MrCAE, other: xmrcae.MrCAE) -> None:
@@ -173,51 +165,3 @@ def test_a_checkpoint_in_memory_through_fsspec() -> None:
     options = OPTIONS | {"max_epochs": 3, "checkpoint": "memory://xmrcae-test/state"}
     first = xmrcae.MrCAE(**options).fit(field)
     assert xmrcae.MrCAE(**options).fit(field).fitted.id == first.fitted.id
-
-
-KILLED: dict[str, Any] = {
-    "levels": 2, "tolerance": 0.01, "channels": [[1, 1]], "max_epochs": 150, "min_decrease": 0.0, "progress": False,
-}  # fmt: skip
-
-PROGRAM = f"""
-import sys
-import xmrcae
-xmrcae.datasets.drifting_mode(n_times=60, size=47).mrcae.fit(checkpoint=sys.argv[1], **{KILLED})
-print("fitted")
-"""
-
-
-@pytest.mark.slow
-def test_a_killed_fit_goes_on_to_the_same_end(tmp_path: Path) -> None:
-    program, state = tmp_path / "program.py", tmp_path / "state"
-    program.write_text(PROGRAM)
-    kills = 0
-    chance = random.Random(os.environ.get("PYTEST_XDIST_TESTRUNUID", "0"))
-    deadline = time.monotonic() + 500
-    while kills < KILLS and time.monotonic() < deadline:
-        before = (
-            (state / "checkpoint.pt").stat().st_mtime_ns
-            if (state / "checkpoint.pt").exists()
-            else 0
-        )
-        process = subprocess.Popen(
-            [sys.executable, program, state], stdout=subprocess.PIPE, text=True
-        )
-        try:
-            while process.poll() is None:  # until it has got on, and then a random moment more
-                if (state / "checkpoint.pt").exists() and (
-                    state / "checkpoint.pt"
-                ).stat().st_mtime_ns != before:
-                    break
-                time.sleep(0.005)
-            time.sleep(chance.uniform(0, 0.3))
-        finally:
-            process.kill()
-        output, _ = process.communicate()
-        if "fitted" in output:
-            break
-        assert process.returncode == -9
-        kills += 1
-    assert kills == KILLS, "the fit ended before it could be killed"
-    field = xmrcae.datasets.drifting_mode(n_times=60, size=47)
-    assert_same_fit(field.mrcae.fit(**KILLED), field.mrcae.fit(checkpoint=state, **KILLED))
