@@ -230,11 +230,12 @@ def fit() -> str:
     """Fit with a checkpoint; if that is interrupted, what was learnt can be used."""
     field, model = xr.load_dataarray("field.nc"), xmrcae.MrCAE(**FIT, checkpoint="state")
     try:
-        return learnt(model.fit(field))
+        model.fit(field)
     except KeyboardInterrupt:
         if model._fitted is not None:
             assert model.partial and model.reconstruct(field).notnull().any()
         raise
+    return learnt(model)
 
 
 def learnt(model: xmrcae.MrCAE) -> str:

@@ -1,12 +1,14 @@
-"""The passes over the archive, encode, decode, reconstruct and score on a dask cluster of two processes."""
+"""What is lazy, fits and archives on a dask cluster, whose workers and scheduler may be lost."""
 
 import os
 import pickle
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import dask
@@ -17,9 +19,11 @@ import xarray as xr
 from dask.base import tokenize
 from distributed import Client, LocalCluster
 from helpers import make_field, make_two_variables
+from test_archive_writer import files
 from test_checkpoint import assert_same_fit
 
 import xmrcae
+from xmrcae.archive.store_writer import ArchiveWriter
 from xmrcae.codec import Codec
 
 pytestmark = pytest.mark.minimum
@@ -165,21 +169,22 @@ def test_graphs_tell_a_model_from_what_it_becomes_in_going_on() -> None:
     assert tokenize(again.fitted.codec) != tokenize(model.fitted.codec)
 
 
-def slowly(block: np.ndarray, *, log: str) -> np.ndarray:
+def slowly(block: np.ndarray, *, log: str, seconds: float) -> np.ndarray:
     """Hand on a block, late, and note in which process."""
     if block.size:
         with open(log, "a") as file:
             file.write(f"{os.getpid()}\n")
-        time.sleep(0.1)
+        time.sleep(seconds)
     return block
 
 
-def slow(field: xr.DataArray, log: Path) -> xr.DataArray:
+def slow(field: xr.DataArray, log: Path, seconds: float = 0.1) -> xr.DataArray:
     """The field in 20 chunks that take their time."""
     lazy = field.chunk(time=3)
-    return lazy.copy(
-        data=lazy.data.map_blocks(slowly, log=str(log), dtype=field.dtype, meta=lazy.data._meta)
+    late = lazy.data.map_blocks(
+        slowly, log=str(log), seconds=seconds, dtype=field.dtype, meta=lazy.data._meta
     )
+    return lazy.copy(data=late)
 
 
 def kill_one(log: Path) -> None:
@@ -230,3 +235,87 @@ def test_a_worker_may_be_killed_during_the_passes(
     assert_same_fit(model, found)
     assert len(log.read_text().split()) > 20
     client.wait_for_workers(2, timeout=60)
+
+
+def archive(model: xmrcae.MrCAE, field: xr.DataArray, url: Path) -> None:
+    """Write an archive of blocks of four chunks."""
+    model.to_archive(field, url, max_error=0.1, rows_per_block=12, progress=False)
+
+
+def test_a_lost_scheduler_stops_an_archive_and_the_same_call_goes_on(
+    model: xmrcae.MrCAE, field: xr.DataArray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive(model, field, tmp_path / "whole")
+    log, finish, finished = tmp_path / "processes", ArchiveWriter.finish_block, []
+
+    def lose() -> None:
+        n = len(log.read_text())
+        while len(log.read_text()) == n:  # until a chunk of the next block is begun
+            time.sleep(0.01)
+        cluster.close()
+
+    def finish_and_lose(self: ArchiveWriter, block: int, record: dict[str, Any]) -> None:
+        finish(self, block, record)
+        finished.append(block)
+        if finished == [0]:
+            Thread(target=lose).start()
+
+    monkeypatch.setattr(ArchiveWriter, "finish_block", finish_and_lose)
+    threads = {
+        "n_workers": 1, "threads_per_worker": 1, "processes": False, "dashboard_address": None,
+    }  # fmt: skip
+    with LocalCluster(**threads) as cluster, Client(cluster.scheduler_address, timeout=1):
+        with pytest.raises(CancelledError):
+            archive(model, slow(field, log), tmp_path / "a")
+    assert finished == [0]
+    with pytest.raises(xmrcae.ArchiveError, match="was stopped: the same call finishes it"):
+        xmrcae.open_archive(tmp_path / "a")
+    with LocalCluster(**threads) as cluster, Client(cluster.scheduler_address):
+        archive(model, slow(field, log), tmp_path / "a")
+    assert finished == [0, 1, 2, 3, 4]
+    assert files(tmp_path / "a") == files(tmp_path / "whole")
+
+
+@contextmanager
+def killing(cluster: LocalCluster, *, every: float) -> Iterator[list[int]]:
+    """Kill the process of a worker, drawn at random, after each so many seconds; list them."""
+    killed: list[int] = []
+    done, rng = Event(), np.random.default_rng(0)
+
+    def kill() -> None:
+        while not done.wait(every):
+            process = int(
+                rng.choice([nanny.pid for nanny in cluster.workers.values() if nanny.pid])
+            )
+            os.kill(process, signal.SIGKILL)
+            killed.append(process)
+
+    killer = Thread(target=kill)
+    killer.start()
+    try:
+        yield killed
+    finally:
+        done.set()
+        killer.join()
+
+
+@pytest.mark.soak
+def test_workers_may_be_killed_every_twenty_seconds(
+    model: xmrcae.MrCAE, field: xr.DataArray, tmp_path: Path
+) -> None:
+    archive(model, field, tmp_path / "whole")
+    lazy = slow(field, tmp_path / "processes", seconds=5)
+    with (
+        LocalCluster(
+            n_workers=4, threads_per_worker=1, dashboard_address=None, memory_limit=0
+        ) as cluster,
+        Client(cluster),
+        killing(cluster, every=20) as killed,
+    ):
+        found = lazy.mrcae.fit(**OPTIONS)
+        codes = model.encode(lazy).compute()
+        archive(model, lazy, tmp_path / "a")
+    assert len(killed) == len(set(killed)) >= 4
+    assert_same_fit(model, found)
+    assert codes.identical(model.encode(field))
+    assert files(tmp_path / "a") == files(tmp_path / "whole")
