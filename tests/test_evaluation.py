@@ -245,7 +245,7 @@ def test_the_more_pixels_the_fewer_samples(monkeypatch: pytest.MonkeyPatch) -> N
     field = make_field(n_times=60)
     model = field.mrcae.fit(levels=2, tolerance=None, max_epochs=1, progress=False)
     used = model.history.attrs["train_samples_at_level"]
-    assert used == [29, 9] and set(seen) == set(enumerate(used))
+    assert used == [29, 17] and set(seen) == set(enumerate(used))
     more = field.mrcae.fit(levels=2, tolerance=None, max_epochs=1, sketch=12, progress=False)
     assert more.history.attrs["train_samples_at_level"] == [25, 25]
 

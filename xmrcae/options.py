@@ -118,7 +118,7 @@ class Options:
         Variance, as share of the least tolerance squared, that training may leave out.
     sketch : int, optional
         Train on so many singular vectors, and as many random combinations of the rest; by default
-        on as many as make half a million numbers on a level, 4 of each at least.
+        on as many as make half a million numbers on a level, 8 of each at least.
     horizontal : (str, str), optional
         Names of the dimensions (y, x), where CF attributes do not tell.
     sample : str or list of str, optional

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 BUDGET = 2**19
 
 #: Fewest leading vectors, and combinations of the others, that the budget may leave of a level.
-LEAST_SKETCH = 4
+LEAST_SKETCH = 8
 
 #: On a GPU, samples are filled up to multiples of this: kernels then load four at a time.
 MULTIPLE = 16
