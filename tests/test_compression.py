@@ -10,9 +10,10 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
-from helpers import Prepared, counted, make_field, prepare_with
+from helpers import Prepared, counted, make_field, make_options, prepare_with
 
 from xmrcae.grid import blocks, compression, survey
+from xmrcae.passes import first_pass
 
 
 @pytest.mark.filterwarnings("ignore:.*singular vector")
@@ -137,6 +138,23 @@ def test_what_random_fields_miss_is_warned_of(many: None) -> None:
         prepare_with(wavy(400, 0.5), levels=2, tolerance=0.1)
 
 
+def test_an_archive_of_less_than_half_of_memory_is_read_once_a_pass(
+    many: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    field = wavy(400, 0.05)
+    monkeypatch.setattr(blocks, "PIXEL_BLOCK_BYTES", 8 * 400 * 47 * 2)  # bands of two rows
+    lazy, reads = counted(field, (25, 31, 47))
+    prepare_with(lazy, levels=2, tolerance=0.5, memory=2.3 * field.nbytes)
+    assert set(reads.values()) == {2}
+
+
+def test_products_with_random_fields_take_a_small_share_of_memory(many: None) -> None:
+    field = wavy(400, 0.05)
+    first = first_pass(field, make_options({"levels": 2, "memory": field.nbytes / 4}))
+    sizes = [each.nbytes for each in first.found.products.values()]
+    assert 0 < sum(sizes) <= field.nbytes / 4 / 16
+
+
 # Memory
 
 PROGRAM = """
@@ -148,7 +166,8 @@ def made(block_info=None):
     (t0, t1), (y0, y1), (x0, x1) = block_info[None]["array-location"]
     t, y, x = np.arange(t0, t1)[:, None, None], np.arange(y0, y1)[None, :, None], np.arange(x0, x1)[None, None]
     noise = np.random.default_rng([t0, y0, x0]).standard_normal((t1 - t0, y1 - y0, x1 - x0), dtype=np.float32)
-    return np.cos(t / 9 + y / 40).astype(np.float32) * np.sin(x / 70) + np.sin(t / 23) * np.cos(y / 90) + noise * 1e-3
+    waves = np.cos(t / 9 + y / 40) * np.sin(x / 70) + np.sin(t / 23) * np.cos(y / 90)
+    return waves.astype(np.float32) + noise * np.float32(1e-3)
 
 def field(shape, chunks):
     chunks = da.core.normalize_chunks(chunks, shape)

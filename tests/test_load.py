@@ -184,7 +184,6 @@ print(json.dumps({"data": data, "taken": peak() - before}))
 
 @linux
 @pytest.mark.soak
-@pytest.mark.xfail(reason="products with random fields, 64 MiB a copy, are not part of the bound")
 def test_very_many_snapshots_take_bounded_memory() -> None:
     found = run_alone(SNAPSHOTS, n=16_384, bound=256)
     assert found["data"] > 256

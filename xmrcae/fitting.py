@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from .defaults import compact_encoder
 from .errors import ModelFileError
 from .fitted import Fitted, history_table
-from .grid.blocks import keeping_memory
+from .grid.blocks import give_back_memory, keeping_memory
 from .grid.conventions import Labelled
 from .options import Options, renamed
 from .passes import FirstPass, fingerprint, first_pass, second_pass
@@ -77,20 +77,26 @@ def fit(
             network = from_state(saved["network"], device)
             return leave(network, saved["history"], saved["report"], partial=False), None
     save = _saver(checkpoint, identity=identity, memory=first.memory, model=model_id)
+    epsilons, levels = first.epsilons(options), first.description.pyramid.levels
+    block_bytes = first.memory / 5
     data = second_pass(first, options)
+    del first  # and with it as many bytes as some samples take
+    give_back_memory()
     with sound():
         trainer = Trainer(
             data,
             options,
-            channels=options.channels_of(first.description.pyramid.levels),
-            epsilons=first.epsilons(options),
+            channels=options.channels_of(levels),
+            epsilons=epsilons,
             device=device,
             progress=None,
-            block_bytes=first.memory / 5,
+            block_bytes=block_bytes,
             start=None if start is None else start.codec.network,
             save=save,
             saved=saved or None,
         )
+    del data  # the trainer has what it needs of them
+    give_back_memory()
     return _train(trainer, options, leave, save)
 
 
@@ -128,16 +134,18 @@ def _identity(first: FirstPass, options: Options, start: Fitted | None) -> dict[
 
 def _leaver(first: FirstPass, options: Options, model_id: str) -> Callable[..., Fitted]:
     """Return what makes a `Fitted` of a network, its history and its report."""
+    about, standard, split = first.description, first.standard, first.split
+    dtype = np.dtype(first.array.dtype)
 
     def leave(network: Any, history: Any, report: Any, *, partial: bool) -> Fitted:
         from .codec import Codec
 
         return Fitted(
-            labels=first.description.labels,
-            codec=Codec(network, first.description.pyramid, first.standard, model_id),
+            labels=about.labels,
+            codec=Codec(network, about.pyramid, standard, model_id),
             history=history_table(history, report),
-            split=first.split,
-            dtype=np.dtype(first.array.dtype),
+            split=split,
+            dtype=dtype,
             options_json=options.to_json(),
             id=model_id,
             partial=partial,

@@ -133,7 +133,7 @@ def first_pass(
         center=options.center,
         gaps=options.gaps,
         land=land,
-        memory=memory / 4,
+        memory=memory,
     )
     standard, rms = _scaling(found, mask, about, options, start)
     _check_found(found, standard, rms, about, array.dtype)

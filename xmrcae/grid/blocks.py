@@ -16,6 +16,10 @@ from dask.delayed import delayed
 #: Bytes, in float64, of the block of pixels, with all its snapshots, that one task looks at.
 PIXEL_BLOCK_BYTES = 2**24
 
+#: Share of memory, beside what a pass holds throughout, that the batch of the archive may take
+#: which is read at a time. The rest is for the bands at work, and for what they leave.
+BATCH = 0.55
+
 
 def pixel_blocks(shape: tuple[int, ...]) -> list[slice]:
     """Cut rows into bands. They depend on the sizes alone, so that chunks change no bit."""
@@ -59,6 +63,7 @@ def over_batch(
     array: da.Array | np.ndarray,
     batch: Sequence[slice],
     *per_pixel: np.ndarray,
+    add: Callable[[Any, Any], Any] | None = None,
     total: Any = None,
     **kwargs: Any,
 ) -> tuple[list[Any], Any]:
@@ -70,29 +75,33 @@ def over_batch(
     ----------
     function : callable
         Of a band, (sample, variable, row, x), the rows of each of `per_pixel` and the keywords.
-        Gives a pair: what is kept of each band, and what is added up, a list of arrays.
+        Gives what is kept of each band; with `add`, a pair of that and what is to be added.
     array : dask.array.Array or numpy.ndarray
         The archive.
     batch : list of slice
         The bands.
     *per_pixel : numpy.ndarray, shape (..., y, x)
         What else the function needs of the rows.
-    total : list of numpy.ndarray, optional
+    add : callable, optional
+        Gives the sum of a total, None before the first band, and what a band gives to be added.
+    total : optional
         What earlier batches have added up. Sums run from band to band, whatever the batches.
 
     Returns
     -------
     kept : list
         One per band.
-    total : list of numpy.ndarray
-        The sums.
+    total
+        The sum; None without `add`.
     """
-    task, add = delayed(_quietly, nout=2), delayed(_add)
+    task = delayed(_quietly, nout=None if add is None else 2)
     kept = []
     for values, band in zip(_bands(array, batch), batch, strict=True):
-        each, more = task(function, values, *(p[..., band, :] for p in per_pixel), **kwargs)
+        each = task(function, values, *(p[..., band, :] for p in per_pixel), **kwargs)
+        if add is not None:
+            each, more = each
+            total = delayed(add)(total, more)
         kept.append(each)
-        total = more if total is None else add(total, more)
     result = compute(
         kept, total, **({} if isinstance(array, da.Array) else {"scheduler": "threads"})
     )
@@ -143,13 +152,11 @@ def _bands(array: da.Array | np.ndarray, batch: Sequence[slice]) -> list[Any]:
     if not isinstance(array, da.Array):
         return [array[:, :, band] for band in batch]
     rows = array[:, :, batch[0].start : batch[-1].stop]
+    if rows.shape != array.shape:  # dask may cut views, which would hold whole chunks
+        rows = rows.map_blocks(np.array, dtype=rows.dtype, meta=rows._meta)
     heights = tuple(band.stop - band.start for band in batch)
     cut = rows.rechunk((-1, -1, heights, -1), threshold=10**9, method="tasks")  # in one step
     return list(cut.to_delayed().ravel())
-
-
-def _add(total: list[np.ndarray], more: list[np.ndarray]) -> list[np.ndarray]:
-    return [a + b for a, b in zip(total, more, strict=True)]
 
 
 def free_memory() -> int:

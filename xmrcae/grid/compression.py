@@ -25,7 +25,7 @@ import dask.array as da
 import numpy as np
 
 from ..handover import LevelData
-from .blocks import batches, over_batch
+from .blocks import BATCH, batches, over_batch
 from .combinations import directions, room_for, shortened
 from .fill import fill_and_pad
 from .pyramid import Pyramid, restrict_all
@@ -34,6 +34,10 @@ from .survey import GRAM_LIMIT, RANDOM_RANK, Survey
 
 #: Share of memory that samples may take; the rest is for stages, which train on some of them.
 SHARE = 0.35
+
+#: Bytes per pixel and variable that the second pass holds beside archive and samples: what the
+#: first has found, scaling, weights, and the variances of three parts.
+PER_PIXEL = 150
 
 #: Samples that are brought to all levels together.
 WIDTH = 8
@@ -143,10 +147,12 @@ def compress(
         kept = {part: shortened(each, room(wanted)[part] - 1) for part, each in vectors.items()}
         random = [part for part, each in products.items() if each.shape[1] != each.shape[2]]
         samples = _combinations(
-            array, parts, season, standard, kept, random=random, tail=tail, memory=memory / 4
+            array, parts, season, standard, kept, random=random, tail=tail, memory=memory
         )
         for part, each in samples.items():
-            _warn_of_loss(part, each, len(parts[part]), tail, cut=kept[part][1] + 1 < wanted[part])
+            few_fields = part in random and products[part].shape[2] < RANDOM_RANK
+            cut = few_fields or kept[part][1] + 1 < wanted[part]
+            _warn_of_loss(part, each, len(parts[part]), tail, cut=cut)
     share = np.where(standard.valid, found.finite_in_training / len(parts["training"]), 0)
     data = {}
     for part in list(samples):  # one after the other, so that memory holds what is needed
@@ -177,9 +183,15 @@ def _combinations(
     variance = [np.zeros((2, *size)) for _ in heights]  # lost, and in all
     per_pixel = (standard.centre, standard.mean, standard.valid)
     fields = (standard.scale, standard.monthly, standard.fill)
-    arguments = {"parts": parts, "season": season, "vectors": vectors, "fields": fields}
+    arguments: dict[str, Any] = {
+        "parts": parts,
+        "season": season,
+        "vectors": vectors,
+        "fields": fields,
+    }
     row = 4 * sum(heights) * size[0] * size[2]
-    for batch in batches(array, memory=memory, result=row):
+    memory -= row * size[1] + PER_PIXEL * int(np.prod(size))
+    for batch in batches(array, memory=BATCH * memory, result=row):
         bands, _ = over_batch(_project_band, array, batch, *per_pixel, **arguments)
         for band, results in zip(batch, bands, strict=True):
             for i, (values, each) in enumerate(results):
@@ -241,7 +253,7 @@ def _project_band(
     season: np.ndarray,
     vectors: Mapping[str, tuple[np.ndarray, int]],
     fields: tuple[Any, ...],
-) -> tuple[list[tuple[np.ndarray, np.ndarray]], list[np.ndarray]]:
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """Make the samples of each part on a band, sample last; find the variance they leave out."""
     scale, monthly, how = fields
     standard = Scaling(centre, scale, mean, valid, monthly, how)
@@ -264,7 +276,7 @@ def _project_band(
         variance[0, valid] = np.where(total - captured > rounding, total - captured, 0)
         variance[1, valid] = total
         results.append((values, variance))
-    return results, []
+    return results
 
 
 def _standardized(

@@ -5,22 +5,26 @@ It finds counts, sums and extremes of each pixel, and products of snapshots.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import dask.array as da
 import numpy as np
 
-from .blocks import batches, over_batch
+from .blocks import BATCH, batches, over_batch
 from .valid import describable
 
 #: Training snapshots up to which the decomposition is exact, by Gram matrices.
 GRAM_LIMIT = 3000
 
-#: Random fields that more snapshots are multiplied with: the most singular vectors that a part
-#: then has.
+#: Random fields that more snapshots are multiplied with, if memory has room for the products: the
+#: most singular vectors that a part then has.
 RANDOM_RANK = 512
+
+#: Share of memory that these products may take. The sums over earlier batches and earlier bands,
+#: and the new one, are there at a time; so are their singular vectors, afterwards.
+PRODUCTS = 1 / 16
 
 #: Neighbouring pixels with the same random number: the signal is smooth at that scale, noise is
 #: not.
@@ -48,7 +52,7 @@ class Survey:
     products : dict of str to numpy.ndarray, shape (variable, n, m)
         For each part of n snapshots, and each variable, the products of their departures from
         their mean over time: with each other, the Gram matrix (m = n), or, of many snapshots, with
-        `RANDOM_RANK` random fields.
+        `RANDOM_RANK` random fields, or fewer.
     """
 
     finite: np.ndarray
@@ -96,19 +100,26 @@ def survey(
     land : numpy.ndarray, shape (variable,), or None
         The value that each variable holds on land, and where it is missing.
     memory : float
-        Bytes that a batch may hold.
+        Bytes that the fit may use.
     """
     given = np.ones(array.shape[2:], bool) if given is None else given
     number = np.arange(np.prod(array.shape[1:])).reshape(array.shape[1:])
+    rank = _rank(parts, training, array.shape[1], memory)
     rules = {"parts": parts, "training": training, "season": season, "center": center}
-    rules |= {"gaps": gaps, "land": land}
-    kept: list[dict[str, np.ndarray]] = []
-    total = None
-    for batch in batches(array, memory=memory):
-        bands, total = over_batch(_survey_band, array, batch, given, number, total=total, **rules)
-        kept += bands
-    pixels = {name: np.concatenate([band[name] for band in kept], axis=-2) for name in kept[0]}
-    holds_values, *products = total or []
+    rules |= {"gaps": gaps, "land": land, "rank": rank}
+    pixels: dict[str, np.ndarray] = {}
+    total: Any = None
+    for batch in batches(array, memory=BATCH * memory):
+        bands, total = over_batch(
+            _survey_band, array, batch, given, number, add=_add, total=total, **rules
+        )
+        for band, found in zip(batch, bands, strict=True):
+            for name, values in found.items():
+                if name not in pixels:
+                    shape = (*values.shape[:-2], *array.shape[2:])
+                    pixels[name] = np.empty(shape, values.dtype)
+                pixels[name][..., band, :] = values
+    holds_values, *products = total
     by_part = dict(zip(parts, products, strict=True))
     return Survey(**pixels, is_empty=~holds_values, products=by_part)
 
@@ -124,8 +135,9 @@ def _survey_band(
     center: Any,
     gaps: str | None,
     land: np.ndarray | None,
-) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
-    """Return what is kept of each pixel of a band of rows, and what is summed over bands."""
+    rank: int | None,
+) -> tuple[dict[str, np.ndarray], list[Any]]:
+    """Return what is kept of each pixel of a band of rows, and what `_add` takes."""
     band = np.ascontiguousarray(band)
     flagged = np.zeros(band.shape[1:], int)
     if land is not None:
@@ -140,8 +152,7 @@ def _survey_band(
     del numbered
     valid = describable(given, found["finite"], flagged, len(band), gaps=gaps)
     mean = found["total"] / np.maximum(found["finite_in_training"], 1)
-    sums = [(finite & given).any((2, 3))]
-    exact = len(training) <= GRAM_LIMIT
+    sums: list[Any] = [(finite & given).any((2, 3))]
     for positions in parts.values():
         at_season = season[positions]
         centres = found["centre"].astype(band.dtype)
@@ -149,8 +160,7 @@ def _survey_band(
         values = np.where(finite[positions], band[positions], stand_in).astype(np.float64)
         values -= centres[at_season]
         values -= values.mean(0)
-        each = [_product(values[:, v, at], number[v, at], exact) for v, at in enumerate(valid)]
-        sums.append(np.stack(each))
+        sums.append(_factors(values, valid, number, rank))
     return found, sums
 
 
@@ -178,16 +188,64 @@ def _trained(
     return found | {"centre": centre, "squares": squares}
 
 
-def _product(departures: np.ndarray, number: np.ndarray, exact: bool) -> np.ndarray:
-    """Multiply departures (snapshot, pixel) with their transpose, or with random fields.
+def _rank(
+    parts: Mapping[str, np.ndarray], training: np.ndarray, variables: int, memory: float
+) -> int | None:
+    """Return how many random fields to multiply snapshots with; None for exact Gram matrices."""
+    if len(training) <= GRAM_LIMIT:
+        return None
+    n = variables * sum(map(len, parts.values()))
+    return max(1, min(RANDOM_RANK, int(PRODUCTS * memory / 8 / max(1, n))))
 
-    The number of the first pixel seeds these.
+
+def _add(total: list[np.ndarray] | None, more: list[Any]) -> list[np.ndarray]:
+    """Add what a band tells of snapshots to what the bands before have told.
+
+    Products with random fields are made here, one after the other: they take more memory than
+    their factors, which wait in their place.
     """
-    flat = np.ascontiguousarray(departures)
-    if exact or len(flat) <= RANDOM_RANK:
-        return flat @ flat.T
-    if not len(number):
-        return np.zeros((len(flat), RANDOM_RANK))
-    starts = np.arange(0, len(number), RANDOM_RUN)
-    fields = np.random.default_rng(int(number[0])).standard_normal((len(starts), RANDOM_RANK))
-    return np.add.reduceat(flat, starts, axis=1) @ fields
+    sums = []
+    earlier: Sequence[Any] = [None] * len(more) if total is None else total
+    for before, each in zip(earlier, more, strict=True):
+        is_product = isinstance(each, np.ndarray)
+        product = each if is_product else _with_random_fields(*each)
+        if before is not None:  # not into what another task has returned
+            product = np.add(before, product, out=None if is_product else product)
+        sums.append(product)
+    return sums
+
+
+def _factors(
+    departures: np.ndarray, valid: np.ndarray, number: np.ndarray, rank: int | None
+) -> np.ndarray | tuple[list[tuple[np.ndarray, int]], int]:
+    """Return Gram matrices of departures, (snapshot, variable, row, x), or what gives products.
+
+    That is what `_with_random_fields` takes.
+    """
+    n, variables = departures.shape[:2]
+    flats = (departures[:, variable, at] for variable, at in enumerate(valid))
+    if rank is None or n <= rank:
+        gram = np.empty((variables, n, n))
+        for flat, out in zip(map(np.ascontiguousarray, flats), gram, strict=True):
+            np.matmul(flat, flat.T, out=out)
+        return gram
+    halves = []
+    for flat, numbers in zip(flats, (number[v, at] for v, at in enumerate(valid)), strict=True):
+        starts = np.arange(0, len(numbers), RANDOM_RUN)
+        seed = int(numbers[0]) if len(numbers) else 0
+        runs = np.add.reduceat(np.ascontiguousarray(flat), starts, axis=1)
+        halves.append((runs, seed))
+    return halves, rank
+
+
+def _with_random_fields(halves: list[tuple[np.ndarray, int]], rank: int) -> np.ndarray:
+    """Multiply departures with random fields: (variable, snapshot, field).
+
+    Given are, for each variable, their sums over runs of pixels, (snapshot, run), and a seed: the
+    number of the first pixel.
+    """
+    product = np.empty((len(halves), len(halves[0][0]), rank))
+    for (runs, seed), out in zip(halves, product, strict=True):
+        fields = np.random.default_rng(seed).standard_normal((runs.shape[1], rank))
+        np.matmul(runs, fields, out=out)
+    return product
