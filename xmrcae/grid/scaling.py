@@ -143,6 +143,12 @@ def scaling_of(found: Survey, valid: np.ndarray, options: Options) -> tuple[Scal
     return Scaling(centre, scale, mean, valid, monthly, options.fill), rms
 
 
+def magnitudes(dtype: np.dtype[Any]) -> tuple[float, float]:
+    """Return the least departure and the largest value with which a type can compute."""
+    info = np.finfo(dtype)
+    return max(float(info.tiny), SQUARABLE[0]), min(float(info.max) / 32, SQUARABLE[1])
+
+
 def check_magnitudes(
     found: Survey,
     standard: Scaling,
@@ -170,8 +176,7 @@ def check_magnitudes(
     ValueError
         Naming the variable, its magnitude and what would do.
     """
-    info = np.finfo(dtype)
-    least, most = max(float(info.tiny), SQUARABLE[0]), min(float(info.max) / 32, SQUARABLE[1])
+    least, most = magnitudes(dtype)
     ways = "give them in other units" + (", or as float64" if dtype.itemsize < 8 else "")
     for v, name in enumerate(variables):
         own, what = standard.valid[v], f"the values of {name!r}" if name else "the data"

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..core.state import NetworkState, storable
 from ..grid.pyramid import Axis, Pyramid
-from ..grid.scaling import Scaling
+from ..grid.scaling import Scaling, magnitudes
 from ..option_values import check_number, to_choice
 from ..options import CHOICES, Options
 from .network_arrays import MOST_LEVELS
@@ -47,7 +47,9 @@ def check_about(about: Mapping[str, Any], attrs: Mapping[Any, Any], options: Opt
     require(set(horizontal) <= set(dims) and not set(horizontal) & set(sample), "dimensions")
     for name in ("is_dataset", "monthly"):
         require(isinstance(about[name], bool), f"{name} is {about[name]!r}")
-    for value in (*about["grid"]["descending"], about["grid"]["periodic"]):
+    descending, periodic = about["grid"]["descending"], about["grid"]["periodic"]
+    require(len(descending) == 2, f"two dimensions descend or not: {descending!r}")
+    for value in (*descending, periodic):
         require(isinstance(value, bool), f"of the grid, {value!r} is neither true nor false")
     require(about["dtype"] in FLOATS, f"data of type {about['dtype']!r}")
     to_choice("fill", about["fill"], CHOICES["fill"])
@@ -105,11 +107,13 @@ def check_network(
 def check_scaling(standard: Scaling, about: Mapping[str, Any], sizes: Sequence[int]) -> None:
     """Check the maps that are added to decoded fields."""
     shape, seasons = (len(about["variables"]), *sizes), standard.centre.shape[:1]
+    least, most = magnitudes(np.dtype(about["dtype"]))
     require(seasons[0] in range(1, 13 if about["monthly"] else 2), f"{seasons[0]} seasons")
     for maps, lead in ((standard.centre, seasons), (standard.mean, ())):
         require(maps.shape == (*lead, *shape), f"a map of shape {maps.shape}")
         require(maps.dtype == about["dtype"], f"a map of type {maps.dtype}")
         require(np.isfinite(maps).all(), "a map holds NaN or infinite values")
+        require((np.abs(maps) <= most).all(), f"a map holds values over {most:.2g}")
     scale = standard.scale
     require(scale.shape == shape[:1] and scale.dtype.kind in "if", "scales are no numbers")
-    require(np.isfinite(scale).all() and (scale > 0).all(), f"scales of {scale}")
+    require(((least <= scale) & (scale <= 2 * most)).all(), f"scales of {scale}")

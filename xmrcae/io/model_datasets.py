@@ -22,6 +22,7 @@ from ..grid.description import Labels
 from ..grid.pyramid import Pyramid
 from ..grid.scaling import Scaling
 from ..grid.split import PARTS
+from ..option_values import RANGES
 from ..options import Options, make_options, renamed
 from .checks import check_about, check_axes, check_levels, check_network, check_scaling, require
 from .labels import (
@@ -275,7 +276,7 @@ def options_of(stored: Mapping[str, Any]) -> dict[str, Any]:
     options = {
         name: value
         for name, value in renamed(stored).items()
-        if name in known and '"<' not in json.dumps(value)
+        if name in known and (name in RANGES or '"<' not in json.dumps(value))  # numbers stay
     }
     pairs = {
         name: tuple(options[name])
