@@ -32,9 +32,10 @@ SECONDS, MEMORY = 2.0, 2**30
 #: Seconds after which a process that does not answer is ended.
 HUNG = 60.0
 
-#: What a forged model, of other data, says of those that it is given.
+#: What a changed model, sound but of other data, says of those that it is given.
 OTHER_DATA = ("lie on another grid", "the climatology of the fitted months", "the data have no",
-              "model was fitted to", "has no variable")  # fmt: skip
+              "model was fitted to", "has no variable", "that of the fitted grid in",
+              "the data depart from the fitted centre by")  # fmt: skip
 
 OPTIONS: dict[str, Any] = {"levels": 2, "max_epochs": 3, "progress": False}
 
@@ -145,11 +146,11 @@ def outcome(kind: str, number: int, *, debug: bool = False) -> Outcome:
         except (xmrcae.ModelFileError, xmrcae.ArchiveError) as error:
             result = Outcome("refused", str(error))
         except Exception as error:
-            if KINDS[kind][2] and any(text in str(error) for text in OTHER_DATA):
-                return Outcome("another", str(error))
             if debug:
                 traceback.print_exc()
             result = Outcome("defect", f"{type(error).__name__}: {error}")
+            if any(text in str(error) for text in OTHER_DATA):
+                result = _of_other(said, str(error), forged=KINDS[kind][2])
         else:
             result = _compared(found, expected, said, forged=KINDS[kind][2])
         seconds = time.process_time() - start
@@ -165,11 +166,15 @@ def _compared(found: list[Any], expected: list[Any], said: list[Any], *, forged:
         a.equals(b) for a, b in zip(found, expected, strict=True)
     ):
         return Outcome("same", "")
+    return _of_other(said, "other results", forged=forged)
+
+
+def _of_other(said: list[Any], text: str, *, forged: bool) -> Outcome:
+    """Tell whether a file may hold another model: if it is forged, or no checksums were told of."""
     if forged:
-        return Outcome("another", "")
-    if any("checksum" in str(each.message) for each in said):
-        return Outcome("told", "")
-    return Outcome("defect", "other results")
+        return Outcome("another", text)
+    told = any("has no checksums" in str(each.message) for each in said)
+    return Outcome("told" if told else "defect", text)
 
 
 class Worker:

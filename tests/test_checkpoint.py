@@ -8,8 +8,10 @@ import pytest
 import torch
 import xarray as xr
 from helpers import make_field
+from openings import write_checkpoint
 
 import xmrcae
+from xmrcae.core.checkpoint import Checkpoint
 from xmrcae.core.training import Trainer
 
 OPTIONS: dict[str, Any] = {"levels": 2, "channels": [[1, 2]], "max_epochs": 25, "progress": False}
@@ -165,3 +167,38 @@ def test_a_checkpoint_in_memory_through_fsspec() -> None:
     options = OPTIONS | {"max_epochs": 3, "checkpoint": "memory://xmrcae-test/state"}
     first = xmrcae.MrCAE(**options).fit(field)
     assert xmrcae.MrCAE(**options).fit(field).fitted.id == first.fitted.id
+
+
+def test_a_changed_weight_of_a_checkpoint_is_told(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "state")
+    path = tmp_path / "state" / "checkpoint.pt"
+    data = path.read_bytes()
+    network = Checkpoint(tmp_path / "state").read()["network"]
+    weights = next(values for values in network.weights.values() if values.size > 8).tobytes()
+    assert data.count(weights) == 1
+    changed = bytes([weights[0] ^ 1]) + weights[1:]
+    path.write_bytes(data.replace(weights, changed))
+    with pytest.raises(xmrcae.ModelFileError, match="is no checkpoint"):
+        Checkpoint(tmp_path / "state").read()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "match"),
+    [
+        ("level", -1, "level is -1"),
+        ("memory", 0, "memory is 0"),
+        ("memory", np.inf, "memory is inf"),
+        ("seconds", np.nan, "seconds is nan"),
+        ("stage", {}, "'begin'"),
+        ("history", [{"level": 0, "group": 0.6}], "no whole number"),
+        ("history", [{"level": np.inf, "group": 0}], "no whole number"),
+    ],
+)
+def test_a_state_that_no_fit_could_have_left_is_refused(
+    tmp_path: Path, name: str, value: Any, match: str
+) -> None:
+    write_checkpoint(tmp_path, states=2)
+    content = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    torch.save(content | {name: value}, tmp_path / "checkpoint.pt")
+    with pytest.raises(xmrcae.ModelFileError, match=match):
+        Checkpoint(tmp_path).read()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 import uuid
 import zipfile
@@ -39,6 +40,15 @@ KINDS: dict[str, Any] = {
     "history": list,
     "stage": dict | None,
     "generator": torch.Tensor,
+}
+
+#: What it holds of a stage that goes on.
+STAGE: dict[str, Any] = {
+    **dict.fromkeys(("begin", "kept"), torch.Tensor),
+    **dict.fromkeys(("start", "best"), int | float),
+    "epoch": int,
+    "values": list,
+    "solver": dict,
 }
 
 
@@ -97,13 +107,10 @@ class Checkpoint:
                 f"that {__version__} does not read: use that version, or choose another folder"
             )
         with self.sound():
-            for name, kinds in KINDS.items():
-                if not isinstance(content[name], kinds):
-                    raise TypeError(f"{name} is of type {type(content[name]).__name__}")
-            if not all(
-                isinstance(n, int | float) for row in content["history"] for n in row.values()
-            ):
-                raise TypeError("the history does not consist of numbers")
+            _check_types(content, KINDS)
+            if content["stage"] is not None:
+                _check_types(content["stage"], STAGE)
+            _check_numbers(content)
             network = _converted(content["network"], torch.Tensor, torch.Tensor.numpy)
             state = NetworkState(**network)
             if not all(np.isfinite(weights).all() for weights in state.weights.values()):
@@ -173,6 +180,25 @@ class Checkpoint:
             write_whole(file, data, part=self._part, durable=True)
         except FileNotFoundError:  # another fit, which has begun by now, has removed the part
             write_whole(file, data, part=self._part, durable=True)
+
+
+def _check_types(content: dict[str, Any], allowed: dict[str, Any]) -> None:
+    """Raise a TypeError or KeyError unless everything is there and of its type."""
+    for name, kinds in allowed.items():
+        if not isinstance(content[name], kinds):
+            raise TypeError(f"{name} is of type {type(content[name]).__name__}")
+
+
+def _check_numbers(content: dict[str, Any]) -> None:
+    """Raise an error unless all numbers of a state are ones that a fit could have left."""
+    for name, least in {"level": 0, "group": 0, "memory": 1, "seconds": 0}.items():
+        if not (math.isfinite(content[name]) and content[name] >= least):
+            raise ValueError(f"{name} is {content[name]}")
+    for row in content["history"]:
+        if not all(isinstance(number, int | float) for number in row.values()):
+            raise TypeError("the history does not consist of numbers")
+        if not all(float(row[name]).is_integer() for name in ("level", "group")):
+            raise ValueError("a level or group of the history is no whole number")
 
 
 def _converted(value: Any, kind: type, function: Callable[[Any], Any]) -> Any:
