@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
 import uuid
@@ -77,24 +78,22 @@ def fit(
             network = from_state(saved["network"], device)
             return leave(network, saved["history"], saved["report"], partial=False), None
     save = _saver(checkpoint, identity=identity, memory=first.memory, model=model_id)
-    epsilons, levels = first.epsilons(options), first.description.pyramid.levels
-    block_bytes = first.memory / 5
+    trainer_of = functools.partial(
+        Trainer,
+        channels=options.channels_of(first.description.pyramid.levels),
+        epsilons=first.epsilons(options),
+        device=device,
+        progress=None,
+        block_bytes=first.memory / 5,
+        start=None if start is None else start.codec.network,
+        save=save,
+        saved=saved or None,
+    )
     data = second_pass(first, options)
     del first  # and with it as many bytes as some samples take
     give_back_memory()
     with sound():
-        trainer = Trainer(
-            data,
-            options,
-            channels=options.channels_of(levels),
-            epsilons=epsilons,
-            device=device,
-            progress=None,
-            block_bytes=block_bytes,
-            start=None if start is None else start.codec.network,
-            save=save,
-            saved=saved or None,
-        )
+        trainer = trainer_of(data, options)
     del data  # the trainer has what it needs of them
     give_back_memory()
     return _train(trainer, options, leave, save)
