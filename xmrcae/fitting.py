@@ -61,11 +61,9 @@ def fit(
     checkpoint = None if options.checkpoint is None else Checkpoint(options.checkpoint)
     saved: dict[str, Any] = (None if checkpoint is None else checkpoint.read()) or {}
     sound = checkpoint.sound if checkpoint is not None and saved else contextlib.nullcontext
-    finished = bool(saved.get("finished"))
+    ended = bool(saved.get("finished"))
     _check_start(start, options)
-    first = first_pass(
-        obj, options, start=start, memory=saved.get("memory"), decompose=not finished
-    )
+    first = first_pass(obj, options, start=start, memory=saved.get("memory"), decompose=not ended)
     options = _with_encoder(options, first, start)
     identity = _identity(first, options, start)
     if saved:
@@ -73,7 +71,7 @@ def fit(
             _check_same(saved["identity"], identity, str(options.checkpoint))
     model_id = saved.get("model") or str(uuid.uuid4())
     leave = _leaver(first, options, model_id)
-    if finished:
+    if ended:
         with sound():
             network = from_state(saved["network"], device)
             return leave(network, saved["history"], saved["report"], partial=False), None
