@@ -26,7 +26,7 @@ test-gpu:  ## run tests on a GPU, with PYTHON=python3 and the torch that it has
 	$(PYTHON) -m pytest -q -o addopts= -p no:cacheprovider $(GPU:%=tests/test_%.py)
 
 test-minimum: .venv-minimum/.installed  ## run tests with the oldest versions that the package admits
-	.venv-minimum/bin/python -m pytest -q -n 2 --dist worksteal -m "minimum and not slow" tests --ignore=tests/benchmarks
+	.venv-minimum/bin/python -m pytest -q -n 2 --dist worksteal -m "minimum and not slow and not soak" tests --ignore=tests/benchmarks
 
 test-reading: .venv/.installed .venv-reading/.installed  ## read archives with the oldest packages, and no others installed
 	$(BIN)/python .ci/reading.py .venv-reading

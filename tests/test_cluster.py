@@ -239,6 +239,7 @@ def test_a_worker_may_be_killed_during_the_passes(
 
 def archive(model: xmrcae.MrCAE, field: xr.DataArray, url: Path) -> None:
     """Write an archive of blocks of four chunks."""
+    pytest.importorskip("pcodec")
     model.to_archive(field, url, max_error=0.1, rows_per_block=12, progress=False)
 
 
