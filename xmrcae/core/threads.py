@@ -13,9 +13,9 @@ import torch
 #: from running.
 WORTH = 2**20
 
-#: What torch was to use, and how many threads are inside :func:`threads_for`.
-_entry = threading.Lock()
+#: What torch was to use, and how many threads are inside :func:`threads_for`; held to change them.
 _before = _inside = 0
+_entry = threading.Lock()
 
 
 @contextmanager
