@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import resource
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -47,7 +48,8 @@ class Outcome(NamedTuple):
     ----------
     kind : str
         "refused" in our words; "same" results; "told", if a warning says that nothing checks the
-        file; "another", if it was forged; "crash", if a library ended the process; "defect".
+        file; "another", if it was forged; "crash", if a library ended the process or did not end;
+        "defect".
     text : str
         The error.
     """
@@ -203,7 +205,8 @@ class Worker:
                     self._restart()
                     return result._replace(kind="defect", text=f"memory: {result.text}")
                 return result
-            died = Outcome("defect", "it hangs")
+            # A library that reads a broken file in circles is no defect of ours.
+            died = Outcome("crash" if _netcdf_hangs(kind, number) else "defect", "it hangs")
         except EOFError:
             self._process.join()
             died = Outcome("crash", f"exit status {self._process.exitcode}")
@@ -219,6 +222,18 @@ class Worker:
         self._process.kill()
         self._process.join()
         self._pipe.close()
+
+
+def _netcdf_hangs(kind: str, number: int) -> bool:
+    """Tell whether the netCDF library alone does not end on a file."""
+    program = "import netCDF4, sys; netCDF4.Dataset(sys.argv[1])"
+    with tempfile.TemporaryDirectory() as folder:
+        path = mutate(kind, number, Path(folder))
+        try:
+            subprocess.run([sys.executable, "-c", program, path], timeout=HUNG / 4)
+        except subprocess.TimeoutExpired:
+            return path.suffix == ".nc"
+    return False
 
 
 def _work(pipe: Any) -> None:

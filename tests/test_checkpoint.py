@@ -1,14 +1,16 @@
 """Fits that were stopped go on to the same end, to the bit."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openings
 import pytest
 import torch
 import xarray as xr
 from helpers import make_field
-from openings import write_checkpoint
+from openings import data_of, write_checkpoint
 
 import xmrcae
 from xmrcae.core.checkpoint import Checkpoint
@@ -202,3 +204,30 @@ def test_a_state_that_no_fit_could_have_left_is_refused(
     torch.save(content | {name: value}, tmp_path / "checkpoint.pt")
     with pytest.raises(xmrcae.ModelFileError, match=match):
         Checkpoint(tmp_path).read()
+
+
+WEIGHTS = "levels.0.groups.0.encoder_weight"
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "change", "match"),
+    [
+        ("has_data", 1, torch.Tensor.long, "not of bool"),
+        ("counts", None, torch.Tensor.byte, "not of bool"),
+        ("counts", None, torch.zeros_like, "where there are no data"),
+        ("masks", 0, lambda masks: [torch.zeros_like(masks[0])], "acts nowhere"),
+        ("masks", 0, lambda masks: [masks[0][:1]], "acts nowhere"),
+        ("weights", WEIGHTS, lambda weights: weights + 1e30, "not finite"),
+        ("weights", WEIGHTS, lambda weights: weights / 0, "NaN or infinite"),
+    ],
+)
+def test_a_network_that_no_fit_could_have_left_is_refused(
+    tmp_path: Path, name: str, place: Any, change: Callable[[Any], Any], match: str
+) -> None:
+    write_checkpoint(tmp_path, states=2)
+    content = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    holder, key = (content["network"], name) if place is None else (content["network"][name], place)
+    holder[key] = change(holder[key])
+    torch.save(content, tmp_path / "checkpoint.pt")
+    with pytest.raises(xmrcae.ModelFileError, match=match):
+        xmrcae.MrCAE(**openings.OPTIONS, checkpoint=tmp_path).fit(data_of("checkpoint"))

@@ -171,7 +171,7 @@ def attribute(**changes: Any) -> Any:
     (put("network", "weights", set_first(np.nan)), "NaN or infinite weights"),
     (put("network", "weights", set_first(np.inf)), "NaN or infinite weights"),
     (put("standard", "centre", set_first(np.nan)), "NaN or infinite values"),
-    (put("network", "bits", without_counts), "where there are no data"),
+    (put("network", "bits", without_counts), "acts nowhere"),
     (put("split", "split.part", set_first(-1)), "parts of the snapshots"),
     (put("grid", "lat", lambda values: values[:-1]), "coordinates along 'lat'"),
     (put("history", "history", lambda values: values.astype("int32")), "history"),

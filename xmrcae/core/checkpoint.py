@@ -20,7 +20,7 @@ from .._version import __version__
 from ..errors import ModelFileError
 from ..paths import file_system
 from ..storage import in_storage, is_there, write_whole
-from .state import NetworkState
+from .state import NetworkState, check_state
 
 FORMAT, FORMAT_VERSION = "xmrcae-checkpoint", 2
 
@@ -113,8 +113,7 @@ class Checkpoint:
             _check_numbers(content)
             network = _converted(content["network"], torch.Tensor, torch.Tensor.numpy)
             state = NetworkState(**network)
-            if not all(np.isfinite(weights).all() for weights in state.weights.values()):
-                raise ValueError("weights are NaN or infinite")
+            check_state(state)
             return content | {"network": state}
 
     def of_others(self) -> dict[str, Any] | None:

@@ -110,14 +110,14 @@ class Growth:
         storable = self.evaluation.network.storable[level]
         if self.epsilons is None and self.n_cells is None:
             return storable.any(0), False
-        errors, counts = self._errors(level, errors)
+        errors, counts = self.errors(level, errors)
         if self.n_cells is not None:
             return worst_cells(errors, counts, storable, self.n_cells[level]), False
         assert self.epsilons is not None
         epsilons = torch.as_tensor(self.epsilons[level]).to(errors)
         return refinement_mask(errors, counts, epsilons, storable, dilation=self.dilation)
 
-    def _errors(self, level: int, errors: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def errors(self, level: int, errors: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return errors of a level, if they are not known yet, and counts: (variable, y, x)."""
         samples, shape = self.training[level], self.evaluation.network.has_data[level].shape
         if errors is None:
@@ -140,7 +140,7 @@ class Growth:
             "with a number of your own",
             stacklevel=2,
         )
-        return worst_cells(*self._errors(level), network.storable[level], n_cells)
+        return worst_cells(*self.errors(level), network.storable[level], n_cells)
 
     def add_groups(self, level: int, groups: Sequence[tuple[Tensor, int]]) -> None:
         """Add groups of given masks and numbers of filters to a level (2.2).

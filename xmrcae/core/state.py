@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..errors import require
+
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkState:
@@ -44,6 +46,33 @@ class NetworkState:
     masks: list[list[np.ndarray]] = field(default_factory=list)
     channels: list[list[int]] = field(default_factory=list)
     weights: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def check_state(state: NetworkState) -> None:
+    """Check that the arrays of a network belong together, and that all weights are numbers.
+
+    Raises
+    ------
+    ValueError
+        Naming what is wrong.
+    """
+    maps = [*state.has_data, state.counts, *(mask for masks in state.masks for mask in masks)]
+    require(all(each.dtype == bool for each in maps), "maps of the network are not of bool")
+    cells = storable(state.counts, len(state.has_data))
+    shapes = [*(each.shape for each in cells[1:]), state.counts.shape]
+    require([each.shape for each in state.has_data] == shapes, "levels are on other grids")
+    for masks, able in zip(state.masks, cells, strict=False):
+        for mask in masks:
+            require(mask.shape == able.shape[1:] and mask.any(), "a group acts nowhere")
+            require(not (mask & ~able.any(0)).any(), "a group acts where there are no data")
+    for name, array in state.weights.items():
+        require(array.dtype == state.dtype, f"{name} is of type {array.dtype}")
+        require(np.isfinite(array).all(), f"{name} holds NaN or infinite weights")
+    pixels = () if state.projection is None else zip(state.projection, state.has_data, strict=True)
+    for weights, has_data in pixels:
+        require(weights.dtype.kind == "f", f"weights of pixels are of type {weights.dtype}")
+        require(np.isfinite(weights).all() and (weights >= 0).all(), "weights of pixels")
+        require(not (weights.astype(bool) & ~has_data).any(), "pixels without data have weights")
 
 
 def storable(counts: np.ndarray, n_levels: int) -> list[np.ndarray]:

@@ -306,10 +306,15 @@ class Trainer:
         }
 
     def _go_on_from(self, saved: dict[str, Any]) -> None:
+        """Take over a saved state; raise an error if it cannot be that of a run."""
         self.growth.generator.set_state(saved["generator"])
         self.history, self.report = saved["history"], saved["report"]
         self._started = time.perf_counter() - saved["seconds"]
         self._position, self._unfinished = (saved["level"], saved["group"]), saved["stage"]
+        level = len(self.network.levels) - 1
+        errors, _ = self.growth.errors(level)
+        if not errors.isfinite().all():
+            raise ValueError("what its weights reconstruct is not finite")
 
 
 def _column(part: str) -> str:

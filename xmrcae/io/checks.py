@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ..core.state import NetworkState, storable
+from ..core.state import NetworkState, check_state
+from ..errors import require
 from ..grid.pyramid import Axis, Pyramid
 from ..grid.scaling import Scaling, magnitudes
 from ..option_values import check_number, to_choice
@@ -19,12 +20,6 @@ from ..options import CHOICES, Options
 from .network_arrays import MOST_LEVELS
 
 FLOATS = ("float32", "float64")
-
-
-def require(condition: Any, text: str) -> None:
-    """Raise a ValueError unless a condition holds."""
-    if not condition:
-        raise ValueError(text)
 
 
 def check_about(about: Mapping[str, Any], attrs: Mapping[Any, Any], options: Options) -> None:
@@ -92,16 +87,7 @@ def check_network(
     require(state.counts.shape == shape, f"the network is on another grid than {shape}")
     require(state.dtype in FLOATS, f"weights of type {state.dtype!r}")
     check_number("anchor", state.anchor, 0)
-    for name, array in state.weights.items():
-        require(array.dtype == state.dtype, f"{name} is of type {array.dtype}")
-        require(np.isfinite(array).all(), f"{name} holds NaN or infinite weights")
-    for masks, cells in zip(state.masks, storable(state.counts, levels), strict=True):
-        for mask in masks:
-            require(not (mask & ~cells.any(0)).any(), "a group acts where there are no data")
-    for weights, has_data in zip(state.projection or (), state.has_data, strict=False):
-        require(weights.dtype.kind == "f", f"weights of pixels are of type {weights.dtype}")
-        require(np.isfinite(weights).all() and (weights >= 0).all(), "weights of pixels")
-        require(not (weights.astype(bool) & ~has_data).any(), "pixels without data have weights")
+    check_state(state)
 
 
 def check_scaling(standard: Scaling, about: Mapping[str, Any], sizes: Sequence[int]) -> None:

@@ -16,6 +16,7 @@ import pandas as pd
 import xarray as xr
 
 from .._version import __version__
+from ..errors import require
 from ..fitted import Fitted, history_columns
 from ..grid.coordinates import Grid
 from ..grid.description import Labels
@@ -24,7 +25,7 @@ from ..grid.scaling import Scaling
 from ..grid.split import PARTS
 from ..option_values import RANGES
 from ..options import Options, make_options, renamed
-from .checks import check_about, check_axes, check_levels, check_network, check_scaling, require
+from .checks import check_about, check_axes, check_levels, check_network, check_scaling
 from .labels import (
     attributes_from_json,
     attributes_to_json,
