@@ -104,10 +104,14 @@ def write_whole(path: Path, data: bytes | memoryview, *, part: Path, durable: bo
     durable : bool
         Wait until the disk has it, so that it outlives a loss of power.
     """
-    with cleaned(lambda: part.unlink(missing_ok=True)):
+    try:
         with part.open("wb") as file:
             file.write(data)
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
         part.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise

@@ -41,6 +41,7 @@ class Folder:
         self._fs, root = file_system(self.url, self.options)
         self._root = root.rstrip("/")
         self._local = Path(root) if isinstance(self._fs, LocalFileSystem) else None
+        self._made: set[Path] = set()  # folders that need not be made any more
 
     def read(self, key: str) -> bytes:
         """Return the bytes of a file.
@@ -104,7 +105,9 @@ class Folder:
                 self._fs.pipe_file(f"{self._root}/{key}", data)
                 return
             path = self._local / key
-            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.parent not in self._made:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._made.add(path.parent)
             try:
                 write_whole(path, data, part=path.with_name(path.name + ".part"))
             except OSError:
@@ -134,6 +137,7 @@ class Folder:
         """Remove a folder below this one if it is empty, and so on upward."""
         while folder != self._local and not any(folder.iterdir()):
             folder.rmdir()
+            self._made.discard(folder)
             folder = folder.parent
 
     def store(self) -> Any:

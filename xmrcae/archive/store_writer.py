@@ -172,8 +172,8 @@ class ArchiveWriter:
         packer = Packer(values.shape, values.dtype, dims, attrs)
         self._static[path] = packer.document(values.shape)
         self._checksums[path] = zlib.crc32(values.astype(packer.dtype).tobytes())
-        self._put_chunk(path, (0,) * values.ndim, packer.pack(values))
         self._put_document(path, self._static[path])
+        self._put_chunk(path, (0,) * values.ndim, packer.pack(values))
 
     def declare_rows(
         self,
