@@ -287,7 +287,8 @@ def _change_model_part(rng: random.Random, folder: Path, root: dict[str, Any]) -
         attrs = {name: json.dumps(header["attrs"][name]) for name in ("about",)}
         attrs["xmrcae_options"] = header["attrs"]["xmrcae_options"]
         _change_model(rng, datasets, attrs)
-        header["attrs"]["about"] = json.loads(attrs.get("about", "0"))
+        about = attrs.get("about")
+        header["attrs"]["about"] = json.loads(about) if isinstance(about, str) else about
         header["attrs"]["xmrcae_options"] = attrs.get("xmrcae_options", "")
     try:
         values = packed(datasets, header)

@@ -270,6 +270,8 @@ class Fields(BackendArray):
 
     def __init__(self, reader: Reader, v: int, level: int, dims: Sequence[str]) -> None:
         about = reader.store.about
+        if missing := set(reader.dims[-2:]).difference(dims):
+            raise ArchiveError(f"the archive is damaged: a variable lacks {missing.pop()!r}")
         self.dims, self._reader, self._v, self._level = tuple(dims), reader, v, level
         whole = [(size,) for size in about["levels"][level]["shape"]]
         single = [(1,) * size for size in about["lanes"]]
