@@ -27,6 +27,9 @@ def leave_out(names: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:
     for name in names:
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setattr(importlib.metadata.Distribution, "from_name", from_name)
+    from xmrcae.archive.format import require
+
+    require.cache_clear()  # what it found before
 
 
 def refuse_network(event: str, arguments: Any) -> None:

@@ -279,17 +279,20 @@ def test_a_lost_scheduler_stops_an_archive_and_the_same_call_goes_on(
 
 @contextmanager
 def killing(cluster: LocalCluster, *, every: float) -> Iterator[list[int]]:
-    """Kill the process of a worker, drawn at random, after each so many seconds; list them."""
+    """Kill the process of a worker, drawn at random, after each so many seconds; list them.
+
+    One that is still starting is left alone: its nanny would not start another.
+    """
     killed: list[int] = []
     done, rng = Event(), np.random.default_rng(0)
 
     def kill() -> None:
         while not done.wait(every):
-            process = int(
-                rng.choice([nanny.pid for nanny in cluster.workers.values() if nanny.pid])
-            )
-            os.kill(process, signal.SIGKILL)
-            killed.append(process)
+            processes = [nanny.process for nanny in cluster.workers.values() if nanny.process]
+            working = [each.pid for each in processes if each.status == Status.running]
+            if working:
+                killed.append(int(rng.choice(working)))
+                os.kill(killed[-1], signal.SIGKILL)
 
     killer = Thread(target=kill)
     killer.start()

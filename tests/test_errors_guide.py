@@ -115,6 +115,7 @@ def missing(field: xr.DataArray, model: xmrcae.MrCAE) -> Calls:
     def without() -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(archive_format, "version", lacking)
+            archive_format.require.cache_clear()
             archive(field, model)
 
     return without, lambda: archive(field, model)

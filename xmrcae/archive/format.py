@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -52,8 +53,9 @@ def sound() -> Iterator[None]:
         raise ArchiveFault(f"the archive is damaged: {type(error).__name__}: {error}") from error
 
 
+@cache
 def require() -> None:
-    """Check that what archives need is installed.
+    """Check that what archives need is installed; once it is, it stays so.
 
     Raises
     ------
