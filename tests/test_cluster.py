@@ -17,7 +17,7 @@ import pytest
 import torch
 import xarray as xr
 from dask.base import tokenize
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Status
 from helpers import make_field, make_two_variables
 from test_archive_writer import files
 from test_checkpoint import assert_same_fit
