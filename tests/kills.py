@@ -1,5 +1,6 @@
 """Calls that are stopped at one moment, each in a process that is forked with all modules imported."""
 
+import faulthandler
 import multiprocessing
 import os
 import random
@@ -27,6 +28,9 @@ CHANGES = {"open": 0, "os.mkdir": 0, "os.remove": 0, "os.rename": 1, "os.rmdir":
 
 #: Flags of a file that is opened to be written.
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+
+#: Seconds after which a call is ended that does not end; where it is then is in what it printed.
+HUNG = 120.0
 
 #: What is imported once; a process that is forked from there begins with its call.
 PRELOADED = [
@@ -96,7 +100,8 @@ def run(call: Callable[[], Any], folder: Path, moment: Moment | None = None) -> 
     process.join()
     pipe.close()
     if ended is None:
-        assert process.exitcode in (-signal.SIGKILL, -signal.SIGPROF), process.exitcode
+        killed = -signal.SIGKILL, -signal.SIGPROF
+        assert process.exitcode in killed, (process.exitcode, log.read_text())
         return None
     return ended._replace(said=log.read_text())
 
@@ -108,6 +113,7 @@ def _child(
     with open(log, "w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    faulthandler.dump_traceback_later(HUNG, exit=True)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what shells put behind
     torch.set_num_threads(1)
     before, start = surroundings(), time.process_time()

@@ -38,18 +38,29 @@ def told(*, debug: bool) -> Iterator[None]:
     ------
     Fault, UserError
         In place of any error but click's own.
+    KeyboardInterrupt
+        In place of an error that came of one.
     """
     try:
         yield
     except Exception as error:
         from .spelling import spelled
 
+        if _was_stopped(error):
+            raise KeyboardInterrupt from error
         if debug:
             traceback.print_exc()
         if isinstance(error, click.ClickException):
             raise
         ended = _named(error)
         raise type(ended)(spelled(ended.message)) from error
+
+
+def _was_stopped(error: BaseException | None) -> bool:
+    """Tell whether an error came of Ctrl-C: libraries may fail while they clean up after it."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 def _named(error: Exception) -> Fault | UserError:
