@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import threading
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
@@ -195,6 +196,24 @@ def test_a_fit_that_is_killed_again_and_again_ends_as_if_it_were_not(stage: Stag
     ends = [run(kills.fit, folder, Moment(signal.SIGKILL, change=9)) for _ in range(8)]
     n_killed = ends.index(next(filter(None, ends)))
     assert n_killed >= 2 and ends[n_killed].result == whole.result
+
+
+def test_ctrl_c_while_a_thread_starts_leaves_none_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, start = set(threading.enumerate()), threading.Thread.start
+
+    def interrupted(self: threading.Thread) -> None:
+        start(self)
+        if self not in before:
+            monkeypatch.undo()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        kills.MONTHS.mrcae.fit(**kills.FIT)
+    left = [thread for thread in threading.enumerate() if thread not in before]
+    for thread in left:
+        thread.join(10)
+    assert not any(thread.is_alive() for thread in left)
 
 
 def check(stage: Stage, name: str, at: Moment) -> None:

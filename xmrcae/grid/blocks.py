@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +13,7 @@ import dask.array as da
 import numpy as np
 from dask.base import compute
 from dask.delayed import delayed
+from dask.system import CPU_COUNT
 
 #: Bytes, in float64, of the block of pixels, with all its snapshots, that one task looks at.
 PIXEL_BLOCK_BYTES = 2**24
@@ -102,9 +104,12 @@ def over_batch(
             each, more = each
             total = delayed(add)(total, more)
         kept.append(each)
-    result = compute(
-        kept, total, **({} if isinstance(array, da.Array) else {"scheduler": "threads"})
-    )
+    if isinstance(array, da.Array):
+        result = compute(kept, total)
+    else:
+        # In dask's own pool, Ctrl-C while its first thread starts leaves one that never ends.
+        with ThreadPoolExecutor(CPU_COUNT) as pool:
+            result = compute(kept, total, scheduler="threads", pool=pool)
     give_back_memory()
     return result
 
