@@ -71,7 +71,7 @@ class DataArrayMrcae:
         **options
             `max_error`, `rmse` and the others of :meth:`xmrcae.MrCAE.to_archive`, and options of
             :class:`xmrcae.MrCAE` that are to differ from those that suit an archive: codes by
-            projection, as many as 2.5 percent of the valid pixels; coarse levels that stay good;
+            projection, as many as 2.75 percent of the valid pixels; coarse levels that stay good;
             departures from the calendar month where data are monthly.
 
         Returns
