@@ -29,6 +29,10 @@ CHANGES = {"open": 0, "os.mkdir": 0, "os.remove": 0, "os.rename": 1, "os.rmdir":
 #: Flags of a file that is opened to be written.
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
+#: Seconds after which a call that got Ctrl-C and has not ended gets it again: a library that was
+#: interrupted while it took a lock, or started a thread, waits for it.
+PATIENCE = 30.0
+
 #: Seconds after which a call is ended that does not end; where it is then is in what it printed.
 HUNG = 120.0
 
@@ -93,17 +97,29 @@ def run(call: Callable[[], Any], folder: Path, moment: Moment | None = None) -> 
     process = context.Process(target=_child, args=(end, call, folder, log, moment))
     process.start()
     end.close()
+    stopped = moment is not None and moment.stop == signal.SIGINT
     try:
+        if stopped and not pipe.poll(PATIENCE):
+            _stop_again(process)
         ended = pipe.recv()
     except EOFError:
         ended = None
-    process.join()
+    process.join(PATIENCE if stopped else None)
+    if process.exitcode is None:
+        _stop_again(process)
+        process.join()
     pipe.close()
     if ended is None:
         killed = -signal.SIGKILL, -signal.SIGPROF
         assert process.exitcode in killed, (process.exitcode, log.read_text())
         return None
     return ended._replace(said=log.read_text())
+
+
+def _stop_again(process: Any) -> None:
+    """Send Ctrl-C once more."""
+    print("a second Ctrl-C was needed")
+    os.kill(process.pid, signal.SIGINT)
 
 
 def _child(
