@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..defaults import TO_SIZE, compact_encoder
+from ..grid.pyramid import restrict_known
 
 if TYPE_CHECKING:
     from ..core.network import Network
@@ -188,8 +189,4 @@ def coarsest(fitted: Fitted, values: np.ndarray) -> np.ndarray:
     """Restrict snapshots to level 0, (snapshot, variable, y, x); NaN where it has no data."""
     pyramid = fitted.codec.pyramid
     known = np.where(fitted.standard.valid, values, np.nan)
-    level = np.where(pyramid.may_have_data(pyramid.levels - 1), pyramid.pad(known), np.nan)
-    for k in range(pyramid.levels - 2, -1, -1):
-        level, has = pyramid.restrict(level, np.isfinite(level), k)
-        level = np.where(has, level, np.nan)
-    return level[pyramid.cut(0)]
+    return restrict_known(pyramid, known)[0][pyramid.cut(0)]
