@@ -241,7 +241,6 @@ class Archive:
             first, last = (printable(_short(each)) for each in ends)
             facts.append(("rows", f"{sum(rows)}, {first} to {last}"))
         worst = with_units(self, self.measured["worst"][-1].values)
-        worst = with_units(self, self.measured["worst"][-1].values)
         return [*facts, ("worst error", f"{worst}, measured"), *self._size()]
 
     def _size(self) -> Rows:

@@ -178,6 +178,7 @@ class BlockCoder:
         records: dict[str, dict[str, Any]] = {}
         fields = self.on_kept(codes, season, len(self.decoder.valid) - 1)
         for variable, given in zip(self.variables, values, strict=True):
+            # popped, so that its memory is free before the next one is encoded
             own, records[variable.array] = _encode(variable, given, fields.pop(0))
             arrays |= own
         decoded = self.decode(arrays, records, codes, season)

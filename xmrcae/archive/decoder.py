@@ -57,15 +57,15 @@ class Decoder:
             rows = self._inside[k] if k == len(state.has_data) - 1 else slice(None)
             weights, bias = _parameters(state, f"levels.{k}.deepening")
             self._deepenings.append(_deepening(weights, cells, has_data.shape[1:])[rows])
-            groups = [
+            groups = [  # of each, what its codes write and what its biases write
                 _group(*_parameters(state, f"levels.{k}.groups.{j}"), mask, has_data.shape)
                 for j, mask in enumerate(state.masks[k])
             ]
             none = sp.csr_array((has_data.size, 0))
-            written = sp.hstack([none, *(matrix for matrix, _ in groups)], format="csr")
-            self._groups.append(written[rows])
-            spread = np.repeat(bias, has_data[0].size)
-            self._biases.append(sum((written for _, written in groups), spread)[rows])
+            by_codes = sp.hstack([none, *(matrix for matrix, _ in groups)], format="csr")
+            self._groups.append(by_codes[rows])
+            own = np.repeat(bias, has_data[0].size)
+            self._biases.append(sum((by_bias for _, by_bias in groups), own)[rows])
             n_cells = cells.sum((1, 2)) if k == 0 else []
             pairs = zip(state.masks[k], state.channels[k], strict=True)
             filters = [mask.sum() for mask, n_filters in pairs for _ in range(n_filters)]

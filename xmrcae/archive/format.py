@@ -19,7 +19,6 @@ FORMAT_VERSION = 1
 #: before 0.3.6, pcodec does not read what later versions write.
 NEEDED = {"zarr": (3, 1, 4), "numcodecs": (0, 16, 1), "pcodec": (0, 3, 6)}
 
-
 #: What names the convention in an archive's attributes.
 CONVENTION = {
     "schema_url": "https://raw.githubusercontent.com/zarr-conventions/multiscales/refs/tags/v1/schema.json",

@@ -94,7 +94,7 @@ class ArchiveStore:
 
     def reopened(self) -> ArchiveStore:
         """Return the archive as it is now, with what was appended since this was opened."""
-        return type(self).open(self._folder.url, storage_options=self._folder.options)
+        return type(self).open(**self.location)
 
     @property
     def location(self) -> dict[str, Any]:
@@ -197,8 +197,9 @@ class ArchiveStore:
         """Return the rows of one block and lane, padding included, read-only."""
         size = self.about["rows_per_block"]
         lanes = tuple(int(index) for index in np.unravel_index(lane, self._lanes))
-        document, n = self.arrays[path], 1 + len(lanes)
-        trailing, own = document["shape"][n:], self._chunk_shape(document)[n:]
+        document, n_leading = self.arrays[path], 1 + len(lanes)
+        trailing = document["shape"][n_leading:]
+        own = self._chunk_shape(document)[n_leading:]
         values = np.empty((size, *trailing), np.dtype(document["data_type"]))
         rows = slice(block * size, (block + 1) * size)
         counts = (max(1, n // c) for n, c in zip(trailing, own, strict=True))

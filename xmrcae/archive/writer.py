@@ -337,7 +337,7 @@ class Run:
         codes: np.ndarray,
         season: np.ndarray,
         records: Mapping[str, Mapping[str, Any]],
-    ) -> Any:
+    ) -> np.ndarray:
         """Compare coarser levels with the data restricted to them: (2, level, variable).
 
         Squared errors are summed, and values counted.
