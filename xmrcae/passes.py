@@ -14,8 +14,8 @@ import xarray as xr
 from .fitted import Fitted
 from .grid.blocks import free_memory
 from .grid.compression import compress
-from .grid.conventions import Labelled
-from .grid.description import Description, describe, fields_of, fittable
+from .grid.conventions import Labelled, fields_of
+from .grid.description import Description, describe, fittable
 from .grid.dimensions import check_names
 from .grid.scaling import (
     Scaling,
@@ -181,7 +181,7 @@ def _check_before_reading(
             raise ValueError(
                 f"start: the model describes {start.labels.variables}, the data hold {names}"
             )
-        check_units(obj, start.labels.attrs)
+        check_units(fields_of(obj), start.labels.attrs)
     options.channels_of(levels)
     ones = np.ones(len(names))
     options.epsilons(levels, names, ones, ones)

@@ -11,8 +11,7 @@ import numpy as np
 import xarray as xr
 
 from .._version import __version__
-from ..grid.conventions import Labelled
-from ..grid.description import fields_of
+from ..grid.conventions import Labelled, fields_of
 from ..io.labels import file_name
 from ..io.model_datasets import fitted_to_datasets
 from . import labelling, parts

@@ -11,9 +11,8 @@ import numpy as np
 import xarray as xr
 
 from ..fitted import Fitted
-from ..grid.conventions import Labelled
+from ..grid.conventions import Labelled, fields_of
 from ..grid.coordinates import Grid
-from ..grid.description import fields_of
 from ..grid.layout import Layout
 from ..grid.split import time_of
 from .format import ArchiveError

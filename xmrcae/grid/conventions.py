@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -14,6 +15,11 @@ Labelled = xr.DataArray | xr.Dataset
 
 #: Degrees of a full circle.
 CIRCLE = 360.0
+
+
+def fields_of(obj: Labelled) -> Sequence[xr.DataArray]:
+    """Return the variables of a Dataset, or the one DataArray."""
+    return list(obj.data_vars.values()) if isinstance(obj, xr.Dataset) else [obj]
 
 
 def is_geographic(coordinate: xr.DataArray, kind: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from ..options import Options
-from .conventions import Labelled
+from .conventions import Labelled, fields_of
 from .coordinates import Grid
 from .dimensions import find_dimensions, fittable_variables
 from .layout import Layout
@@ -72,7 +71,7 @@ class Labels:
             obj = obj[self.variables if self.is_dataset else self.variables[0]]
         for field in fields_of(obj):
             _check_numeric(field)
-        check_units(obj, self.attrs)
+        check_units(fields_of(obj), self.attrs)
         return plain_numbers(obj)
 
 
@@ -96,11 +95,6 @@ class Description:
     pyramid: Pyramid
     layout: Layout
     samples: xr.DataArray
-
-
-def fields_of(obj: Labelled) -> Sequence[xr.DataArray]:
-    """Return the variables of a Dataset, or the one DataArray."""
-    return list(obj.data_vars.values()) if isinstance(obj, xr.Dataset) else [obj]
 
 
 def fittable(obj: Labelled, options: Options) -> Labelled:

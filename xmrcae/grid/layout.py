@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 from dask.delayed import delayed
 
-from .conventions import Labelled
+from .conventions import Labelled, fields_of
 from .coordinates import Grid
 from .dimensions import Dimensions
 
@@ -48,7 +48,7 @@ class Layout:
     @classmethod
     def of(cls, obj: Labelled, dims: Dimensions, grid: Grid) -> Layout:
         """Find the layout of `obj` on `grid`; a ValueError if `obj` lies on another grid."""
-        fields = list(obj.data_vars.values()) if isinstance(obj, xr.Dataset) else [obj]
+        fields = fields_of(obj)
         shared = [str(dim) for dim in fields[0].dims if all(dim in field.dims for field in fields)]
         for field in fields:
             long = [dim for dim in field.dims if dim not in shared and field.sizes[dim] != 1]
@@ -75,7 +75,7 @@ class Layout:
 
         Lazy data give a dask array.
         """
-        variables = list(obj.data_vars.values()) if isinstance(obj, xr.Dataset) else [obj]
+        variables = fields_of(obj)
         dtype = np.result_type(np.float32, *(variable.dtype for variable in variables))
         arrays = []
         for variable in variables:

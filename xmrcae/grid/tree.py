@@ -9,8 +9,8 @@ import xarray as xr
 
 from .._version import __version__
 from ..options import Options
-from .conventions import Labelled
-from .description import Description, describe, fields_of, fittable
+from .conventions import Labelled, fields_of
+from .description import Description, describe, fittable
 from .dimensions import check_names
 from .layout import map_samples, merge_samples
 from .pyramid import Pyramid

@@ -65,17 +65,16 @@ def differ(a: str | None, b: str | None) -> bool:
     return a is not None and b is not None and _factors(a) != _factors(b)
 
 
-def check_units(obj: xr.DataArray | xr.Dataset, fitted: Sequence[Mapping[Any, Any]]) -> None:
+def check_units(fields: Sequence[xr.DataArray], fitted: Sequence[Mapping[Any, Any]]) -> None:
     """Raise a ValueError if a variable is in other units than those that were fitted.
 
     Parameters
     ----------
-    obj : xarray.DataArray or xarray.Dataset
+    fields : sequence of xarray.DataArray
         The fitted variables.
     fitted : sequence of mapping
         Attributes of each when it was fitted.
     """
-    fields = obj.data_vars.values() if isinstance(obj, xr.Dataset) else [obj]
     for field, attrs in zip(fields, fitted, strict=True):
         given, expected = unit_text(field.attrs), unit_text(attrs)
         if differ(given, expected):
