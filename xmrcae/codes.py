@@ -207,7 +207,7 @@ def _active_codes(
     return flat, layout
 
 
-def fields_of(
+def codes_to_fields(
     flat: Any, fitted: Fitted, layout: Layout, *, level: int, attrs: dict[str, Any]
 ) -> Labelled:
     """Decode fields on a level's grid from the codes (sample, code) of the levels up to it."""
@@ -285,12 +285,8 @@ def stack(codes: xr.DataTree, fitted: Fitted, attrs: dict[str, Any]) -> xr.DataA
     """Put all active codes side by side, as :meth:`xmrcae.MrCAE.stack` documents it."""
     codec = fitted.codec
     flat, layout = tree_to_codes(codes, codec, level=codec.pyramid.levels - 1, model_id=fitted.id)
-    reverse = slice(None, None, -1)
-    descending = [
-        dim
-        for dim, order in layout.indexers.items()
-        if isinstance(order, slice) and order == reverse
-    ]
+    horizontal = layout.dims.y, layout.dims.x
+    descending = [dim for dim, d in zip(horizontal, layout.descending, strict=True) if d]
     values = flat.reshape(*layout.sample_shape, flat.shape[1])
     stacked = xr.DataArray(
         values,

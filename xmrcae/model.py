@@ -180,9 +180,9 @@ class MrCAE(Results):
         return layout.orient(self._decode(flat, layout, level))
 
     def _decode(self, flat: Any, layout: Layout, level: int) -> Labelled:
-        from .codes import fields_of
+        from .codes import codes_to_fields
 
-        return fields_of(flat, self.fitted, layout, level=level, attrs=self.fitted.attributes)
+        return codes_to_fields(flat, self.fitted, layout, level=level, attrs=self.fitted.attributes)
 
     def reconstruct(self, obj: Labelled, *, keep_gaps: bool = False) -> Labelled:
         """Return decode(encode(obj)), on the data's own grid.
