@@ -16,7 +16,7 @@ from . import datasets, open_archive
 from .archive.archive import Archive
 from .archive.format import ArchiveError
 from .archive.models import ANCHOR
-from .io.tree_file import replacing
+from .io.tree_file import is_zarr, replacing
 from .model import MrCAE
 from .recipes import RECIPES
 from .text import in_bytes
@@ -66,8 +66,8 @@ def _open(path: str | None) -> tuple[xr.Dataset, Mapping[str, Any]]:
     if path is None:
         recipe = {**RECIPES["drifting_mode"], "anchor": ANCHOR}
         return datasets.drifting_mode().to_dataset(), recipe
-    is_zarr = path.rstrip("/").endswith(".zarr") or os.path.isdir(path)
-    return xr.open_dataset(path, engine="zarr" if is_zarr else None, chunks={}), {}
+    engine = "zarr" if is_zarr(path) or os.path.isdir(path) else None
+    return xr.open_dataset(path, engine=engine, chunks={}), {}
 
 
 def _held_out(model: MrCAE) -> tuple[str, np.ndarray]:

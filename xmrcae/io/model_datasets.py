@@ -183,7 +183,7 @@ def _values(stored: xr.Dataset) -> dict[str, np.ndarray]:
 
 
 def _about(fitted: Fitted) -> dict[str, Any]:
-    """Everything that is no array but the network, as JSON holds it."""
+    """Return what is no array as JSON holds it, without what the network's arrays need."""
     pyramid = fitted.codec.pyramid
     grid = pyramid.grid
     return {
@@ -272,7 +272,7 @@ def pyramid_of(stored: xr.Dataset, about: Mapping[str, Any]) -> Pyramid:
 
 
 def options_of(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as they were; those that were arrays, which nothing reads any more, at defaults."""
+    """Return options as they were; those that were arrays, which nothing reads, at defaults."""
     known = {field.name for field in dataclasses.fields(Options)}
     options = {
         name: value

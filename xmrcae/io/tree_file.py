@@ -164,8 +164,7 @@ def read_tree(path: str | os.PathLike[str]) -> xr.DataTree:
             if not is_there(filesystem, target):
                 raise ModelFileError(f"no file {path}")
             if not is_local:
-                is_zarr = target.rstrip("/").endswith(".zarr")
-                local = os.path.join(folder, "model.zarr" if is_zarr else "model.nc")
+                local = os.path.join(folder, "model.zarr" if is_zarr(target) else "model.nc")
                 _download(filesystem, target, local)
         try:
             return _read(local)
