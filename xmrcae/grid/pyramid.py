@@ -149,9 +149,8 @@ class Pyramid:
         """
         levels = self.levels if levels is None else levels
         step = 2 ** max(0, levels - self.levels)
-        offsets = list(
-            product(range(step - 1, -1, -1), repeat=2)
-        )  # the likeliest first: from the last of a cell on
+        # The likeliest first: from the last of a cell on.
+        offsets = list(product(range(step - 1, -1, -1), repeat=2))
         why = [self._why_no_level(grid, step, at) for at in offsets]
         if levels < self.levels or all(why):
             raise ValueError(

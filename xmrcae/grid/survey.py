@@ -105,13 +105,13 @@ def survey(
     given = np.ones(array.shape[2:], bool) if given is None else given
     number = np.arange(np.prod(array.shape[1:])).reshape(array.shape[1:])
     rank = _rank(parts, training, array.shape[1], memory)
-    rules = {"parts": parts, "training": training, "season": season, "center": center}
-    rules |= {"gaps": gaps, "land": land, "rank": rank}
+    arguments = {"parts": parts, "training": training, "season": season, "center": center}
+    arguments |= {"gaps": gaps, "land": land, "rank": rank}
     pixels: dict[str, np.ndarray] = {}
     total: Any = None
     for batch in batches(array, memory=BATCH * memory):
         bands, total = over_batch(
-            _survey_band, array, batch, given, number, add=_add, total=total, **rules
+            _survey_band, array, batch, given, number, add=_add, total=total, **arguments
         )
         for band, found in zip(batch, bands, strict=True):
             for name, values in found.items():
@@ -218,9 +218,9 @@ def _add(total: list[np.ndarray] | None, more: list[Any]) -> list[np.ndarray]:
 def _factors(
     departures: np.ndarray, valid: np.ndarray, number: np.ndarray, rank: int | None
 ) -> np.ndarray | tuple[list[tuple[np.ndarray, int]], int]:
-    """Return Gram matrices of departures, (snapshot, variable, row, x), or what gives products.
+    """Return Gram matrices of departures, (snapshot, variable, row, x), where they are exact.
 
-    That is what `_with_random_fields` takes.
+    Where `rank` random fields take their place, return the arguments of `_with_random_fields`.
     """
     n, variables = departures.shape[:2]
     flats = (departures[:, variable, at] for variable, at in enumerate(valid))
@@ -229,23 +229,23 @@ def _factors(
         for flat, out in zip(map(np.ascontiguousarray, flats), gram, strict=True):
             np.matmul(flat, flat.T, out=out)
         return gram
-    halves = []
+    factors = []
     for flat, numbers in zip(flats, (number[v, at] for v, at in enumerate(valid)), strict=True):
         starts = np.arange(0, len(numbers), RANDOM_RUN)
         seed = int(numbers[0]) if len(numbers) else 0
         runs = np.add.reduceat(np.ascontiguousarray(flat), starts, axis=1)
-        halves.append((runs, seed))
-    return halves, rank
+        factors.append((runs, seed))
+    return factors, rank
 
 
-def _with_random_fields(halves: list[tuple[np.ndarray, int]], rank: int) -> np.ndarray:
+def _with_random_fields(factors: list[tuple[np.ndarray, int]], rank: int) -> np.ndarray:
     """Multiply departures with random fields: (variable, snapshot, field).
 
     Given are, for each variable, their sums over runs of pixels, (snapshot, run), and a seed: the
     number of the first pixel.
     """
-    product = np.empty((len(halves), len(halves[0][0]), rank))
-    for (runs, seed), out in zip(halves, product, strict=True):
+    product = np.empty((len(factors), len(factors[0][0]), rank))
+    for (runs, seed), out in zip(factors, product, strict=True):
         fields = np.random.default_rng(seed).standard_normal((runs.shape[1], rank))
         np.matmul(runs, fields, out=out)
     return product
