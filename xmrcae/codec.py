@@ -84,7 +84,7 @@ class Codec:
 
     @cached_property
     def width(self) -> int:
-        """Return how many snapshots go through the network together.
+        """How many snapshots go through the network together.
 
         The number depends on the grid alone, so that chunks change no bit.
         """
@@ -93,7 +93,7 @@ class Codec:
 
     @property
     def blocks(self) -> dict[str, int]:
-        """Return how an array in memory is cut into blocks, and how many threads share them.
+        """How an array in memory is cut into blocks, and how many threads share them.
 
         A thread for each block, in which torch uses no others: products of few snapshots are too
         short for several threads.
@@ -103,7 +103,7 @@ class Codec:
 
     @cached_property
     def _bands(self) -> list[list[tuple[slice, Scaling]]]:
-        """Return bands of rows of each level, with their centring and scaling."""
+        """Bands of rows of each level, with their centring and scaling."""
         result = []
         for standard in self.standards:
             n_variables, n_rows, n_columns = standard.valid.shape
@@ -114,7 +114,7 @@ class Codec:
 
     @cached_property
     def prolongations(self) -> list[Prolongation]:
-        """Return the prolongation from each level to the next finer one."""
+        """The prolongation from each level to the next finer one."""
         has_data = self.network.has_data
         return [Prolongation(a, b, self.network.dtype) for a, b in pairwise(has_data)]
 
@@ -147,7 +147,7 @@ class Codec:
 
     @cached_property
     def _sources(self) -> torch.Tensor:
-        """Return which pixel of the data each padded pixel shows, counted from 1; 0 for none."""
+        """Which pixel of the data each padded pixel shows, counted from 1; 0 for none."""
         valid = self.standards[-1].valid
         numbers = 1 + np.arange(valid.size).reshape(1, *valid.shape)
         return torch.as_tensor(self._filled(self.pyramid.pad(numbers), 0).ravel())

@@ -131,6 +131,7 @@ def _identity(first: FirstPass, options: Options, start: Fitted | None) -> dict[
 
 def _leaver(first: FirstPass, options: Options, model_id: str) -> Callable[..., Fitted]:
     """Return what makes a `Fitted` of a network, its history and its report."""
+    # Not `first` itself, which holds the data.
     about, standard, split = first.description, first.standard, first.split
     dtype = np.dtype(first.array.dtype)
 

@@ -201,6 +201,7 @@ class Evaluation:
         *,
         metric: bool = False,
     ) -> T:
+        """Call a function of blocks of samples; halve them while the device has no memory."""
         while True:
             blocks = self.blocks(level, part, metric=metric)
             width = blocks[0].stop - blocks[0].start
