@@ -310,14 +310,9 @@ def unstack(stacked: xr.DataArray, fitted: Fitted, attrs: dict[str, Any]) -> xr.
     _check_features(stacked, index)
     check_text([*stacked.dims, *stacked.coords])
     sample = tuple(str(dim) for dim in stacked.dims if dim != "feature")
-    fitted_descends = [
-        dim for dim, descends in zip((grid.y, grid.x), grid.descending, strict=True) if descends
-    ]
-    descending = (
-        json.loads(stacked.attrs["descending"])
-        if "descending" in stacked.attrs
-        else fitted_descends
-    )
+    descending = grid.descending_dims
+    if "descending" in stacked.attrs:
+        descending = json.loads(stacked.attrs["descending"])
     names = [
         name for name, coordinate in stacked.coords.items() if set(coordinate.dims) <= set(sample)
     ]

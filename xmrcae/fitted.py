@@ -134,9 +134,8 @@ class Fitted:
     def orient(self, result: xr.DataArray) -> xr.DataArray:
         """Turn a result on ascending rows and columns to where those of the fitted data lie."""
         grid = self.codec.pyramid.grid
-        turned = [dim for dim, d in zip((grid.y, grid.x), grid.descending, strict=True) if d]
         horizontal = [dim for dim in self.labels.dims if dim in (grid.y, grid.x)]
-        result = result.isel(dict.fromkeys(turned, slice(None, None, -1)))
+        result = result.isel(dict.fromkeys(grid.descending_dims, slice(None, None, -1)))
         return result.transpose(..., *horizontal)
 
 

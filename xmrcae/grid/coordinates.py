@@ -89,6 +89,12 @@ class Grid:
             periodic = _covers_globe(coords, dims.x)
         return cls(dims.y, dims.x, sizes, coords, (descending[0], descending[1]), periodic)
 
+    @property
+    def descending_dims(self) -> list[str]:
+        """Those of its dimensions along which the fitted data's own coordinates descend."""
+        pairs = zip((self.y, self.x), self.descending, strict=True)
+        return [dim for dim, descends in pairs if descends]
+
     def indexers(self, obj: Labelled) -> dict[str, Any]:
         """Find where along `obj` the rows and columns of this grid lie.
 

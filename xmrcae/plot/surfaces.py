@@ -137,8 +137,7 @@ def _named(coords: Any, dims: Iterable[str], kind: str) -> Any:
 
 def ascending(field: xr.DataArray, grid: Grid) -> xr.DataArray:
     """Return a field that lies as the data do, with both coordinates ascending."""
-    dims = [dim for dim, down in zip((grid.y, grid.x), grid.descending, strict=True) if down]
-    return field.isel({dim: slice(None, None, -1) for dim in dims})
+    return field.isel(dict.fromkeys(grid.descending_dims, slice(None, None, -1)))
 
 
 def with_positions(
