@@ -46,7 +46,6 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "scale": ("std", "minmax", None),
 }
 
-
 #: Options of version 0.1, and what they are called in `solver_options`.
 OLD_NAMES = {"learning_rate": "learning_rate", "weight_decay": "weight_decay", "adam_eps": "eps"}
 

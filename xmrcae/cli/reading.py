@@ -162,10 +162,8 @@ def check_variables(archive: Archive, names: Sequence[str]) -> None:
 
 def with_history(ds: xr.Dataset, archive: Archive, url: str, level: int) -> xr.Dataset:
     """Add a line to CF's `history`: when and by what a level was decoded, and how far it is off."""
-    now, source = (
-        datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        os.path.basename(url.rstrip("/")),
-    )
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    source = os.path.basename(url.rstrip("/"))
     lines = [ds.attrs["history"]] if "history" in ds.attrs else []
     lines.append(f"{now} xmrcae {__version__} decode: level {level} of {source}")
     measured = archive.measured.isel(level=level)

@@ -42,7 +42,7 @@ class Scale:
 
     @property
     def style(self) -> dict[str, Any]:
-        """Return what matplotlib takes; land is grey."""
+        """What matplotlib takes; land is grey."""
         from matplotlib import colormaps
 
         colours = colormaps.get_cmap(self.cmap or "viridis")
