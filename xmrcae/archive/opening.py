@@ -97,7 +97,7 @@ def _check_before_fit(
     *,
     mode: str = "w-",
     storage_options: Mapping[str, Any] | None = None,
-    progress: bool = True,
+    progress: bool = True,  # taken here, as no Request has it
     **asked: Any,
 ) -> None:
     """Refuse what writing would refuse after a fit, which may take hours."""
