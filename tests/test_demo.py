@@ -124,6 +124,7 @@ def test_without_the_packages_of_archives_it_says_what_to_install_and_goes_on(
         return version
 
     monkeypatch.setattr(archive_format, "version", found)
+    archive_format.require.cache_clear()
     assert main(["demo", "--data", file, "--output", str(tmp_path / "out")]) == 0
     lines = capsys.readouterr().out.splitlines()
     (line,) = [line for line in lines if line.startswith("no archive: ")]

@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
@@ -22,6 +23,7 @@ import xmrcae
 from xmrcae.archive.folder import LOCK
 from xmrcae.archive.journal import JOURNAL
 from xmrcae.core.checkpoint import Checkpoint
+from xmrcae.io import tree_file
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
 
@@ -214,6 +216,27 @@ def test_ctrl_c_while_a_thread_starts_leaves_none_at_work(monkeypatch: pytest.Mo
     for thread in left:
         thread.join(10)
     assert not any(thread.is_alive() for thread in left)
+
+
+def test_ctrl_c_reaches_no_library_that_writes_a_model(
+    monkeypatch: pytest.MonkeyPatch, model: xmrcae.MrCAE, tmp_path: Path
+) -> None:
+    write, before, written = tree_file._write, signal.getsignal(signal.SIGINT), []
+
+    def stopped(*args: Any, **kwargs: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.2)
+        write(*args, **kwargs)
+        written.append(os.listdir(tmp_path))
+
+    monkeypatch.setattr(tree_file, "_write", stopped)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            model.save(tmp_path / "model.nc")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert len(written) == len(written[0]) == 1 and not os.listdir(tmp_path)
 
 
 def check(stage: Stage, name: str, at: Moment) -> None:

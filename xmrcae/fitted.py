@@ -61,11 +61,6 @@ class Fitted:
     partial: bool = False
 
     @property
-    def inference(self) -> Codec:
-        """The codec, by the name that it had before."""
-        return self.codec
-
-    @property
     def standard(self) -> Scaling:
         """Centring, scaling and valid pixels of the finest level."""
         return self.codec.standards[-1]

@@ -7,8 +7,11 @@ import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
 
 #: Bytes that are free on a disk that is full: what is written comes in larger pieces.
 FULL = 2**16
@@ -90,6 +93,15 @@ def cleaned(clean: Callable[[], object]) -> Iterator[None]:
             clean()
         raise
     clean()
+
+
+def uninterrupted(function: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
+    """Call a function in a thread, where Ctrl-C does not reach it; it is raised at its end.
+
+    Interrupted itself, xarray would keep locks, and wait for them when it closes the file.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function, *args, **kwargs).result()
 
 
 def write_whole(path: Path, data: bytes | memoryview, *, part: Path, durable: bool = False) -> None:

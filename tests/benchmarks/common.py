@@ -140,11 +140,6 @@ def timed_fit(
     return Fit(model, seconds, read[0] - start, before, ranks[0], start_gib, peak_memory())
 
 
-def inference_of(model: Any) -> Any:
-    """The network of a fitted model, with what stands between it and the data."""
-    return model.fitted.inference
-
-
 def peak_memory() -> float:
     """The most memory that this process has taken so far, in GiB."""
     unit = 1 if sys.platform == "darwin" else 1024

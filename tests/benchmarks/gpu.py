@@ -8,7 +8,7 @@ from unittest import mock
 
 import numpy as np
 import xarray as xr
-from common import ERSST, THREADS, inference_of, open_archive, recipe, timed_fit
+from common import ERSST, THREADS, open_archive, recipe, timed_fit
 from pixels import CONTINENTS
 from throughput import least_seconds
 
@@ -111,7 +111,7 @@ def throughput(model: Any, field: xr.DataArray, device: str) -> dict[str, float]
 
     some = field[: 4 * WIDTH]
     codes = model.encode(some)
-    network = inference_of(model).network
+    network = model.fitted.codec.network
     pixels = torch.rand(network.has_data[-1].numel(), WIDTH, device=network.device)
     constant = torch.ones(WIDTH, device=network.device)
     result = network(pixels, constant)

@@ -25,7 +25,7 @@ from .base import base_maps
 from .block import BlockCoder, Variable, clipped
 from .code_prediction import code_weights, undo_codes
 from .decoder import Decoder
-from .format import ArchiveError, sound
+from .format import ArchiveFault, sound
 from .parts import PATH, unpacked
 from .store import ArchiveStore
 from .waves import Predictor
@@ -90,7 +90,7 @@ class Reader:
         shapes = [tuple(level["shape"]) for level in about["levels"]]
         extents = [tuple(part.stop - part.start for part in cut) for cut in cuts]
         if not shapes == extents == [valid.shape[1:] for valid in decoder.valid]:
-            raise ArchiveError("the archive is damaged: its levels are not those of its model")
+            raise ArchiveFault("the archive is damaged: its levels are not those of its model")
         return decoder
 
     @cached_property
@@ -271,7 +271,7 @@ class Fields(BackendArray):
     def __init__(self, reader: Reader, v: int, level: int, dims: Sequence[str]) -> None:
         about = reader.store.about
         if missing := set(reader.dims[-2:]).difference(dims):
-            raise ArchiveError(f"the archive is damaged: a variable lacks {missing.pop()!r}")
+            raise ArchiveFault(f"the archive is damaged: a variable lacks {missing.pop()!r}")
         self.dims, self._reader, self._v, self._level = tuple(dims), reader, v, level
         whole = [(size,) for size in about["levels"][level]["shape"]]
         single = [(1,) * size for size in about["lanes"]]

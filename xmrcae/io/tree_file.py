@@ -23,7 +23,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from ..errors import ModelFileError
 from ..paths import file_system
-from ..storage import cleaned, in_storage, is_there
+from ..storage import cleaned, in_storage, is_there, uninterrupted
 
 #: Files of which each Zarr store has one.
 ZARR_ROOTS = ("zarr.json", ".zgroup", ".zarray")
@@ -49,7 +49,7 @@ def write_tree(tree: xr.DataTree, path: str | os.PathLike[str], *, overwrite: bo
         If the disk is full, or writing fails otherwise: what was there is there.
     """
     with replacing(path, overwrite=overwrite) as part:
-        _write(tree, part, zarr=is_zarr(path))
+        uninterrupted(_write, tree, part, zarr=is_zarr(path))
 
 
 def is_zarr(path: str | os.PathLike[str]) -> bool:
@@ -167,7 +167,7 @@ def read_tree(path: str | os.PathLike[str]) -> xr.DataTree:
                 local = os.path.join(folder, "model.zarr" if is_zarr(target) else "model.nc")
                 _download(filesystem, target, local)
         try:
-            return _read(local)
+            return uninterrupted(_read, local)
         except Exception as error:  # of the libraries: the file is something else, or cut short
             raise ModelFileError(
                 f"{path} is no model: it cannot be read as netCDF-4 or Zarr ({error})"
