@@ -62,7 +62,7 @@ def make_land(shape: tuple[int, int], *, seed: int = 0) -> np.ndarray:
 
 def make_field(
     n_times: int = 20, shape: tuple[int, int] = (21, 30), *, globe: bool = True, land: bool = True, seed: int = 0,
-    dtype: Any = np.float32, name: str = "sst",
+    dtype: Any = np.float32, name: str = "sst", freq: str = "MS",
 ) -> xr.DataArray:  # fmt: skip
     """A smooth field with noise on latitude and longitude, monthly, NaN on land; its latitude ascends."""
     rng = np.random.default_rng(seed)
@@ -79,7 +79,7 @@ def make_field(
     )
     if land:
         values[:, ~make_land(shape)] = np.nan
-    time = xr.date_range("2001-01-15", periods=n_times, freq="MS", use_cftime=False)
+    time = xr.date_range("2001-01-15", periods=n_times, freq=freq, use_cftime=False)
     coords = {
         "time": time,
         "lat": ("lat", lat, {"standard_name": "latitude", "units": "degrees_north"}),

@@ -1,5 +1,7 @@
 """Later data go behind what is there, and change no chunk of it."""
 
+import itertools
+import re
 import warnings
 
 import numpy as np
@@ -61,6 +63,29 @@ def test_other_members_are_not_appended(field, tmp_path):
         with pytest.raises(ArchiveError, match=message):
             archive.append(wrong, progress=False)
     assert files(tmp_path / "a") == before
+
+
+@pytest.mark.parametrize("dims", [("time",), ("member", "time")])
+def test_exchanged_chunks_are_refused_of_blocks_before_and_after(field, tmp_path, dims):
+    of = members_of if "member" in dims else xr.DataArray
+    first, later = of(field), of(later_than(field))
+    options = {"sample": ["time", *dims[:-1]], "center": "month"}
+    archive = write(first.mrcae.fit(**options, **QUICK), first, tmp_path / "a")
+    archive.append(later, progress=False)
+    data, n_refused = files(tmp_path / "a"), 0
+    chunks = [path for path in data if re.search(r"(season|codes|time)/c/", path)]
+    for one, other in itertools.pairwise(chunks):
+        if data[one] == data[other]:
+            continue
+        for path, content in ((one, data[other]), (other, data[one])):
+            (tmp_path / "a" / path).write_bytes(content)
+        with pytest.raises(ArchiveError, match=r"is another chunk of it|is damaged"):
+            xmrcae.open_archive(tmp_path / "a").verify()
+        n_refused += 1
+        for path in (one, other):
+            (tmp_path / "a" / path).write_bytes(data[path])
+    assert n_refused > 10
+    xmrcae.open_archive(tmp_path / "a").verify()
 
 
 @pytest.mark.parametrize("by", ["archive", "model"])

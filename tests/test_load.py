@@ -59,7 +59,7 @@ def tell(what):
 
 def write_days(folder: Path, n: int) -> xr.DataArray:
     """Write one file per day, of 6 x 9 cells; return the days together."""
-    field = make_field(n_times=n, shape=(6, 9), land=False)
+    field = make_field(n_times=n, shape=(6, 9), land=False, freq="D")
     for i, values in enumerate(field.values):
         with netCDF4.Dataset(folder / f"{i:05d}.nc", "w") as file:
             for dim in field.dims:

@@ -345,6 +345,7 @@ def test_names_in_an_archive_lead_to_no_file_outside(sound: Path, tmp_path: Path
 
 @pytest.mark.parametrize("change", [
     lambda said: said["labels"]["variables"][3].update(dims="lat"),  # of the archived variable
+    lambda said: said.update(sample=["day"]),
     *(operator.methodcaller("pop", name)
       for name in ("labels", "variables", "levels", "code_steps", "sample")),
 ])  # fmt: skip

@@ -8,7 +8,7 @@ import json
 import os
 import socket
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -140,10 +140,16 @@ class Folder:
             self._made.discard(folder)
             folder = folder.parent
 
-    def store(self) -> Any:
+    def store(self, check: Callable[[str, bytes], None]) -> Any:
         """Return the Zarr store that reads these files; what is missing in it is an error.
 
         Zarr would read it as fill values, and takes some errors of a store for missing files.
+
+        Parameters
+        ----------
+        check : callable
+            Takes the key and the bytes of each file; raises an error if they are not what was
+            written there.
         """
         from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
@@ -157,6 +163,7 @@ class Folder:
                     found = await super().get(key, *args, **kwargs)
                 if found is None:
                     raise ArchiveFault(f"{folder.url} lacks the file {key}")
+                check(key, found.to_bytes())
                 return found
 
         if self._local is not None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .folder import LOCK, Folder
 from .format import ABOUT, ArchiveError, ArchiveFault
+from .packing import chunk_counts
 
 #: Name of the record.
 JOURNAL = "writing.json"
@@ -117,6 +119,35 @@ def check_free(folder: Folder, root: Mapping[str, Any] | None) -> None:
         raise ArchiveError(
             f"{folder.url} holds other files, such as {others[0]}: give another place"
         )
+
+
+def noted(
+    rows: Mapping[str, Mapping[str, Any]],
+    finished: Sequence[Mapping[str, Any]],
+    before: Mapping[str, list[int | None]],
+    n_before: int,
+) -> dict[str, list[int | None]]:
+    """Return the checksums of the chunks of every array of rows, in the order of the chunks.
+
+    None stands for those of blocks that the array was not written in, or that were written before
+    checksums were noted.
+
+    Parameters
+    ----------
+    rows : mapping of str to mapping
+        Metadata of the arrays, by path.
+    finished : sequence of mapping
+        Records of the blocks that were written.
+    before : mapping of str to list
+        The checksums of the blocks before, `n_before` of them.
+    """
+    result: dict[str, list[int | None]] = {}
+    for path, document in sorted(rows.items()):
+        lacking: list[int | None] = [None] * math.prod(chunk_counts(document)[1:])
+        result[path] = list(before.get(path, lacking * n_before))
+        for record in finished:
+            result[path] += record.get("chunks", {}).get(path, lacking)
+    return result
 
 
 @contextlib.contextmanager

@@ -118,6 +118,28 @@ class Packer:
         return chunks[0].to_bytes() if chunks else None
 
 
+def chunk_counts(document: Mapping[str, Any]) -> list[int]:
+    """Return how many chunks an array has along each dimension."""
+    shape, chunk = document["shape"], document["chunk_grid"]["configuration"]["chunk_shape"]
+    return [max(1, size // own) for size, own in zip(shape, chunk, strict=True)]
+
+
+def checksum_of(chunk: bytes) -> int:
+    """Return the crc32c in which the bytes of a chunk end."""
+    return int.from_bytes(chunk[-4:], "little")
+
+
+def kind_of(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an array's chunks must have in common."""
+    return {
+        "shape after rows": document["shape"][1:],
+        "chunks": document["chunk_grid"]["configuration"]["chunk_shape"],
+        "dtype": document["data_type"],
+        "dims": document["dimension_names"],
+        "codecs": [codec["name"] for codec in document["codecs"]],
+    }
+
+
 def check_document(document: Any, path: str) -> None:
     """Check that an array's metadata are of the kind that `Packer` writes.
 

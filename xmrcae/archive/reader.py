@@ -66,6 +66,8 @@ class Reader:
         self.levels = len(about["levels"])
         self.arrays = [each["array"] for each in about["variables"]]
         self.dims = [*about["sample"], *about["horizontal"]]
+        if about["append"] not in (None, *about["sample"]):
+            raise ArchiveFault(f"the archive is damaged: it has no dimension {about['append']!r}")
         self.lengths: list[int] = about["blocks"]["length"]
         self._coders: dict[int, BlockCoder] = {}
         self._kept: OrderedDict[tuple[str, int, int, int], np.ndarray] = OrderedDict()

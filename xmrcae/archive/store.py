@@ -18,7 +18,7 @@ import numpy as np
 from .folder import LOCK, Folder
 from .format import ABOUT, FORMAT_VERSION, ArchiveError, ArchiveFault, require, sound
 from .journal import JOURNAL, dumps
-from .packing import LARGEST_CHUNK, check_document, open_array
+from .packing import LARGEST_CHUNK, check_document, checksum_of, chunk_counts, open_array
 
 #: Name of an archive's description; it is written last.
 ROOT = "zarr.json"
@@ -48,7 +48,7 @@ class ArchiveStore:
         self.arrays, self._groups = _members(root, folder.url)
         for path, document in self.arrays.items():
             self._check_shape(path, document)
-        self._store = folder.store()
+        self._store = folder.store(self._check_chunk)
         self._open: dict[str, Any] = {}
         self._kept: OrderedDict[tuple[str, int, int], np.ndarray] = OrderedDict()
         self._lock = threading.Lock()
@@ -230,6 +230,17 @@ class ArchiveStore:
             raise ArchiveFault(
                 f"chunk {chunk} of {path!r} of {self._folder.url} is damaged: {error}"
             ) from error
+
+    def _check_chunk(self, key: str, data: bytes) -> None:
+        """Check that a chunk of rows is the one that was written there, if that was noted."""
+        path, _, at = key.rpartition("/c/")
+        noted = self.about.get("chunks", {}).get(path)
+        if noted is None:
+            return
+        place = tuple(map(int, at.split("/")))
+        checksum = noted[np.ravel_multi_index(place, chunk_counts(self.arrays[path]))]
+        if checksum not in (None, checksum_of(data)):
+            raise ArchiveFault(f"{key} of {self._folder.url} is another chunk of it")
 
     @staticmethod
     def _chunk_shape(document: Mapping[str, Any]) -> list[int]:

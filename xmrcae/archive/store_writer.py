@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,8 +14,8 @@ import numpy as np
 
 from .folder import LOCK, Folder
 from .format import ABOUT, require
-from .journal import JOURNAL, begin, check_free, dumps, forgotten, group, plain, resumed
-from .packing import Packer
+from .journal import JOURNAL, begin, check_free, dumps, forgotten, group, noted, plain, resumed
+from .packing import Packer, checksum_of, chunk_counts, kind_of
 from .store import ROOT, ArchiveStore, chunk_of, read_root
 
 
@@ -51,6 +52,7 @@ class ArchiveWriter:
         self._checksums: dict[str, int] = {}
         self._attributes: dict[str, Any] = {}
         self._packers: dict[str, Packer] = {}
+        self._chunks: dict[str, list[int | None]] = {}  # checksums of those of this block
         self.n_bytes = 0
         if root is not None:
             self._take(root)
@@ -222,10 +224,9 @@ class ArchiveWriter:
         packer = Packer(whole, dtype, dims, attrs, transpose=transpose)
         self._packers[path] = packer
         document = packer.document((0, *shape))
-        if there is not None and _kind(document) != _kind(there):
-            raise ValueError(
-                f"{path!r} of the archive is {_kind(there)}; what was declared is {_kind(document)}"
-            )
+        if there is not None and kind_of(document) != kind_of(there):
+            was, declared = kind_of(there), kind_of(document)
+            raise ValueError(f"{path!r} of the archive is {was}; what was declared is {declared}")
         self._rows[path] = there or document
 
     def put_rows(self, path: str, block: int, lane: int, values: np.ndarray) -> None:
@@ -248,8 +249,12 @@ class ArchiveWriter:
         """
         self._check_block(block)
         lanes = [int(index) for index in np.unravel_index(lane, tuple(self.about["lanes"]))]
+        counts = chunk_counts(self._rows[path])[1:]
+        checksums = self._chunks.setdefault(path, [None] * math.prod(counts))
         for at, data in self._packed(path, values):
             self._put_chunk(path, (block, *lanes, *at), data)
+            if data is not None:
+                checksums[np.ravel_multi_index((0, *lanes, *at), (1, *counts))] = checksum_of(data)
 
     def n_packed(self, path: str, values: np.ndarray) -> int:
         """Return the bytes that `put_rows` would write; nothing is written."""
@@ -267,8 +272,7 @@ class ArchiveWriter:
         trailing = self._rows[path]["shape"][1 + n_lanes :]
         if list(values.shape[1:]) != trailing:
             raise ValueError(f"rows of {path!r} are of shape {trailing}, got {values.shape[1:]}")
-        counts = [size // max(1, chunk) for size, chunk in zip(values.shape[1:], own, strict=True)]
-        for at in np.ndindex(*(max(1, n) for n in counts)):
+        for at in np.ndindex(*chunk_counts(self._rows[path])[1 + n_lanes :]):
             inside = tuple(slice(i * n, (i + 1) * n) for i, n in zip(at, own, strict=True))
             yield at, packer.pack(full[:, *inside].reshape(packer.shape))
 
@@ -288,7 +292,8 @@ class ArchiveWriter:
             For another block, or if JSON cannot hold `record`.
         """
         self._check_block(block)
-        self.finished.append(plain(record))
+        self.finished.append(plain({**record, "chunks": self._chunks}))
+        self._chunks = {}
         self._write_journal()
 
     def commit(self, about: Mapping[str, Any], attributes: Mapping[str, Any] | None = None) -> None:
@@ -297,7 +302,7 @@ class ArchiveWriter:
         Parameters
         ----------
         about : mapping
-            The archive's description, as JSON has it; "checksums" and "checksum" are
+            The archive's description, as JSON has it; "checksums", "chunks" and "checksum" are
             added.
         attributes : mapping, optional
             Other attributes of the root; by default those that it has.
@@ -314,6 +319,7 @@ class ArchiveWriter:
                 f"got {len(about['blocks']['length'])}"
             )
         about = dict(about) | {"checksums": dict(sorted(self._checksums.items()))}
+        about["chunks"] = noted(self._rows, self.finished, about.get("chunks", {}), self.n_before)
         others = self._attributes if attributes is None else attributes
         rows = n_blocks * self.about["rows_per_block"]
         changed = self._group_documents()
@@ -383,14 +389,3 @@ class ArchiveWriter:
         self._folder.write(
             JOURNAL, dumps({**self._journal, "rows": self._rows, "blocks": self.finished})
         )
-
-
-def _kind(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what an array's chunks must have in common."""
-    return {
-        "shape after rows": document["shape"][1:],
-        "chunks": document["chunk_grid"]["configuration"]["chunk_shape"],
-        "dtype": document["data_type"],
-        "dims": document["dimension_names"],
-        "codecs": [codec["name"] for codec in document["codecs"]],
-    }

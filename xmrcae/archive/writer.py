@@ -376,7 +376,7 @@ def joined(before: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> d
         for key, sums in zip(LEVELS, record["levels"], strict=True):
             table["levels"][key].append(sums)
         for name, columns in record.items():
-            if name not in ("length", "levels", "written_by", "n_bytes"):
+            if name not in ("length", "levels", "written_by", "n_bytes", "chunks"):
                 own = table.setdefault(
                     name, {key: [*old] for key, old in before.get(name, {}).items()}
                 )

@@ -163,7 +163,8 @@ def fitted_from_datasets(
         partial=bool(attrs["partial"]),
     )
     if fitted.standard.monthly:
-        fitted.known_months  # noqa: B018  (an error, where the snapshots have no times)
+        months = fitted.known_months  # an error, where the snapshots have no times
+        require(months.max(initial=0) < len(standard.centre), "a month has no map of its mean")
     return vars(options), fitted
 
 

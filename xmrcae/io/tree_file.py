@@ -84,8 +84,9 @@ def replacing(path: str | os.PathLike[str], *, overwrite: bool) -> Iterator[str]
         try:
             with failing(kinds=(OSError, RuntimeError)):  # HDF5's too; errors of the caller pass
                 yield local
-        except KeyboardInterrupt:
-            time.sleep(0.5)  # a thread of Zarr's ends the file that it had begun
+        except BaseException:
+            if os.path.isdir(local):
+                time.sleep(0.5)  # a thread of Zarr's ends the files that it had begun
             raise
         with failing():
             if not is_local:
