@@ -7,8 +7,9 @@ import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from pathlib import Path
+from threading import Thread
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
@@ -100,8 +101,23 @@ def uninterrupted(function: Callable[..., Result], *args: Any, **kwargs: Any) ->
 
     Interrupted itself, xarray would keep locks, and wait for them when it closes the file.
     """
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(function, *args, **kwargs).result()
+    outcome: Future[Result] = Future()
+
+    def run() -> None:
+        if not outcome.set_running_or_notify_cancel():
+            return
+        try:
+            outcome.set_result(function(*args, **kwargs))
+        except BaseException as error:  # raised where the outcome is waited for
+            outcome.set_exception(error)
+
+    try:
+        Thread(target=run).start()
+        return outcome.result()
+    except KeyboardInterrupt:
+        if not outcome.cancel():  # it has begun
+            wait([outcome])
+        raise
 
 
 def write_whole(path: Path, data: bytes | memoryview, *, part: Path, durable: bool = False) -> None:
