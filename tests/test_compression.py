@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import dask
@@ -153,6 +155,17 @@ def test_products_with_random_fields_take_a_small_share_of_memory(many: None) ->
     first = first_pass(field, make_options({"levels": 2, "memory": field.nbytes / 4}))
     sizes = [each.nbytes for each in first.found.products.values()]
     assert 0 < sum(sizes) <= field.nbytes / 4 / 16
+
+
+def test_data_in_memory_are_computed_by_as_many_threads_as_dask_is_told() -> None:
+    def thread(band: np.ndarray) -> int:
+        time.sleep(0.01)
+        return threading.get_ident()
+
+    bands = [slice(row, row + 1) for row in range(8)]
+    with dask.config.set(num_workers=1):
+        threads, _ = blocks.over_batch(thread, np.zeros((2, 1, 8, 4)), bands)
+    assert len(threads) == 8 and len(set(threads)) == 1
 
 
 # Memory

@@ -12,7 +12,8 @@ import fsspec
 import numpy as np
 import pytest
 import xarray as xr
-from helpers import with_split
+from helpers import QUICK, make_field, with_split
+from test_mutated_files import assert_refused, put, rewritten
 
 import xmrcae
 from xmrcae.io import model_file, tree_file
@@ -233,3 +234,12 @@ def test_an_unfitted_model_is_not_saved(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not fitted"):
         xmrcae.MrCAE().save(tmp_path / "model.nc")
     assert not os.listdir(tmp_path)
+
+
+def test_every_month_of_the_fit_has_a_map_of_its_mean(tmp_path: Path) -> None:
+    model = make_field(24, (9, 14)).mrcae.fit(levels=1, center="month", **QUICK)
+    rewritten(model, tmp_path / "a.nc", put("standard", "centre", lambda maps: maps), forged=True)
+    assert xmrcae.open_model(tmp_path / "a.nc").levels == 1
+    fewer = put("standard", "centre", lambda maps: maps[:-1])
+    rewritten(model, tmp_path / "b.nc", fewer, forged=True)
+    assert_refused(tmp_path / "b.nc", "a month has no map")

@@ -202,8 +202,7 @@ class ArchiveStore:
         own = self._chunk_shape(document)[n_leading:]
         values = np.empty((size, *trailing), np.dtype(document["data_type"]))
         rows = slice(block * size, (block + 1) * size)
-        counts = (max(1, n // c) for n, c in zip(trailing, own, strict=True))
-        for at in np.ndindex(*counts):
+        for at in np.ndindex(*chunk_counts(document)[n_leading:]):
             inside = tuple(slice(i * c, (i + 1) * c) for i, c in zip(at, own, strict=True))
             found = self._read(path, (rows, *lanes, *inside), (block, *lanes, *at))
             values[:, *inside] = found

@@ -319,7 +319,9 @@ class ArchiveWriter:
                 f"got {len(about['blocks']['length'])}"
             )
         about = dict(about) | {"checksums": dict(sorted(self._checksums.items()))}
-        about["chunks"] = noted(self._rows, self.finished, about.get("chunks", {}), self.n_before)
+        about["chunks"] = noted(
+            self._rows, self.finished, self.about.get("chunks", {}), self.n_before
+        )
         others = self._attributes if attributes is None else attributes
         rows = n_blocks * self.about["rows_per_block"]
         changed = self._group_documents()

@@ -11,6 +11,7 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
+from dask import config
 from dask.base import compute
 from dask.delayed import delayed
 from dask.system import CPU_COUNT
@@ -108,7 +109,8 @@ def over_batch(
         result = compute(kept, total)
     else:
         # In dask's own pool, Ctrl-C while its first thread starts leaves one that never ends.
-        with ThreadPoolExecutor(CPU_COUNT) as pool:
+        with ThreadPoolExecutor(config.get("num_workers", None) or CPU_COUNT) as own:
+            pool = config.get("pool", None) or own
             result = compute(kept, total, scheduler="threads", pool=pool)
     give_back_memory()
     return result
