@@ -332,8 +332,10 @@ def _in_steps(
     step = min(max_error, inf if variable.rmse is None else variable.rmse * np.sqrt(12))
     while step > 0 and most <= step * LIMIT:
         steps = np.rint(departure / step).astype(np.int32)
+        if variable.rmse is None:
+            return float(step), steps
         rms = _rms(kept, _value(variable, field, step, steps), known)
-        if variable.rmse is None or (rms <= variable.rmse).all():
+        if (rms <= variable.rmse).all():
             return float(step), steps
         step *= FINER
     bounds = {"max_error": variable.max_error, "rmse": variable.rmse}

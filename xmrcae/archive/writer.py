@@ -42,6 +42,9 @@ LEVELS = ("squared_error", "count")
 #: Bytes in units of those of as many snapshots at the start, from which a model fits badly.
 TOO_MANY = 1.5
 
+# Bytes of fields that are coarsened at once: in all levels together as much as a cache holds.
+_IN_CACHE = 4 * 2**20
+
 
 def create_archive(
     fitted: Fitted,
@@ -343,16 +346,21 @@ class Run:
         Squared errors are summed, and values counted.
         """
         pyramid, sizes = self.fitted.codec.pyramid, self.coder.decoder.sizes
-        targets = restrict_known(pyramid, np.where(self.fitted.standard.valid, values, np.nan))
         result = np.zeros((2, len(sizes) - 1, len(self.coder.variables)))
-        for level in range(len(sizes) - 1):
-            fields = self.coders[level].fields(codes[:, : sum(sizes[: level + 1])], season, level)
-            for v, variable in enumerate(self.coder.variables):
-                fields[:, v] = clipped(fields[:, v], records[variable.array])
-            error = fields - targets[level][pyramid.cut(level)]
-            known = np.isfinite(error)
-            result[0, level] = np.where(known, error**2, 0).sum((0, 2, 3))
-            result[1, level] = known.sum((0, 2, 3))
+        n_at_once = max(1, _IN_CACHE // values[0].nbytes)
+        for start in range(0, len(values), n_at_once):
+            rows = slice(start, start + n_at_once)
+            known = np.where(self.fitted.standard.valid, values[rows], np.nan)
+            targets = restrict_known(pyramid, known)
+            for level, target in enumerate(targets[:-1]):
+                own = codes[rows, : sum(sizes[: level + 1])]
+                fields = self.coders[level].fields(own, season[rows], level)
+                for v, variable in enumerate(self.coder.variables):
+                    fields[:, v] = clipped(fields[:, v], records[variable.array])
+                error = fields - target[pyramid.cut(level)]
+                has_both = np.isfinite(error)
+                result[0, level] += (error**2).sum((0, 2, 3), where=has_both)
+                result[1, level] += has_both.sum((0, 2, 3))
         return result
 
     def commit(self, blocks: Mapping[str, Any]) -> None:
