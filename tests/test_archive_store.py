@@ -35,13 +35,13 @@ STATIC: dict[str, np.ndarray] = {
     "masks": np.packbits(np.arange(100) % 3 == 0),
     "beside/c": np.arange(9) % 2 == 0,
 }
-ROWS: dict[str, tuple[tuple[int, ...], str, bool]] = {
-    "level_0/codes": ((30,), "i4", True),
-    "level_1/sst": ((70,), "i4", False),
-    "level_1/sst_exact": ((70,), "f8", True),
-    "level_1/sst_gaps": ((70,), "u1", False),
-    "beside/field": ((4, 5), "f4", True),
-    "season": ((), "i2", False),
+ROWS: dict[str, tuple[tuple[int, ...], str]] = {
+    "level_0/codes": ((30,), "i4"),
+    "level_1/sst": ((70,), "i4"),
+    "level_1/sst_exact": ((70,), "f8"),
+    "level_1/sst_gaps": ((70,), "u1"),
+    "beside/field": ((4, 5), "f4"),
+    "season": ((), "i2"),
 }
 
 
@@ -55,7 +55,7 @@ def describe(lengths: list[int], lanes: tuple[int, ...] = (2,)) -> dict[str, Any
 
 
 def make_rows(path: str, block: int, lane: int) -> np.ndarray:
-    shape, dtype, _ = ROWS[path]
+    shape, dtype = ROWS[path]
     random = np.random.default_rng([block, lane, list(ROWS).index(path)])
     values = random.integers(-100, 100, (LENGTHS[block % 3], *shape))
     return values.astype(dtype) if dtype != "u1" else (values > 0).astype(dtype)
@@ -63,9 +63,9 @@ def make_rows(path: str, block: int, lane: int) -> np.ndarray:
 
 def put_blocks(writer: ArchiveWriter, count: int, lanes: tuple[int, ...]) -> None:
     names = ["time", *(f"lane_{i}" for i in range(len(lanes)))]
-    for path, (shape, dtype, transpose) in ROWS.items():
+    for path, (shape, dtype) in ROWS.items():
         dims = [*names, *(f"dim_{i}" for i in range(len(shape)))]
-        writer.declare_rows(path, shape, dtype, dims, {"of": path}, transpose=transpose)
+        writer.declare_rows(path, shape, dtype, dims, {"of": path})
     for block in range(writer.n_before + len(writer.finished), writer.n_before + count):
         for path in ROWS:
             for lane in range(int(np.prod(lanes))):

@@ -109,7 +109,7 @@ def plan_for(source: Source, request: Request, rows: int) -> Plan:
         for name, dtype, own, bound in zip(names, source.dtypes, kept, bounds, strict=True)
     ]
     values, season = (
-        np.concatenate([_by_lane(each) for each in arrays])
+        _joined([_by_lane(each) for each in arrays])
         for arrays in zip(*map(source.read, source.sample(SAMPLE)), strict=True)
     )
     return choose(
@@ -131,6 +131,11 @@ def _array_name(name: Any, v: int) -> str:
 def _by_lane(array: np.ndarray) -> np.ndarray:
     """Return (row, lane, ...) as one lane after the other, (snapshot, ...)."""
     return array.swapaxes(0, 1).reshape(-1, *array.shape[2:])
+
+
+def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Return one array after the other; one alone is not copied."""
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
 def describe(source: Source, plan: Plan, rows: int, made_from: str) -> dict[str, Any]:

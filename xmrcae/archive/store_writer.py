@@ -186,7 +186,6 @@ class ArchiveWriter:
         attrs: Mapping[str, Any] | None = None,
         *,
         chunk: Sequence[int] | None = None,
-        transpose: bool = False,
     ) -> None:
         """Say what an array of rows is like, before any are put there.
 
@@ -200,12 +199,10 @@ class ArchiveWriter:
         dims : sequence of str
             Names of all its dimensions.
         attrs : mapping, optional
-            Its attributes, as JSON has them.
+            Its attributes, as JSON has them; they stay as they are in an archive that is appended
+            to.
         chunk : sequence of int, optional
             What of `trailing_shape` a chunk holds, a divisor of it; all of it by default.
-        transpose : bool, default: False
-            Pack with the last dimension first. This and `attrs` stay as they are in an archive
-            that is appended to.
 
         Raises
         ------
@@ -220,8 +217,7 @@ class ArchiveWriter:
         there = self._rows.get(path)
         if there is not None:
             attrs = there["attributes"]
-            transpose = there["codecs"][0]["name"] == "transpose"
-        packer = Packer(whole, dtype, dims, attrs, transpose=transpose)
+        packer = Packer(whole, dtype, dims, attrs)
         self._packers[path] = packer
         document = packer.document((0, *shape))
         if there is not None and kind_of(document) != kind_of(there):

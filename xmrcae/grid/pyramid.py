@@ -198,7 +198,9 @@ class Pyramid:
 
         Padding wraps where the axis is periodic, else it repeats the edge.
         """
-        return values[..., self.y.source()[:, None], self.x.source()]
+        # One index of pixels takes half as long as one of rows and one of columns.
+        sources = self.y.source()[:, None] * values.shape[-1] + self.x.source()
+        return values.reshape(*values.shape[:-2], -1).take(sources, axis=-1)
 
     def may_have_data(self, level: int) -> np.ndarray:
         """Return the points of a level within the data's extent, or in its wrapped padding."""
@@ -342,7 +344,9 @@ def restrict_known(pyramid: Pyramid, values: np.ndarray) -> list[np.ndarray]:
     Each level is padded; a point is known if any that its stencil reads is.
     """
     finest = pyramid.levels - 1
-    result = [np.where(pyramid.may_have_data(finest), pyramid.pad(values), np.nan)]
+    padded = pyramid.pad(values)
+    np.copyto(padded, np.nan, where=~pyramid.may_have_data(finest))
+    result = [padded]
     for level in range(finest - 1, -1, -1):
         known = np.isfinite(result[0])
         if known.ndim > 2 and (known == known[:1]).all():
