@@ -257,7 +257,7 @@ def test_the_more_pixels_the_fewer_samples(monkeypatch: pytest.MonkeyPatch) -> N
 #: process of its own: what others have freed may lie in its way.
 HEAP = """
 import ctypes, numpy as np
-from xmrcae.grid.blocks import keeping_memory
+from xmrcae.memory import bounded_memory, keeping_memory
 
 class Heap(ctypes.Structure):
     names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
@@ -270,16 +270,19 @@ def goes_back(n_bytes=2**27):
     array = np.empty(n_bytes, dtype=np.uint8)
     return ask().hblkhd - before >= array.nbytes
 
-with keeping_memory():
-    inside = goes_back()
-print(inside, goes_back(2**28))
+with bounded_memory():
+    bounded = goes_back(2**23)
+    with keeping_memory():
+        kept = goes_back()
+    bounded_again = goes_back(2**23)
+print(bounded, kept, bounded_again, goes_back(2**24), goes_back(2**28))
 """
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="needs glibc 2.33 or newer")
-def test_memory_is_kept_between_epochs_and_no_longer() -> None:
+def test_memory_is_kept_between_epochs_and_given_back_where_it_is_bounded() -> None:
     done = subprocess.run([sys.executable, "-c", HEAP], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "True"]
+    assert done.stdout.split() == ["True", "False", "True", "False", "True"]
 
 
 def test_random_combinations_stand_for_what_memory_has_no_room_for() -> None:

@@ -17,8 +17,8 @@ from tqdm.auto import tqdm
 from .defaults import compact_encoder
 from .errors import ModelFileError
 from .fitted import Fitted, history_table
-from .grid.blocks import give_back_memory, keeping_memory
 from .grid.conventions import Labelled
+from .memory import bounded_memory, give_back_memory
 from .options import Options, renamed
 from .passes import FirstPass, fingerprint, first_pass, second_pass
 
@@ -53,6 +53,14 @@ def fit(
         For data or options that cannot be fitted, a model that one cannot go on from, and a
         checkpoint of another fit: all before training.
     """
+    with bounded_memory() if options.memory else contextlib.nullcontext():
+        return _fit(obj, options, start)
+
+
+def _fit(
+    obj: Labelled, options: Options, start: Fitted | None
+) -> tuple[Fitted | None, BaseException | None]:
+    """Run both passes over the data, and train."""
     from .core.checkpoint import Checkpoint
     from .core.projection import from_state
     from .core.training import Trainer, find_device
@@ -161,7 +169,7 @@ def _train(
         desc="MrCAE", unit="epoch", initial=len(trainer.history), disable=not options.progress
     )
     try:
-        with bar, keeping_memory():
+        with bar:
             trainer.progress = bar
             trainer.run()
         trainer.finish()

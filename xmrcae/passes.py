@@ -12,7 +12,6 @@ import numpy as np
 import xarray as xr
 
 from .fitted import Fitted
-from .grid.blocks import free_memory
 from .grid.compression import compress
 from .grid.conventions import Labelled, fields_of
 from .grid.description import Description, describe, fittable
@@ -31,6 +30,7 @@ from .grid.valid import empty_snapshots, find_valid, named_valid, valid_from
 from .grid.values import in_type_of
 from .grid.weights import grid_weights, known_weights
 from .handover import LevelData
+from .memory import free_memory
 from .options import Options
 
 

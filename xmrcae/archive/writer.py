@@ -18,9 +18,9 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from ..fitted import Fitted
-from ..grid.blocks import give_back_memory
 from ..grid.conventions import Labelled
 from ..grid.pyramid import restrict_known
+from ..memory import give_back_memory
 from . import labelling, prepare
 from .appending import check_append
 from .block import BlockCoder, clipped

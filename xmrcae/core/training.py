@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..defaults import MOST_OF_DATA
+from ..memory import give_back_memory, keeping_memory
 from .allocation import cells_per_group, check_encoding_size
 from .evaluation import Evaluation
 from .growth import Growth, allocate
@@ -172,6 +173,7 @@ class Trainer:
         if position < self._position or (is_saved and self._unfinished is None):
             return True
         with threads_for(self._work(level)):
+            give_back_memory()  # of the stage before, whose arrays had other sizes
             if not is_saved and not grow():
                 return False
             self._train(level, group, self._unfinished if is_saved else None)
@@ -229,15 +231,16 @@ class Trainer:
             prolongations=self.prolongations[level:],
         )
         begin = unfinished.pop("begin") if unfinished else self.network.vector()
-        n_epochs = descend(
-            objective,
-            begin,
-            lambda errors: self.growth.next_mask(level, errors)[1],
-            options=options,
-            on_epoch=partial(self._record_epoch, level, group),
-            save=lambda stage: self._save(level, group, stage | {"begin": begin}),
-            resumed=unfinished,
-        )
+        with keeping_memory():
+            n_epochs = descend(
+                objective,
+                begin,
+                lambda errors: self.growth.next_mask(level, errors)[1],
+                options=options,
+                on_epoch=partial(self._record_epoch, level, group),
+                save=lambda stage: self._save(level, group, stage | {"begin": begin}),
+                resumed=unfinished,
+            )
         if n_epochs:
             self.history.pop()
         losses = self._final_losses(level)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 import dask.array as da
@@ -15,6 +12,8 @@ from dask import config
 from dask.base import compute
 from dask.delayed import delayed
 from dask.system import CPU_COUNT
+
+from ..memory import give_back_memory
 
 #: Bytes, in float64, of the block of pixels, with all its snapshots, that one task looks at.
 PIXEL_BLOCK_BYTES = 2**24
@@ -116,42 +115,10 @@ def over_batch(
     return result
 
 
-@contextmanager
-def keeping_memory() -> Iterator[None]:
-    """Let the process keep what it frees, until the end; to fetch it anew costs time.
-
-    An epoch makes the arrays of the one before. On its own, glibc gives them back to the system
-    in between: that took a quarter of the time on ERSST's grid, and half on a million pixels.
-    What it keeps afterwards is what it would after freeing an array of 32 MiB.
-    """
-    try:
-        set_option = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        yield
-        return
-    trim_threshold, mmap_threshold, most = -1, -3, 2**31 - 1
-    set_option(trim_threshold, most)
-    set_option(mmap_threshold, most)
-    try:
-        yield
-    finally:
-        set_option(trim_threshold, 2**26)
-        set_option(mmap_threshold, 2**25)
-        give_back_memory()
-
-
 def _quietly(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Call a function without a warning of what overflows: such data are refused afterwards."""
     with np.errstate(over="ignore", invalid="ignore"):
         return function(*args, **kwargs)
-
-
-def give_back_memory() -> None:
-    """Return freed memory to the system: glibc keeps large blocks per thread."""
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-    except (AttributeError, OSError, TypeError):
-        pass
 
 
 def _bands(array: da.Array | np.ndarray, batch: Sequence[slice]) -> list[Any]:
@@ -164,11 +131,3 @@ def _bands(array: da.Array | np.ndarray, batch: Sequence[slice]) -> list[Any]:
     heights = tuple(band.stop - band.start for band in batch)
     cut = rows.rechunk((-1, -1, heights, -1), threshold=10**9, method="tasks")  # in one step
     return list(cut.to_delayed().ravel())
-
-
-def free_memory() -> int:
-    """Return the bytes of memory that are free now; 4 GiB where the system does not say."""
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return 2**32
