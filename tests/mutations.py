@@ -240,7 +240,7 @@ def change_archive(rng: random.Random, folder: Path) -> None:
     """Change what an archive says or holds, with checksums of what is then there."""
     import zarr
 
-    from xmrcae.archive.journal import dumps
+    from xmrcae.archive.format import dumps
 
     root = json.loads((folder / "zarr.json").read_text())
     about = root["attributes"]["xmrcae_archive"]

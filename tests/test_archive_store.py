@@ -18,8 +18,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 pytest.importorskip("zarr", minversion="3.1.4")
 
 from xmrcae.archive.folder import Folder
-from xmrcae.archive.format import ABOUT, ArchiveError
-from xmrcae.archive.journal import dumps
+from xmrcae.archive.format import ABOUT, ArchiveError, dumps
 from xmrcae.archive.store import ROOT, ArchiveStore, chunk_of
 from xmrcae.archive.store_writer import ArchiveWriter
 
@@ -324,7 +323,6 @@ def test_names_and_places_that_are_not_there_are_refused(archive: Path) -> None:
         lambda: store.static("level_1/sst"),
         lambda: store.rows("none", 0),
         lambda: store.rows("masks", 0),
-        lambda: store.attributes("none"),
     ):
         with pytest.raises(ArchiveError, match="has no"):
             call()
@@ -335,9 +333,9 @@ def test_names_and_places_that_are_not_there_are_refused(archive: Path) -> None:
 
 def test_attributes_and_bytes_are_told(archive: Path) -> None:
     store = ArchiveStore.open(archive)
-    assert store.attributes("")["title"] == "made up"
-    assert store.attributes("level_1") == {}
-    assert store.attributes("level_1/sst") == {"of": "level_1/sst"}
+    root = json.loads((archive / ROOT).read_bytes())
+    assert root["attributes"]["title"] == "made up"
+    assert store.arrays["level_1/sst"]["attributes"] == {"of": "level_1/sst"}
     sizes, found = Folder(archive).sizes(), store.n_bytes()
     assert found["model"] + found["time"] == sum(sizes.values())
     assert found["time"] == sum(found["arrays"][path] for path in ROWS)
@@ -358,12 +356,12 @@ def test_only_the_chunks_asked_for_are_read_and_the_last_are_kept(
         return cat(self, path, *args, **kwargs)
 
     monkeypatch.setattr(MemoryFileSystem, "cat_file", counted)
+    monkeypatch.setattr("xmrcae.archive.store.CACHE", 2000)  # of 1120 bytes a chunk
     store = ArchiveStore.open(memory)
     assert seen == [ROOT]
     first = store.rows("level_1/sst", 1, 1)
     assert seen == [ROOT, "level_1/sst/c/1/1/0"]
     assert store.rows("level_1/sst", 1, 1).base is first.base
-    monkeypatch.setattr("xmrcae.archive.store._CACHE", 2000)
     store.rows("level_1/sst", 0, 1)
     store.rows("level_1/sst", 1, 1)
     assert seen[2:] == ["level_1/sst/c/0/1/0", "level_1/sst/c/1/1/0"]

@@ -20,7 +20,7 @@ from mutations import KINDS
 from openings import Worker, write_sound_files
 
 import xmrcae
-from xmrcae.archive.journal import dumps
+from xmrcae.archive.format import dumps
 from xmrcae.io import model_file, tree_file
 
 pytest.importorskip("pcodec")

@@ -1,8 +1,9 @@
-"""What all of an archive's rooms share: its name, its version, its error."""
+"""What all of an archive's rooms share: its name, its version, its errors, its JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -97,3 +98,18 @@ def multiscales(levels: int) -> dict[str, Any]:
             }
         )
     return {"zarr_conventions": [CONVENTION], "multiscales": {"layout": layout}}
+
+
+def group(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metadata of a Zarr group."""
+    return {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
+
+
+def dumps(value: Any) -> bytes:
+    """Return the bytes of a value in JSON: no spaces, and no NaN, which others cannot read."""
+    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+
+
+def plain(value: Any) -> Any:
+    """Return a value as it comes back from JSON."""
+    return json.loads(dumps(value))

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .folder import LOCK, Folder
-from .format import ABOUT, ArchiveError, ArchiveFault
+from .format import ABOUT, ArchiveError, ArchiveFault, plain
 from .packing import chunk_counts
 
 #: Name of the record.
@@ -165,18 +165,3 @@ def forgotten(folder: Folder, finished: Sequence[Any]) -> Iterator[None]:
                 if key != LOCK:
                     folder.remove(key)
         raise
-
-
-def group(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the metadata of a Zarr group."""
-    return {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
-
-
-def dumps(value: Any) -> bytes:
-    """Return the bytes of a value in JSON: no spaces, and no NaN, which others cannot read."""
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
-
-
-def plain(value: Any) -> Any:
-    """Return a value as it comes back from JSON."""
-    return json.loads(dumps(value))

@@ -15,8 +15,7 @@ import numpy as np
 import xarray as xr
 
 from ..io.labels import attributes_from_json, attributes_to_json
-from .format import ArchiveFault
-from .journal import dumps
+from .format import ArchiveFault, dumps
 
 #: Path of the array of bytes.
 PATH = "model"

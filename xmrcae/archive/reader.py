@@ -8,7 +8,6 @@ the levels up to it, nothing else.
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -26,6 +25,7 @@ from .block import BlockCoder, Variable, clipped
 from .code_prediction import code_weights, undo_codes
 from .decoder import Decoder
 from .format import ArchiveFault, sound
+from .kept import Kept
 from .parts import PATH, unpacked
 from .store import ArchiveStore
 from .waves import Predictor
@@ -70,7 +70,7 @@ class Reader:
             raise ArchiveFault(f"the archive is damaged: it has no dimension {about['append']!r}")
         self.lengths: list[int] = about["blocks"]["length"]
         self._coders: dict[int, BlockCoder] = {}
-        self._kept: OrderedDict[tuple[str, int, int, int], np.ndarray] = OrderedDict()
+        self._kept = Kept(CACHE)
         self._lock = threading.RLock()
 
     def __reduce__(self) -> tuple[Callable[..., Reader], tuple[ArchiveStore]]:
@@ -187,19 +187,13 @@ class Reader:
             In the variable's type, both coordinates ascending. It must not be changed.
         """
         key = self.arrays[v], level, block, lane
-        with self._lock:
-            kept = self._kept.get(key)
-            if kept is not None:
-                self._kept.move_to_end(key)
+        kept = self._kept.get(key)
         if kept is not None and len(kept) >= n_rows:
             return kept
         # Rows that are asked for one after the other would be decoded anew each time.
         n_rows = n_rows if kept is None else self.lengths[block]
         result = self._decoded(v, level, block, lane, n_rows)
-        with self._lock:
-            self._kept[key] = result
-            while sum(each.nbytes for each in self._kept.values()) > CACHE:
-                self._kept.popitem(last=False)
+        self._kept.put(key, result)
         return result
 
     @sound()

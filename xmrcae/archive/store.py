@@ -6,9 +6,7 @@ import json
 import math
 import os
 import re
-import threading
 import zlib
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -16,14 +14,16 @@ from typing import Any
 import numpy as np
 
 from .folder import LOCK, Folder
-from .format import ABOUT, FORMAT_VERSION, ArchiveError, ArchiveFault, require, sound
-from .journal import JOURNAL, dumps
+from .format import ABOUT, FORMAT_VERSION, ArchiveError, ArchiveFault, dumps, require, sound
+from .journal import JOURNAL
+from .kept import Kept
 from .packing import LARGEST_CHUNK, check_document, checksum_of, chunk_counts, open_array
 
 #: Name of an archive's description; it is written last.
 ROOT = "zarr.json"
 
-_CACHE = 2**26  # bytes of decoded chunks that are kept
+#: Bytes of decoded chunks that are kept.
+CACHE = 2**26
 
 
 class ArchiveStore:
@@ -41,17 +41,15 @@ class ArchiveStore:
 
     def __init__(self, folder: Folder, root: Mapping[str, Any]) -> None:
         self._folder = folder
-        self._root = root
         self.about: dict[str, Any] = root["attributes"][ABOUT]
         self._lengths, self._lanes = _sizes(self.about, folder.url)
         self.n_blocks = len(self._lengths)
-        self.arrays, self._groups = _members(root, folder.url)
+        self.arrays = _arrays(root, folder.url)
         for path, document in self.arrays.items():
             self._check_shape(path, document)
         self._store = folder.store(self._check_chunk)
         self._open: dict[str, Any] = {}
-        self._kept: OrderedDict[tuple[str, int, int], np.ndarray] = OrderedDict()
-        self._lock = threading.Lock()
+        self._kept = Kept(CACHE)
 
     @classmethod
     def open(
@@ -157,23 +155,11 @@ class ArchiveStore:
             if not 0 <= got < size:
                 raise IndexError(f"{name} must lie between 0 and {size - 1}, got {got}")
         key = (path, block, lane)
-        with self._lock:
-            values = self._kept.get(key)
-            if values is not None:
-                self._kept.move_to_end(key)
+        values = self._kept.get(key)
         if values is None:
             values = self._chunk(path, block, lane)
-            self._keep(key, values)
+            self._kept.put(key, values)
         return values[: self._lengths[block]]
-
-    def attributes(self, path: str) -> dict[str, Any]:
-        """Return the attributes of an array or group; those of the root for an empty path."""
-        if not path:
-            return dict(self._root["attributes"])
-        document = self.arrays.get(path) or self._groups.get(path)
-        if document is None:
-            raise ArchiveError(f"{self._folder.url} has nothing named {path!r}")
-        return dict(document.get("attributes", {}))
 
     def n_bytes(self) -> dict[str, Any]:
         """Return the bytes of the archive's files, found by listing them.
@@ -208,13 +194,6 @@ class ArchiveStore:
             values[:, *inside] = found
         values.flags.writeable = False
         return values
-
-    def _keep(self, key: tuple[str, int, int], values: np.ndarray) -> None:
-        """Keep a chunk, and of those before as many as the bytes allow."""
-        with self._lock:
-            self._kept[key] = values
-            while sum(kept.nbytes for kept in self._kept.values()) > _CACHE:
-                self._kept.popitem(last=False)
 
     def _read(self, path: str, selection: Any, chunk: tuple[int, ...]) -> np.ndarray:
         """Return the values of one chunk, which must be there and sound."""
@@ -323,16 +302,13 @@ def _sizes(about: Mapping[str, Any], url: str) -> tuple[list[int], tuple[int, ..
     return lengths, tuple(lanes)
 
 
-def _members(
-    root: Mapping[str, Any], url: str
-) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
-    """Return the metadata of the arrays and of the groups, by path."""
+def _arrays(root: Mapping[str, Any], url: str) -> dict[str, dict[str, Any]]:
+    """Return the metadata of the arrays, by path."""
     try:
         members = dict(root["consolidated_metadata"]["metadata"])
-        groups = {path: one for path, one in members.items() if one["node_type"] == "group"}
+        arrays = {path: one for path, one in members.items() if one["node_type"] != "group"}
     except (KeyError, TypeError, ValueError) as error:
         raise ArchiveFault(f"{ROOT} of {url} is damaged: it does not list its arrays") from error
-    arrays = {path: one for path, one in members.items() if path not in groups}
     for path, document in arrays.items():
         check_document(document, path)
-    return arrays, groups
+    return arrays

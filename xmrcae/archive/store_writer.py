@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from .folder import LOCK, Folder
-from .format import ABOUT, require
-from .journal import JOURNAL, begin, check_free, dumps, forgotten, group, noted, plain, resumed
+from .format import ABOUT, dumps, group, plain, require
+from .journal import JOURNAL, begin, check_free, forgotten, noted, resumed
 from .packing import Packer, checksum_of, chunk_counts, kind_of
 from .store import ROOT, ArchiveStore, chunk_of, read_root
 

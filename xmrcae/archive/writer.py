@@ -27,8 +27,8 @@ from .block import BlockCoder, clipped
 from .code_prediction import code_differences, code_weights
 from .dataset import StaticLabels, row_ends
 from .folder import LOCK, Folder
-from .format import ArchiveError, multiscales
-from .journal import appended, check_free, dumps, resumed
+from .format import ArchiveError, dumps, multiscales
+from .journal import appended, check_free, resumed
 from .model_part import read_fitted
 from .prepare import Request
 from .reader import Reader
