@@ -13,7 +13,7 @@ import xarray as xr
 
 from .codec import Codec
 from .fitted import Fitted
-from .grid.conventions import Labelled
+from .grid.conventions import Labelled, coords_along
 from .grid.coordinates import Grid
 from .grid.dimensions import CODES_OWN, Dimensions, check_names, check_text
 from .grid.layout import Layout, map_samples
@@ -190,10 +190,8 @@ def _active_codes(
     except ValueError as error:
         raise ValueError(f"the codes of level {level} do not fit the model: {error}") from None
     order = tuple(str(dim) for dim in encoding.dims if dim != "channel")
-    coords = encoding.coords.to_dataset()
-    coords = coords[[name for name, c in encoding.coords.items() if set(c.dims) <= set(sample)]]
     shape = tuple(encoding.sizes[dim] for dim in sample)
-    layout = Layout(dims, order, indexers, coords, shape)
+    layout = Layout(dims, order, indexers, coords_along(encoding, sample), shape)
     values = encoding.transpose(*sample, "channel", grid.y, grid.x).isel(indexers).variable.data
     values = values.reshape(int(np.prod(shape)), *values.shape[-3:])
     flat = map_samples(
@@ -313,14 +311,11 @@ def unstack(stacked: xr.DataArray, fitted: Fitted, attrs: dict[str, Any]) -> xr.
     descending = grid.descending_dims
     if "descending" in stacked.attrs:
         descending = json.loads(stacked.attrs["descending"])
-    names = [
-        name for name, coordinate in stacked.coords.items() if set(coordinate.dims) <= set(sample)
-    ]
     layout = Layout(
         dims=Dimensions(sample, grid.y, grid.x),
         order=(*sample, grid.y, grid.x),
         indexers={dim: slice(None, None, -1) for dim in descending},
-        sample_coords=stacked.drop_vars(set(stacked.coords) - set(names)).coords.to_dataset(),
+        sample_coords=coords_along(stacked, sample),
         sample_shape=tuple(stacked.sizes[dim] for dim in sample),
     )
     flat = (

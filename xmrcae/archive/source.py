@@ -171,8 +171,6 @@ def rows_and_lanes(
 
 def _along_time(obj: Labelled, sample: Sequence[str]) -> str | None:
     """Return the sample dimension that the times lie along."""
-    coords = obj.coords.to_dataset()
-    along = coords[[name for name, c in coords.coords.items() if set(c.dims) <= set(sample)]]
-    time = time_of(along, sample)
+    time = time_of(obj.coords.to_dataset(), sample)
     dims = [] if time is None else [str(dim) for dim in time.dims]
     return next(iter(dims), None)

@@ -22,6 +22,12 @@ def fields_of(obj: Labelled) -> Sequence[xr.DataArray]:
     return list(obj.data_vars.values()) if isinstance(obj, xr.Dataset) else [obj]
 
 
+def coords_along(obj: Labelled, dims: Sequence[str]) -> xr.Dataset:
+    """Return the coordinates that have no other dimensions than these, scalar ones too."""
+    coords = obj.coords.to_dataset()
+    return coords[[name for name, c in coords.coords.items() if set(c.dims) <= set(dims)]]
+
+
 def is_geographic(coordinate: xr.DataArray, kind: str) -> bool:
     """Tell whether a coordinate is a "longitude" or "latitude", by its attributes or its name."""
     attrs = coordinate.attrs.items()

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from ..options import Options
-from .conventions import Labelled, fields_of
+from .conventions import Labelled, coords_along, fields_of
 from .coordinates import Grid
 from .dimensions import find_dimensions, fittable_variables
 from .layout import Layout
@@ -179,6 +179,5 @@ def _positions(layout: Layout, sample: tuple[str, ...]) -> xr.DataArray:
     """Return the position of each snapshot, with the coordinates along the sample dimensions."""
     sizes = dict(zip(layout.dims.sample, layout.sample_shape, strict=True))
     shape = [sizes[dim] for dim in sample]
-    coords = layout.sample_coords.coords.items()
-    along = {name: c for name, c in coords if set(c.dims) <= set(sample)}
-    return xr.DataArray(np.arange(np.prod(shape, dtype=int)).reshape(shape), along, sample)
+    coords = coords_along(layout.sample_coords, sample).coords
+    return xr.DataArray(np.arange(np.prod(shape, dtype=int)).reshape(shape), coords, sample)

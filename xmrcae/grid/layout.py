@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 from dask.delayed import delayed
 
-from .conventions import Labelled, fields_of
+from .conventions import Labelled, coords_along, fields_of
 from .coordinates import Grid
 from .dimensions import Dimensions
 
@@ -58,10 +58,9 @@ class Layout:
                     f"{fields[0].name!r} has not: select from it"
                 )
         sample = *dims.sample, *(d for d in shared if d not in (*dims.sample, dims.y, dims.x))
-        names = [name for name, c in obj.coords.items() if set(c.dims) <= set(sample)]
-        coords = obj.coords.to_dataset()[names]
         shape = tuple(obj.sizes[dim] for dim in sample)
         dims = Dimensions(sample, dims.y, dims.x)
+        coords = coords_along(obj, sample)
         return cls(dims, tuple(shared), grid.indexers(obj), coords, shape)
 
     def of_part(self, part: Labelled) -> Layout:

@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from .conventions import coords_along
+
 PARTS = ("training", "validation", "test")
 
 #: Shares of the snapshots in blocks of time.
@@ -180,7 +182,7 @@ def time_of(coords: xr.Dataset, sample: Sequence[Any], *, name: Any = None) -> x
     name : str, optional
         That of the fitted data. Without it, the index of the only sample dimension will do.
     """
-    along = [each for each, c in coords.coords.items() if set(c.dims) <= set(sample)]
+    along = coords_along(coords, sample).coords
     axes = [each for each in coords.cf.axes.get("T", []) if each in along]
     axes = [each for each in axes if not _is_start(coords[each])] or axes
     names = ["valid_time", name, *coords.cf.standard_names.get("time", []), "time"]
