@@ -42,5 +42,5 @@ def test_maps_far_from_zero_take_a_step_that_integers_hold():
 def test_maps_read_are_those_of_what_is_stored_to_the_bit(n_terms, few):
     kept = make_land(SHAPE)
     maps = 1e3 + np.random.default_rng(0).standard_normal((12, kept.sum()))
-    differences, weights, step, read = quantise_base(maps, kept, 0.1, n_terms, few=few)
+    differences, weights, step, read = quantise_base(maps, kept, 0.1, n_terms, few_neighbours=few)
     np.testing.assert_array_equal(base_maps(differences, kept, weights, step, 12), read)

@@ -179,7 +179,7 @@ def test_few_neighbours_predict_nearly_as_well() -> None:
     noise = np.random.default_rng(1).integers(-5, 6, (30, kept.sum()), dtype=np.int32)
     weights = [2000 if term in [(0, 0, 1), (1, 0, 0)] else 3 for term in TERMS]
     steps = Predictor(kept, weights).undo(noise)
-    every, few = (Predictor.fit(kept, steps, few=few) for few in (False, True))
+    every, few = (Predictor.fit(kept, steps, few_neighbours=few) for few in (False, True))
     assert np.count_nonzero(few.weights) < 6 < np.count_nonzero(every.weights)
     taken = [packed_bytes(each.differences(steps)) for each in (every, few)]
     assert taken[1] < 1.01 * taken[0]

@@ -62,9 +62,12 @@ def codes_to_tree(flat: Any, codec: Codec, layout: Layout, attrs: dict[str, Any]
             )
         )
         encoding = layout.labelled(
-            values, ("channel", grid.y, grid.x), coords, name="encoding",
+            values,
+            ("channel", grid.y, grid.x),
+            coords,
+            name="encoding",
             attrs={"long_name": f"encoding of level {level}"},
-        )  # fmt: skip
+        )
         encoding.encoding = dict(COMPRESSED)
         nodes[f"/level_{level}"] = layout.orient(encoding).to_dataset().assign_attrs(attrs)
     return xr.DataTree.from_dict(nodes)

@@ -93,15 +93,17 @@ def _report(model: MrCAE, data: xr.DataArray, seconds: float) -> None:
 
     part, held_out = _held_out(model)
     score = model.score(data.isel({split.dims[0]: held_out}))
-    table = pd.DataFrame({
-        "level": np.arange(model.levels),
-        "grid": [" x ".join(map(str, standard.valid.shape[1:])) for standard in standards],
-        f"rmse{units}": [f"{value:.3g}" for value in score["rmse"].values],
-        f"worst pixel{units}": [f"{value:.3g}" for value in score["worst_pixel_rmse"].values],
-        "parameters": score["n_parameters"].values,
-        "encoding size": [f"{size:,}" for size in score["encoding_size"].values],
-        "active share": [f"{share:.0%}" for share in score["active_share"].values],
-    })  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "level": np.arange(model.levels),
+            "grid": [" x ".join(map(str, standard.valid.shape[1:])) for standard in standards],
+            f"rmse{units}": [f"{value:.3g}" for value in score["rmse"].values],
+            f"worst pixel{units}": [f"{value:.3g}" for value in score["worst_pixel_rmse"].values],
+            "parameters": score["n_parameters"].values,
+            "encoding size": [f"{size:,}" for size in score["encoding_size"].values],
+            "active share": [f"{share:.0%}" for share in score["active_share"].values],
+        }
+    )
     print(
         f"against the {len(held_out)} {part} snapshots; "
         "parameters and sizes include coarser levels:"

@@ -78,11 +78,11 @@ def _fit(
         with sound():
             _check_same(saved["identity"], identity, str(options.checkpoint))
     model_id = saved.get("model") or str(uuid.uuid4())
-    leave = _leaver(first, options, model_id)
+    make_fitted = _fitted_maker(first, options, model_id)
     if ended:
         with sound():
             network = from_state(saved["network"], device)
-            return leave(network, saved["history"], saved["report"], partial=False), None
+            return make_fitted(network, saved["history"], saved["report"], partial=False), None
     save = _saver(checkpoint, identity=identity, memory=first.memory, model=model_id)
     trainer_of = functools.partial(
         Trainer,
@@ -102,7 +102,7 @@ def _fit(
         trainer = trainer_of(data, options)
     del data  # the trainer has what it needs of them
     give_back_memory()
-    return _train(trainer, options, leave, save)
+    return _train(trainer, options, make_fitted, save)
 
 
 def _saver(checkpoint: Any, **about: Any) -> Callable[..., None] | None:
@@ -137,13 +137,13 @@ def _identity(first: FirstPass, options: Options, start: Fitted | None) -> dict[
     }
 
 
-def _leaver(first: FirstPass, options: Options, model_id: str) -> Callable[..., Fitted]:
+def _fitted_maker(first: FirstPass, options: Options, model_id: str) -> Callable[..., Fitted]:
     """Return what makes a `Fitted` of a network, its history and its report."""
     # Not `first` itself, which holds the data.
     about, standard, split = first.description, first.standard, first.split
     dtype = np.dtype(first.array.dtype)
 
-    def leave(network: Any, history: Any, report: Any, *, partial: bool) -> Fitted:
+    def make_fitted(network: Any, history: Any, report: Any, *, partial: bool) -> Fitted:
         from .codec import Codec
 
         return Fitted(
@@ -157,11 +157,14 @@ def _leaver(first: FirstPass, options: Options, model_id: str) -> Callable[..., 
             partial=partial,
         )
 
-    return leave
+    return make_fitted
 
 
 def _train(
-    trainer: Any, options: Options, leave: Callable[..., Fitted], save: Callable[..., None] | None
+    trainer: Any,
+    options: Options,
+    make_fitted: Callable[..., Fitted],
+    save: Callable[..., None] | None,
 ) -> tuple[Fitted | None, BaseException | None]:
     """Run Algorithm 3.1, or what a checkpoint leaves of it, to its end or to an interruption."""
     stopped: BaseException | None = None
@@ -180,7 +183,9 @@ def _train(
     try:
         trainer.finish()
         partial = stopped is not None
-        return leave(trainer.network, trainer.history, trainer.report, partial=partial), stopped
+        return make_fitted(
+            trainer.network, trainer.history, trainer.report, partial=partial
+        ), stopped
     except Exception:  # not to hide the error that ended the training
         if stopped is None:
             raise

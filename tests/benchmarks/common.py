@@ -234,7 +234,7 @@ def packed_without_codes(field: xr.DataArray, bound: float) -> tuple[float, floa
             left = given - departed
             found = (departed + step * np.rint(left / step)).astype(field.dtype)
             assert np.abs(found.astype(float) - given).max() <= bound
-            packed = with_predictor(variable, 2 * left / step, few=True)[1]
+            packed = with_predictor(variable, 2 * left / step, few_neighbours=True)[1]
             model = packed["classes"] + packed_bytes(stored)
             sizes.append(packed["rest"] + share * model)
     return min(sizes), 1.0

@@ -37,7 +37,7 @@ class Base:
 
 
 def quantise_base(
-    maps: np.ndarray, kept: np.ndarray, step: float, n_terms: int, *, few: bool = True
+    maps: np.ndarray, kept: np.ndarray, step: float, n_terms: int, *, few_neighbours: bool = True
 ) -> tuple[np.ndarray, list[int], float, np.ndarray]:
     """Bring base maps (season, pixel) to predicted differences of steps.
 
@@ -51,7 +51,7 @@ def quantise_base(
         The step wanted; one is chosen that is large enough for the maps.
     n_terms : int
         Number of Fourier terms over the seasons that are kept.
-    few : bool, default: True
+    few_neighbours : bool, default: True
         Leave out neighbours that tell little: see :meth:`Predictor.fit`. The maps stay the same.
 
     Returns
@@ -68,7 +68,7 @@ def quantise_base(
     terms = _fourier(len(maps), n_terms).T @ maps
     step = max(step, float(np.abs(terms).max(initial=0)) / LIMIT)
     steps = np.rint(terms / step).astype(np.int32)
-    predictor = Predictor.fit(kept, steps, few=few)
+    predictor = Predictor.fit(kept, steps, few_neighbours=few_neighbours)
     read = _fourier(len(maps), n_terms) @ (steps * step)
     return predictor.differences(steps), predictor.weights, step, read
 

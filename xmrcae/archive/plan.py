@@ -169,7 +169,7 @@ def choose(
         fewer = [n for n in (7, 5, 3) if n < best.n_terms]
         best = _along(planner, best, "n_terms", fewer)
     best = _descend(planner, best, "code_step", factor)
-    return planner.plan(best, few=True)
+    return planner.plan(best, few_neighbours=True)
 
 
 def _best(planner: _Planner, best: Setting, name: str, values: Sequence[int]) -> Setting:
@@ -247,13 +247,13 @@ class _Planner:
             self._costs[setting] = self.plan(setting).cost
         return self._costs[setting]
 
-    def plan(self, setting: Setting, *, few: bool = False) -> Plan:
+    def plan(self, setting: Setting, *, few_neighbours: bool = False) -> Plan:
         """Make the plan of a setting and pack the sample by it.
 
-        With `few`, as what is written has it, neighbours that predict little are left out: see
-        :meth:`Predictor.fit`.
+        With `few_neighbours`, as what is written has it, neighbours that predict little are left
+        out: see :meth:`Predictor.fit`.
         """
-        fitted, bases, exact = self._encoded(replace(setting, code_step=0.0), few)
+        fitted, bases, exact = self._encoded(replace(setting, code_step=0.0), few_neighbours)
         _, decoder, norms = self.model(setting.n_groups)
         scale = fitted.standard.scale.astype(np.float64)
         floor = 1e-6 * max(each.max(initial=0) for each in norms)
@@ -269,7 +269,7 @@ class _Planner:
             given = self.values[:, v][:, self.wanted[v].kept]
             left = np.where(np.isfinite(given), (given - field) / self.units[v], 0)
             squares, count = squares + float((left**2).sum()), count + left.size
-            variables[v], packed = with_predictor(variables[v], left, few)
+            variables[v], packed = with_predictor(variables[v], left, few_neighbours)
             rest, model = rest + packed["rest"], model + packed["classes"]
             model += sum(packed_bytes(each) for each in bases[v].differences)
         coarse = coder.fields(codes[:, : decoder.sizes[0]], self.season, 0) - self.coarsest
@@ -292,24 +292,28 @@ class _Planner:
             coarse_loss=float((_rms(coarse) / self.errors[0]).max()),
         )
 
-    def _encoded(self, setting: Setting, few: bool) -> tuple[Fitted, list[Base], np.ndarray]:
+    def _encoded(
+        self, setting: Setting, few_neighbours: bool
+    ) -> tuple[Fitted, list[Base], np.ndarray]:
         """Return the model, base maps and unquantised codes, which no step of codes changes."""
-        if self._last is None or self._last[0] != (setting, few):
+        if self._last is None or self._last[0] != (setting, few_neighbours):
             self._last = None  # make room
             fitted, decoder, _ = self.model(setting.n_groups)
-            bases = self._bases_of(decoder, setting, few)
+            bases = self._bases_of(decoder, setting, few_neighbours)
             fitted = centred(fitted, [base.maps[-1] for base in bases], self._kept)
             dtype = fitted.standard.centre.dtype
             codes = fitted.codec.encode(self.values.astype(dtype, copy=False), self.season)
-            self._last = (setting, few), (fitted, bases, codes)
+            self._last = (setting, few_neighbours), (fitted, bases, codes)
         return self._last[1]
 
-    def _bases_of(self, decoder: Decoder, setting: Setting, few: bool) -> list[Base]:
+    def _bases_of(self, decoder: Decoder, setting: Setting, few_neighbours: bool) -> list[Base]:
         """Return the base maps of each variable, which no number of groups changes."""
-        key = setting.base_step, setting.n_terms, few
+        key = setting.base_step, setting.n_terms, few_neighbours
         if self._bases is None or self._bases[0] != key:
             self._bases = None  # make room
-            found = [self._base(v, decoder, setting, few) for v in range(len(self.wanted))]
+            found = [
+                self._base(v, decoder, setting, few_neighbours) for v in range(len(self.wanted))
+            ]
             self._bases = key, found
         return self._bases[1]
 
@@ -332,7 +336,7 @@ class _Planner:
             result[-1] = mean
         return result
 
-    def _base(self, v: int, decoder: Decoder, setting: Setting, few: bool) -> Base:
+    def _base(self, v: int, decoder: Decoder, setting: Setting, few_neighbours: bool) -> Base:
         """Quantise a variable's base maps.
 
         The rest does not mend those of coarser levels: their steps add 4 % to the level's own
@@ -347,7 +351,9 @@ class _Planner:
                 n_terms = len(maps) if level == 0 else min(n_terms, COARSE_TERMS)
                 share = 0.5 if level == 0 else (len(maps) / n_terms) ** 0.5
                 step = max(finest, share * self.errors[level][v])
-            differences, weights, step, read = quantise_base(maps, mask, step, n_terms, few=few)
+            differences, weights, step, read = quantise_base(
+                maps, mask, step, n_terms, few_neighbours=few_neighbours
+            )
             base.differences.append(differences)
             base.weights.append(weights)
             base.steps.append(step)
@@ -356,7 +362,7 @@ class _Planner:
 
 
 def with_predictor(
-    variable: Variable, left: np.ndarray, few: bool
+    variable: Variable, left: np.ndarray, few_neighbours: bool
 ) -> tuple[Variable, dict[str, int]]:
     """Return a variable with predictor and classes for what codes leave, and the packed bytes.
 
@@ -365,7 +371,7 @@ def with_predictor(
     if variable.max_error is None and variable.rmse is None:
         return variable, {"rest": 0, "classes": 0}
     steps = np.rint(left / 2).clip(-LIMIT, LIMIT).astype(np.int32)
-    predictor = Predictor.fit(variable.kept, steps, few=few)
+    predictor = Predictor.fit(variable.kept, steps, few_neighbours=few_neighbours)
     differences = predictor.differences(steps)
     n_classes = int(np.clip(steps.size // LEAST_PER_CLASS, 1, N_CLASSES))
     activity = np.abs(differences, dtype=np.float64).mean(0)

@@ -75,7 +75,7 @@ class Predictor:
         self._scaled = scaled(self.weights)[used]
 
     @classmethod
-    def fit(cls, kept: np.ndarray, steps: np.ndarray, *, few: bool = False) -> Predictor:
+    def fit(cls, kept: np.ndarray, steps: np.ndarray, *, few_neighbours: bool = False) -> Predictor:
         """Return the predictor whose differences pack best, on a sample of the steps.
 
         Parameters
@@ -84,7 +84,7 @@ class Predictor:
             (y, x), bool.
         steps : numpy.ndarray
             (t, pixel), integers; some of them, evenly spaced, are read.
-        few : bool, default: False
+        few_neighbours : bool, default: False
             Leave out neighbours that tell little, as undoing takes as long as they are many, and
             read 130,000 steps, four times as many.
 
@@ -101,13 +101,13 @@ class Predictor:
         every = cls(kept, [1] * len(TERMS))
         steps = every._checked(steps)
         # An odd stride: one that divides the row's length would visit few columns.
-        stride = steps.size // (_SAMPLES if few else _QUICK_SAMPLES) | 1
+        stride = steps.size // (_SAMPLES if few_neighbours else _QUICK_SAMPLES) | 1
         parts = [(np.zeros((len(TERMS), 0)), np.zeros(0))]
         for t, at, shifted in every._snapshots(steps):
             sample = slice(-t * at.size % stride, None, stride)
             parts.append((_gather(shifted, at[sample]), steps[t, sample]))
         near, here = (np.concatenate(part, axis=-1) for part in zip(*parts, strict=True))
-        return cls(kept, best_weights(near, here, _LOSS if few else 0.0))
+        return cls(kept, best_weights(near, here, _LOSS if few_neighbours else 0.0))
 
     def differences(self, steps: np.ndarray) -> np.ndarray:
         """Return the steps less their predictions.

@@ -82,10 +82,13 @@ def _example(name: str, n_times: int, size: int, *, end: float) -> xr.DataArray:
     axis = np.linspace(-5, 5, size)
     chunk = max(1, 2**24 // (8 * size * size))
     values = da.from_array(time, chunks=chunk)[:, None, None].map_blocks(
-        _snapshots, axis=axis, drifts=name == "drifting_mode", bounds=BOUNDS[name],
+        _snapshots,
+        axis=axis,
+        drifts=name == "drifting_mode",
+        bounds=BOUNDS[name],
         chunks=((*da.core.normalize_chunks(chunk, (n_times,))[0],), (size,), (size,)),
         dtype=np.float32,
-    )  # fmt: skip
+    )
     attrs = {
         "long_name": name.replace("_", " "),
         "units": "1",

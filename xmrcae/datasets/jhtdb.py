@@ -261,7 +261,12 @@ def _check_series(files: list[str], parts: list[xr.Dataset]) -> None:
 def join(parts: list[xr.Dataset]) -> xr.Dataset:
     """Join series on one grid to one, in the order of time."""
     series = xr.concat(
-        parts, "time", data_vars="minimal", coords="minimal", compat="override", join="override",
+        parts,
+        "time",
+        data_vars="minimal",
+        coords="minimal",
+        compat="override",
+        join="override",
         combine_attrs="override",
-    )  # fmt: skip
+    )
     return series.sortby("time")

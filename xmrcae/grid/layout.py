@@ -166,10 +166,18 @@ def map_samples(
         beside = [da.asarray(other).rechunk((array.chunks[0],)) for other in others]
         out, inner = "t" + "opqr"[: len(shape)], "t" + "abcd"[: array.ndim - 1]
         return da.blockwise(
-            call, out, array, inner, *(argument for other in beside for argument in (other, "t")),
-            new_axes=dict(zip(out[1:], shape, strict=True)), dtype=dtype, concatenate=True,
-            meta=np.empty((0,) * len(out), dtype), **as_node(function), **kwargs,
-        )  # fmt: skip
+            call,
+            out,
+            array,
+            inner,
+            *(argument for other in beside for argument in (other, "t")),
+            new_axes=dict(zip(out[1:], shape, strict=True)),
+            dtype=dtype,
+            concatenate=True,
+            meta=np.empty((0,) * len(out), dtype),
+            **as_node(function),
+            **kwargs,
+        )
     length = length or block_length(array)
     result = np.empty((len(array), *shape), dtype)
 

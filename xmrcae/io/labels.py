@@ -72,10 +72,15 @@ def coordinates_to_plain(
         attrs = {**readable_attributes(variable.attrs), **attrs}
         stored = file_name(name, f"coordinate_{i}")
         variables[stored] = xr.Variable([in_file[dim] for dim in variable.dims], values, attrs)
-        records.append({
-            "name": name, "stored": stored, "dims": list(variable.dims),
-            "dtype": type_of(variable.dtype), "attrs": attributes_to_json(variable.attrs),
-        })  # fmt: skip
+        records.append(
+            {
+                "name": name,
+                "stored": stored,
+                "dims": list(variable.dims),
+                "dtype": type_of(variable.dtype),
+                "attrs": attributes_to_json(variable.attrs),
+            }
+        )
     return variables, {"stacked": stacked, "dims": in_file, "coordinates": records}
 
 
@@ -86,11 +91,12 @@ def coordinates_from_plain(stored: xr.Dataset, record: Mapping[str, Any]) -> xr.
             raise ValueError(f"a coordinate has the name {each['name']!r}, which is no text")
     coords = {
         each["name"]: xr.Variable(
-            each["dims"], _from_plain(stored.variables[each["stored"]], each["dtype"]),
+            each["dims"],
+            _from_plain(stored.variables[each["stored"]], each["dtype"]),
             attributes_from_json(each["attrs"]),
         )
         for each in record["coordinates"]
-    }  # fmt: skip
+    }
     return xr.Dataset(coords=coords).set_index(record["stacked"])
 
 
