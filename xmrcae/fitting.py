@@ -183,9 +183,8 @@ def _train(
     try:
         trainer.finish()
         partial = stopped is not None
-        return make_fitted(
-            trainer.network, trainer.history, trainer.report, partial=partial
-        ), stopped
+        fitted = make_fitted(trainer.network, trainer.history, trainer.report, partial=partial)
+        return fitted, stopped
     except Exception:  # not to hide the error that ended the training
         if stopped is None:
             raise
