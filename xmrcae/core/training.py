@@ -283,8 +283,12 @@ class Trainer:
         self.progress.set_postfix(level=level, group=group, loss=loss, refresh=False)
 
     def _record(self, level: int, group: int, losses: dict[str, float]) -> None:
-        seconds = time.perf_counter() - self._started
-        self.history.append({"level": level, "group": group, **losses, "seconds": seconds})
+        row = {"level": level, "group": group, **losses, "seconds": self._seconds()}
+        self.history.append(row)
+
+    def _seconds(self) -> float:
+        """Return how long the fit has run, before an interruption too; a clock may jump back."""
+        return max(0.0, time.perf_counter() - self._started)
 
     def _save(self, level: int, group: int, unfinished: dict[str, Any] | None = None) -> None:
         if self.save is not None:
@@ -302,7 +306,7 @@ class Trainer:
             "group": group,
             "stage": unfinished,
             "history": self.history,
-            "seconds": time.perf_counter() - self._started,
+            "seconds": self._seconds(),
             "report": self.report,
             "generator": self.growth.generator.get_state(),
             "network": self.network.state(),
