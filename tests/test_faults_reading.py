@@ -265,3 +265,8 @@ def test_of_two_fits_with_one_checkpoint_one_is_refused(field, tmp_path, monkeyp
     del other["checkpoint"]
     whole = field.mrcae.fit(**other)
     assert_same_fit(field.mrcae.fit(**other, checkpoint=tmp_path), whole)
+
+
+def test_no_seconds_are_below_zero_where_the_clock_goes_back(field, monkeypatch):
+    monkeypatch.setattr(time, "perf_counter", itertools.count(0.0, -1.0).__next__)
+    assert (field.mrcae.fit(**OPTIONS).history["seconds"] == 0).all()
