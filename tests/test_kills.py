@@ -282,9 +282,9 @@ def check_killed(folder: Path, changes: list[str], outputs: tuple[str, ...]) -> 
         assert (folder / lock).exists() == bool(changes.count(lock) % 2), lock
 
 
-#: What Python says of objects of libraries that were interrupted while they were made.
+#: What Python says of objects of libraries that were interrupted while they were made or removed.
 OF_LIBRARIES = re.compile(
-    r"Exception ignored in: .*\nTraceback .*\n( .*\n)+\S*Error: .*\n"
+    r"Exception ignored in: .*\nTraceback .*\n( .*\n)+\S*(Error|Interrupt): .*\n"
     r"|.*RuntimeWarning: coroutine .* was never awaited\n( .*\n)*"
     r"|RuntimeWarning: Enable tracemalloc .*\n"
 )
