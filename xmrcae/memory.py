@@ -29,8 +29,8 @@ def bounded_memory() -> Iterator[None]:
     """Let arrays of 8 MiB and more go back to the system when they are freed, until the end.
 
     glibc keeps smaller ones for later arrays of their size, between which others are no larger:
-    on a million pixels that took up to 250 MiB beside 500 MiB in use. Passes over the data take a
-    fifth longer.
+    on a million pixels that took up to 250 MiB beside 500 MiB in use. Passes over the data take
+    about a tenth longer.
     """
     with _going_back_from(2**23):
         yield
