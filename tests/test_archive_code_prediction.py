@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from xmrcae.archive.code_prediction import code_differences, code_weights, fit_codes, undo_codes
-from xmrcae.archive.plan import packed_bytes
+from xmrcae.archive.packing import packed_bytes
 from xmrcae.archive.waves import LIMIT
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xmrcae.archive.plan import packed_bytes
+from xmrcae.archive.packing import packed_bytes
 from xmrcae.archive.waves import BITS, LIMIT, TERMS, Predictor
 
 SIZES = st.tuples(st.integers(1, 7), st.integers(1, 9), st.integers(1, 9))

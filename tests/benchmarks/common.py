@@ -217,7 +217,8 @@ def packed_without_codes(field: xr.DataArray, bound: float) -> tuple[float, floa
     """
     from xmrcae.archive.base import quantise_base
     from xmrcae.archive.block import Variable
-    from xmrcae.archive.plan import packed_bytes, with_predictor
+    from xmrcae.archive.packing import packed_bytes
+    from xmrcae.archive.plan import with_predictor
 
     kept, month = field.notnull().values.all(0), field["time"].dt.month.values - 1
     season = month if _monthly(field) else np.zeros(len(field), int)

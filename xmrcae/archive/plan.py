@@ -18,6 +18,7 @@ from .block import BlockCoder, Variable
 from .code_prediction import code_differences, fit_codes
 from .decoder import Decoder
 from .models import centred, coarsest, group_counts, level_errors, truncated
+from .packing import packed_bytes
 from .waves import LIMIT, Predictor
 
 if TYPE_CHECKING:
@@ -34,10 +35,6 @@ LEAST_PER_CLASS = 10_000
 
 #: Most Fourier terms over the months of a coarse level's base maps: mean, annual, half-annual.
 COARSE_TERMS = 5
-
-#: Level of compression of the estimates. What is written is packed at level 9, which takes 0.5 %
-#: less: see :mod:`xmrcae.archive.packing`.
-PCODEC_LEVEL = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -383,16 +380,6 @@ def with_predictor(
         "rest": sum(packed_bytes(chunk) for chunk in chunks),
         "classes": packed_bytes(classes),
     }
-
-
-def packed_bytes(integers: np.ndarray) -> int:
-    """Return the bytes that an array of integers takes as one chunk."""
-    from pcodec import ChunkConfig, standalone  # type: ignore[import-untyped]
-
-    if not integers.size:
-        return 0
-    flat = np.ascontiguousarray(integers, dtype=np.int32).ravel()
-    return len(standalone.simple_compress(flat, ChunkConfig(compression_level=PCODEC_LEVEL)))
 
 
 def _rms(errors: np.ndarray) -> np.ndarray:

@@ -24,6 +24,7 @@ from ..memory import give_back_memory
 from . import labelling, prepare
 from .appending import check_append
 from .block import BlockCoder, clipped
+from .block_table import joined
 from .code_prediction import code_differences, code_weights
 from .dataset import StaticLabels, row_ends
 from .folder import LOCK, Folder
@@ -35,9 +36,6 @@ from .reader import Reader
 from .source import Source
 from .store import read_root
 from .store_writer import ArchiveWriter
-
-#: What is summed over the snapshots of a block for each coarser level and variable.
-LEVELS = ("squared_error", "count")
 
 #: Bytes in units of those of as many snapshots at the start, from which a model fits badly.
 TOO_MANY = 1.5
@@ -367,31 +365,6 @@ class Run:
         """Make what was written visible, beside the blocks that were there before."""
         about = self.about | {"blocks": joined(blocks, self.writer.finished)}
         self.writer.commit(about, multiscales(len(about["levels"])))
-
-
-def joined(before: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the table of blocks with those of some records added.
-
-    Per variable, each column lists all lanes of the first block, then those of the next; None for
-    blocks that were written before there was such a column.
-    """
-    table: dict[str, Any] = {
-        "length": [*before.get("length", ())],
-        "levels": {key: [*before.get("levels", {}).get(key, ())] for key in LEVELS},
-    }
-    for record in records:
-        table["length"].append(record["length"])
-        for key, sums in zip(LEVELS, record["levels"], strict=True):
-            table["levels"][key].append(sums)
-        for name, columns in record.items():
-            if name not in ("length", "levels", "written_by", "n_bytes", "chunks"):
-                own = table.setdefault(
-                    name, {key: [*old] for key, old in before.get(name, {}).items()}
-                )
-                n_before = len(own.get("count", ()))
-                for key, values in columns.items():
-                    own.setdefault(key, [None] * n_before).extend(values)
-    return table
 
 
 def _in_classes(array: np.ndarray, n_classes: int) -> np.ndarray:
