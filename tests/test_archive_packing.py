@@ -37,6 +37,9 @@ from xmrcae.archive.packing import Packer
 
 looked_up = NumpyVersion.__init__
 
+# A shell that runs this in the background leaves Ctrl-C ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 def interrupt(self, *args):
     os.kill(os.getpid(), signal.SIGINT)
     looked_up(self, *args)
