@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: demo test soak test-gpu test-minimum test-reading lint package notebooks docs bench clean help
+.PHONY: demo test coverage soak test-gpu test-minimum test-reading lint package notebooks docs bench clean help
 
 BIN := .venv/bin
 
@@ -12,7 +12,10 @@ demo: .venv/.installed  ## fit the example, or DATA=file.nc VAR=name OPTIONS="ga
 	$(BIN)/python -m xmrcae demo --output demo-output $(if $(DATA),--data "$(DATA)") $(if $(VAR),--variable "$(VAR)") \
 		$(if $(OPTIONS),--options $(OPTIONS))
 
-test: lint  ## lint, then run all tests with coverage
+test: lint  ## lint, then run all tests
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+coverage: .venv/.installed  ## run all tests, and list the lines of the package that none reaches
 	$(BIN)/python -m pytest -n 2 --dist worksteal --cov=xmrcae --cov-fail-under=90
 
 soak: .venv/.installed  ## run the tests that do at random many times what others do a few, for four hours at most
