@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cached_property
+from collections.abc import Callable, Iterator
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from .conversion import DeviceConversion, HostConversion
 from .core.matrices import Prolongation
 from .core.network import Network
 from .core.projection import from_state
 from .core.state import NetworkState
+from .core.streams import stream
 from .core.threads import threads_for
-from .grid.fill import fill_and_pad
+from .core.training import find_device
 from .grid.pyramid import Pyramid, restrict_known
-from .grid.scaling import Scaling
+from .grid.scaling import Scaling, check_finite
 
-#: Most snapshots that go through the network together, and how many numbers of the finest level
-#: they may hold: few stay in the cache, while many share each look at the entries of a matrix.
-WIDTH, NUMBERS = 32, 2**22
+#: Numbers of the finest level that snapshots which go through the network together may hold. On a
+#: CPU few stay in the cache, while many share each look at the entries of a matrix.
+NUMBERS, NUMBERS_ON_GPU = 2**22, 2**26
 
-#: Numbers of a band of rows, which is centred, scaled and laid out while it is in the cache.
-BAND = 2**16
+#: On a GPU, how many times as many snapshots an array in memory is cut into.
+STREAMED = 16
 
 #: Magnitude of codes and scaled fields up to which nothing overflows on the way to fields.
 DECODABLE = 1e30
@@ -86,31 +89,34 @@ class Codec:
     def width(self) -> int:
         """How many snapshots go through the network together.
 
-        The number depends on the grid alone, so that chunks change no bit.
+        The number depends on grid and device alone, so that chunks change no bit.
         """
-        n_pixels = self.network.has_data[-1].numel()
-        return next((n for n in (32, 16) if n * n_pixels <= NUMBERS), 8)
+        n_pixels, on_cpu = self.network.has_data[-1].numel(), self._is_on_cpu
+        most = NUMBERS if on_cpu else NUMBERS_ON_GPU
+        return next((n for n in (32, 16) if n * n_pixels <= most), 8)
 
     @property
     def blocks(self) -> dict[str, int]:
         """How an array in memory is cut into blocks, and how many threads share them.
 
-        A thread for each block, in which torch uses no others: products of few snapshots are too
-        short for several threads.
+        On a CPU a thread for each block, in which torch uses no others: products of few snapshots
+        are too short for several threads. On a GPU a block is long enough for its transfers to take
+        place beside the computing.
         """
-        on_cpu = self.network.device.type == "cpu"
-        return {"length": self.width, "threads": torch.get_num_threads() if on_cpu else 1}
+        if self._is_on_cpu:
+            return {"length": self.width, "threads": torch.get_num_threads()}
+        return {"length": STREAMED * self.width, "threads": 1}
+
+    @property
+    def _is_on_cpu(self) -> bool:
+        return self.network.device.type == "cpu"
 
     @cached_property
-    def _bands(self) -> list[list[tuple[slice, Scaling]]]:
-        """Bands of rows of each level, with their centring and scaling."""
-        result = []
-        for standard in self.standards:
-            n_variables, n_rows, n_columns = standard.valid.shape
-            height = max(1, BAND // (self.width * n_variables * n_columns))
-            bands = [slice(start, start + height) for start in range(0, n_rows, height)]
-            result.append([(band, standard.rows(band)) for band in bands])
-        return result
+    def _conversion(self) -> HostConversion:
+        """What stands between the data and the network."""
+        kind = HostConversion if self._is_on_cpu else DeviceConversion
+        has_data, dtype = self.network.has_data[-1], self.network.dtype
+        return kind(self.standards, self.pyramid, has_data, dtype, self.width)
 
     @cached_property
     def prolongations(self) -> list[Prolongation]:
@@ -120,68 +126,33 @@ class Codec:
 
     def encode(self, values: np.ndarray, season: np.ndarray) -> np.ndarray:
         """Encode snapshots (t, variable, y, x) to all codes (t, code), coarsest level first."""
-        self.standards[-1].check_finite(values)
-        codes = self._in_widths(self._encode, values, season)
-        _check_range(codes)
+        codes, infinite = self._in_widths(self._encode, values, season)
+        check_finite(int(infinite.sum()))
+        _check_range(max(float(codes.max(initial=0)), -float(codes.min(initial=0))))
         return codes
 
-    def _encode(self, values: np.ndarray, season: np.ndarray) -> np.ndarray:
-        result = self.network(*self._tensors(values, season))
+    def _encode(self, values: Any, season: Any) -> list[Tensor]:
+        result = self.network(self._conversion.pixels(values, season), self._ones(len(values)))
         codes = [result.flat_codes(level) for level in range(self.pyramid.levels)]
-        return torch.cat(codes).T.cpu().numpy()
+        return [torch.cat(codes).T, self._conversion.infinite(values)]
 
-    def _tensors(self, values: np.ndarray, season: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return snapshots, centred and scaled, as the network reads them."""
-        standard, n = self.standards[-1], len(values)
-        fields = torch.empty(1 + standard.valid.size, n, dtype=self.network.dtype)
-        fields[0] = 0  # what stands where there are no data
-        on_grid = fields[1:].numpy().reshape(*standard.valid.shape, n)
-        for rows, band in self._bands[-1]:
-            on_grid[:, rows] = np.moveaxis(band.standardize(values[:, :, rows], season), 0, -1)
-        padded = fields.index_select(0, self._sources)  # (padded pixel, t)
-        if standard.fill:
-            shape = self.network.has_data[-1].shape
-            return self._columns(self._filled(padded.T.reshape(n, *shape).numpy(), standard.fill))
-        kind: Any = {"dtype": self.network.dtype, "device": self.network.device}
-        return padded.to(self.network.device), torch.ones(n, **kind)
-
-    @cached_property
-    def _sources(self) -> torch.Tensor:
-        """Which pixel of the data each padded pixel shows, counted from 1; 0 for none."""
-        valid = self.standards[-1].valid
-        numbers = 1 + np.arange(valid.size).reshape(1, *valid.shape)
-        return torch.as_tensor(self._filled(self.pyramid.pad(numbers), 0).ravel())
-
-    def _filled(self, padded: np.ndarray, how: Any) -> np.ndarray:
-        """Fill the land and the padding of padded fields of the finest level."""
-        has_data = self.network.has_data[-1].cpu().numpy()
-        return fill_and_pad(padded, has_data, self.pyramid, self.pyramid.levels - 1, how)
-
-    def _columns(self, values: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        columns = np.ascontiguousarray(values.reshape(len(values), -1).T)
-        kind: Any = {"dtype": self.network.dtype, "device": self.network.device}
-        return torch.as_tensor(columns, **kind), torch.ones(len(values), **kind)
+    def _ones(self, n: int) -> Tensor:
+        return torch.ones(n, dtype=self.network.dtype, device=self.network.device)
 
     def decode(self, codes: np.ndarray, season: np.ndarray, *, level: int) -> np.ndarray:
         """Decode codes (t, code) of the levels up to one to fields (t, variable, y, x) on its grid.
 
         Fields are in the data's units.
         """
-        return self._in_widths(self._decode, codes, season, level=level)
+        decode = partial(self._decode, level=level)
+        return self._in_widths(decode, codes, season)[0]
 
-    def _decode(self, codes: np.ndarray, season: np.ndarray, *, level: int) -> np.ndarray:
-        flat, constant = self._columns(codes)
-        field = self.network.decode(list(flat.split(self.sizes[: level + 1])), constant)
-        fields = self._cut(field, level)
-        result = np.empty(fields.shape, self.standards[level].centre.dtype)
-        for rows, band in self._bands[level]:
-            values = fields[:, :, rows].astype(result.dtype, copy=False)
-            result[:, :, rows] = band.undo(values, season)
-        return result
-
-    def _cut(self, field: torch.Tensor, level: int) -> np.ndarray:
-        shape = (field.shape[1], *self.standards[level].valid.shape[:1], *self.pyramid.shape(level))
-        return field.T.reshape(shape).cpu().numpy()[self.pyramid.cut(level)]
+    def _decode(self, codes: Any, season: Any, *, level: int) -> list[Tensor]:
+        place: Any = {"dtype": self.network.dtype, "device": self.network.device}
+        flat = torch.as_tensor(codes, **place).T.contiguous()
+        sizes = self.sizes[: level + 1]
+        field = self.network.decode(list(flat.split(sizes)), self._ones(len(codes)))
+        return [self._conversion.fields(field, season, level)]
 
     def scatter(self, codes: np.ndarray, *, level: int) -> np.ndarray:
         """Take the codes of one level, (t, channel, y, x), from all codes (t, code).
@@ -199,24 +170,33 @@ class Codec:
         return encoding[:, self.active[level]]
 
     def _in_widths(
-        self,
-        function: Callable[..., np.ndarray],
-        array: np.ndarray,
-        season: np.ndarray,
-        **kwargs: Any,
-    ) -> np.ndarray:
-        """Apply a function of `width` samples to any number of them.
+        self, function: Callable[..., list[Tensor]], *arrays: np.ndarray
+    ) -> list[np.ndarray]:
+        """Apply a function of `width` samples to any number of them, (t, ...).
 
         Torch uses one thread: dask, or the blocks of an array in memory, keep the others busy.
         """
-        parts = []
+        n = len(arrays[0])
+        results: list[np.ndarray] = []
+        starts = range(0, max(1, n), self.width)
+        blocks = ([self._widened(each, start, 0) for each in arrays] for start in starts)
         with threads_for(0):
-            for start in range(0, max(1, len(array)), self.width):
-                part = array[start : start + self.width]
-                seasons = _widened(season[start : start + self.width], self.width, 0)
-                result = function(_widened(part, self.width, 0), seasons, **kwargs)
-                parts.append(result[: len(part)])
-        return np.concatenate(parts) if len(parts) > 1 else parts[0]
+            streamed = stream(function, blocks, self.network.device)
+            for start, parts in zip(starts, streamed, strict=True):
+                if len(starts) == 1:
+                    return [part[:n] for part in parts]
+                if not start:
+                    results = [np.empty((n, *part.shape[1:]), part.dtype) for part in parts]
+                for result, part in zip(results, parts, strict=True):
+                    result[start : start + self.width] = part[: n - start]
+        return results
+
+    def _widened(self, array: np.ndarray, start: int, fill: float) -> np.ndarray:
+        """Take `width` samples, and fill the last ones up to these."""
+        part = array[start : start + self.width]
+        missing = self.width - len(part)
+        rest = np.full((missing, *array.shape[1:]), fill, dtype=array.dtype)
+        return np.concatenate([part, rest]) if missing else part
 
     def squared_errors(self, values: np.ndarray, season: np.ndarray) -> np.ndarray:
         """Sum errors over a block of snapshots for `score`, in the data's units squared.
@@ -227,43 +207,43 @@ class Codec:
             Sum of squared errors and number of values of every pixel of every level, cut to the
             data's extent, then of every level prolonged to the finest data.
         """
-        self.standards[-1].check_finite(values)
         total: Any = 0.0
-        for start in range(0, len(values), self.width):
-            part = slice(start, start + self.width)
-            some = _widened(values[part], self.width, np.nan)
-            total = total + self._squared_errors(some, _widened(season[part], self.width, 0))
+        n_infinite = 0
+        blocks = self._with_targets(values, season)
+        results = stream(self._squared_errors, blocks, self.network.device)
+        for errors, largest, infinite in results:
+            _check_range(float(largest))
+            n_infinite += int(infinite.sum())
+            total = total + errors
+        check_finite(n_infinite)
         return np.asarray(total)[None]
 
-    def _squared_errors(self, values: np.ndarray, season: np.ndarray) -> np.ndarray:
-        pyramid, finest = self.pyramid, self.pyramid.levels - 1
-        standard = self.standards[-1]
-        pixels, constant = self._tensors(values, season)
-        _check_range(pixels.cpu().numpy())
-        known = np.where(np.isfinite(values), standard.apply(values, season), np.nan)
-        known = np.where(standard.valid, known, np.nan)
-        outputs = self.network(pixels, constant).outputs
-        targets = restrict_known(pyramid, known)
-        sums = []
-        for level, field in enumerate(outputs):
-            sums.append(self._compare(self._cut(field, level), targets[level][pyramid.cut(level)]))
+    def _with_targets(self, values: np.ndarray, season: np.ndarray) -> Iterator[list[np.ndarray]]:
+        """Yield `width` snapshots, their seasons, and what each level is compared with."""
+        pyramid, standard = self.pyramid, self.standards[-1]
+        for start in range(0, len(values), self.width):
+            some, seasons = self._widened(values, start, np.nan), self._widened(season, start, 0)
+            known = np.where(np.isfinite(some), standard.apply(some, seasons), np.nan)
+            known = np.where(standard.valid, known, np.nan)
+            levels = enumerate(restrict_known(pyramid, known))
+            yield [some, seasons, *(target[pyramid.cut(level)] for level, target in levels)]
+
+    def _squared_errors(self, values: Any, season: Any, *targets: Any) -> list[Tensor]:
+        compare, finest = self._conversion.compare, self.pyramid.levels - 1
+        pixels = self._conversion.pixels(values, season)
+        lowest, highest = torch.aminmax(pixels)
+        outputs = self.network(pixels, self._ones(len(values))).outputs
+        sums = [compare(field, targets[level], level) for level, field in enumerate(outputs)]
         for level, field in enumerate(outputs):
             for prolong in self.prolongations[level:]:
                 field = prolong(field)
-            sums.append(self._compare(self._cut(field, finest), targets[-1][pyramid.cut(finest)]))
-        return np.concatenate(sums, axis=1)
-
-    def _compare(self, field: np.ndarray, target: np.ndarray) -> np.ndarray:
-        """Sum squared differences over snapshots at each pixel, and count them."""
-        scale = self.standards[-1].scale[:, None, None]
-        difference = (field.astype(np.float64) - target) * scale
-        known = np.isfinite(difference)
-        return np.stack([np.where(known, difference**2, 0).sum(0).ravel(), known.sum(0).ravel()])
+            sums.append(compare(field, targets[finest], finest))
+        largest = torch.maximum(highest, -lowest)
+        return [torch.cat(sums, dim=1), largest, self._conversion.infinite(values)]
 
 
-def _check_range(values: np.ndarray) -> None:
+def _check_range(largest: float) -> None:
     """Raise a ValueError if codes, or centred and scaled fields, are too large to be decoded."""
-    largest = max(float(values.max(initial=0)), -float(values.min(initial=0)))
     if not largest <= DECODABLE:
         raise ValueError(
             f"the data depart from the fitted centre by {largest:.2g} times the scale that the "
@@ -272,13 +252,5 @@ def _check_range(values: np.ndarray) -> None:
 
 
 def _unpickled(state: NetworkState, device: str, *rest: Any) -> Codec:
-    """Make the codec that was pickled; on the CPU where there is no such device."""
-    device = device if device == "cpu" or torch.cuda.is_available() else "cpu"
-    return Codec(from_state(state, device), *rest)
-
-
-def _widened(array: np.ndarray, width: int, fill: float) -> np.ndarray:
-    """Fill an array of at most `width` samples up to these."""
-    missing = width - len(array)
-    rest = np.full((missing, *array.shape[1:]), fill, dtype=array.dtype)
-    return np.concatenate([array, rest]) if missing else array
+    """Make the codec that was pickled; one of a GPU on the CPU where there is none."""
+    return Codec(from_state(state, find_device("cpu" if device == "cpu" else "auto")), *rest)

@@ -76,14 +76,6 @@ class Scaling:
         mean = self._centre(season) if self.monthly else self.mean
         return np.where(np.isfinite(values), values, mean).astype(values.dtype, copy=False)
 
-    def check_finite(self, values: np.ndarray) -> None:
-        """Raise a ValueError if snapshots (sample, variable, y, x) are infinite where valid."""
-        infinite = np.isinf(values)
-        if infinite.any() and (n := int((infinite & self.valid).sum())):
-            raise ValueError(
-                f"the data hold {n} infinite values on valid pixels: replace them by NaN"
-            )
-
     def astype(self, dtype: Any) -> Scaling:
         """Return the same in another precision."""
         return replace(self, centre=self.centre.astype(dtype), mean=self.mean.astype(dtype))
@@ -230,6 +222,12 @@ def check_departures(part: str, largest: float) -> None:
             f"with more than {TRAINABLE[1]:.0e}, losses overflow in float32. Correct such values, "
             'or use another scale, as scale="std", or other units'
         )
+
+
+def check_finite(n: int) -> None:
+    """Raise a ValueError if so many values on valid pixels are infinite."""
+    if n:
+        raise ValueError(f"the data hold {n} infinite values on valid pixels: replace them by NaN")
 
 
 def largest_departure(products: np.ndarray, scale: np.ndarray) -> float:
