@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,7 +25,7 @@ from .grid.scaling import (
 from .grid.split import months, split_samples
 from .grid.survey import Survey, survey
 from .grid.units import check_units
-from .grid.valid import empty_snapshots, find_valid, named_valid, valid_from
+from .grid.valid import find_valid, named_valid, valid_from
 from .grid.values import in_type_of
 from .grid.weights import grid_weights, known_weights
 from .handover import LevelData
@@ -135,7 +134,9 @@ def first_pass(
         land=land,
         memory=memory,
     )
-    standard, rms = _scaling(found, mask, about, options, start)
+    standard, rms = scaling_of(found, find_valid(found, mask, about, options), options)
+    if start is not None:
+        standard = replace(standard, scale=start.standard.scale)
     _check_found(found, standard, rms, about, array.dtype)
     return FirstPass(
         description=about,
@@ -213,43 +214,6 @@ def _without(array: Any, land: np.ndarray) -> Any:
     """Return an archive, (sample, variable, y, x), with NaN where it holds the value of land."""
     where = da.where if isinstance(array, da.Array) else np.where
     return where(array == land[:, None, None], array.dtype.type(np.nan), array)
-
-
-def _scaling(
-    found: Survey,
-    given: np.ndarray | None,
-    about: Description,
-    options: Options,
-    start: Fitted | None,
-) -> tuple[Scaling, np.ndarray]:
-    """Find valid pixels, centring and scaling, and the rms of each variable about its centre."""
-    standard, rms = scaling_of(found, _valid(found, given, about, options), options)
-    return standard if start is None else replace(standard, scale=start.standard.scale), rms
-
-
-def _valid(
-    found: Survey, given: np.ndarray | None, about: Description, options: Options
-) -> np.ndarray:
-    """Return the valid pixels, (variable, y, x), or refuse gaps and infinities."""
-    layout, names = about.layout, about.labels.variables
-    never = found.finite + found.infinite == 0
-    if options.land_value is not None and not (never & (found.flagged > 0)).any():
-        warnings.warn(
-            f"land_value={options.land_value:g}: no pixel holds it at all times", stacklevel=2
-        )
-    sizes = dict(zip(about.labels.sample, about.samples.shape, strict=True))
-    return find_valid(
-        given,
-        found.finite,
-        found.infinite,
-        found.flagged,
-        about.samples.size,
-        gaps=options.gaps,
-        missing=found.finite_in_training == 0,
-        variables=names,
-        land_value=options.land_value,
-        empty=empty_snapshots(found.is_empty, layout.sample_coords, sizes, names),
-    )
 
 
 def second_pass(first: FirstPass, options: Options) -> dict[str, list[LevelData]]:

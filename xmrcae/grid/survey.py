@@ -13,7 +13,6 @@ import dask.array as da
 import numpy as np
 
 from .blocks import BATCH, batches, over_batch
-from .valid import describable
 
 #: Training snapshots up to which the decomposition is exact, by Gram matrices.
 GRAM_LIMIT = 3000
@@ -29,6 +28,10 @@ PRODUCTS = 1 / 16
 #: Neighbouring pixels with the same random number: the signal is smooth at that scale, noise is
 #: not.
 RANDOM_RUN = 8
+
+#: Share of the times at which a pixel may hold the land value and be filled with its mean: water
+#: may have that value by chance. Where it stands more often, it is refused as a gap.
+NOW_AND_THEN = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +153,7 @@ def _survey_band(
     numbered *= np.arange(1, len(band) + 1)[:, None, None, None]
     found["checksum"] = numbered.sum(0)
     del numbered
-    valid = describable(given, found["finite"], flagged, len(band), gaps=gaps)
+    valid = _describable(given, found["finite"], flagged, len(band), gaps=gaps)
     mean = found["total"] / np.maximum(found["finite_in_training"], 1)
     sums: list[Any] = [(finite & given).any((2, 3))]
     for positions in parts.values():
@@ -162,6 +165,22 @@ def _survey_band(
         values -= values.mean(0)
         sums.append(_factors(values, valid, number, rank))
     return found, sums
+
+
+def _describable(
+    given: np.ndarray, finite: np.ndarray, flagged: np.ndarray, n_samples: int, *, gaps: str | None
+) -> np.ndarray:
+    """Return the pixels to be described, if nothing is to be refused; each is judged by itself."""
+    valid = given & (finite > 0)
+    if gaps == "mean":
+        return valid
+    fits = finite == n_samples
+    return valid & (fits if gaps == "mask" else fits | now_and_then(finite, flagged, n_samples))
+
+
+def now_and_then(finite: np.ndarray, flagged: np.ndarray, n_samples: int) -> np.ndarray:
+    """Return the pixels that hold the land value at few times, and are never missing otherwise."""
+    return (finite + flagged == n_samples) & (flagged <= NOW_AND_THEN * n_samples)
 
 
 def _trained(

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from ..options import Options
 from .conventions import Labelled
 from .coordinates import Grid
+from .description import Description
+from .survey import Survey, now_and_then
 from .values import plain_numbers
-
-#: Share of the times at which a pixel may hold the land value and be filled with its mean: water
-#: may have that value by chance. Where it stands more often, it is refused as a gap.
-NOW_AND_THEN = 0.1
 
 
 def named_valid(obj: Labelled, valid: Any) -> Any:
@@ -76,56 +74,21 @@ def counted(n: int, what: str) -> str:
     return f"{n} {what}{'' if n == 1 else 's'}"
 
 
-def describable(
-    given: np.ndarray, finite: np.ndarray, flagged: np.ndarray, n_samples: int, *, gaps: str | None
-) -> np.ndarray:
-    """Return the pixels to be described, if nothing is to be refused; each is judged by itself.
-
-    Parameters are those of `find_valid`.
-    """
-    valid = given & (finite > 0)
-    if gaps == "mean":
-        return valid
-    fits = finite == n_samples
-    return valid & (fits if gaps == "mask" else fits | _now_and_then(finite, flagged, n_samples))
-
-
-def _now_and_then(finite: np.ndarray, flagged: np.ndarray, n_samples: int) -> np.ndarray:
-    """Return the pixels that hold the land value at few times, and are never missing otherwise."""
-    return (finite + flagged == n_samples) & (flagged <= NOW_AND_THEN * n_samples)
-
-
 def find_valid(
-    given: np.ndarray | None,
-    finite: np.ndarray,
-    infinite: np.ndarray,
-    flagged: np.ndarray,
-    n_samples: int,
-    *,
-    gaps: str | None,
-    missing: np.ndarray,
-    variables: Sequence[str],
-    land_value: float | None,
-    empty: str,
+    found: Survey, given: np.ndarray | None, about: Description, options: Options
 ) -> np.ndarray:
     """Return which pixels are to be described.
 
     Parameters
     ----------
+    found : Survey
+        What the first pass has found.
     given : numpy.ndarray of bool, shape (y, x), or None
         What the user says.
-    finite, infinite, flagged : numpy.ndarray of int, shape (variable, y, x)
-        How many of the `n_samples` snapshots hold a value, an infinite one, the land value.
-    gaps : {None, "mask", "mean"}
-        What happens to pixels that are missing at some times only.
-    missing : numpy.ndarray of bool, shape (variable, y, x)
-        Pixels without a value at any of the training times.
-    variables : sequence of str
-        For messages.
-    land_value : float or None
-        For messages.
-    empty : str
-        What `empty_snapshots` says.
+    about : Description
+        Names of snapshots and variables, for messages.
+    options : Options
+        `gaps`, and for messages `land_value`.
 
     Returns
     -------
@@ -137,31 +100,37 @@ def find_valid(
         For infinite values on valid pixels, gaps in time, pixels declared valid that never hold a
         value, and where nothing is valid.
     """
-    never = finite + infinite == 0
+    never = found.finite + found.infinite == 0
+    if options.land_value is not None and not (never & (found.flagged > 0)).any():
+        warnings.warn(
+            f"land_value={options.land_value:g}: no pixel holds it at all times", stacklevel=2
+        )
     if given is not None and (given & never).any():
         raise ValueError(
             f"valid is True at {describe_pixels(given & never)} where the data are missing at all "
             "times: correct valid there, or leave it out to describe all pixels that hold values"
         )
-    valid = ~never if given is None else np.broadcast_to(given, finite.shape).copy()
-    if infinite[valid].any():
+    valid = ~never if given is None else np.broadcast_to(given, never.shape).copy()
+    if found.infinite[valid].any():
         raise ValueError(
-            f"the data hold {int(infinite[valid].sum())} infinite values at "
-            f"{describe_pixels(valid & (infinite > 0))}: replace them by NaN"
+            f"the data hold {int(found.infinite[valid].sum())} infinite values at "
+            f"{describe_pixels(valid & (found.infinite > 0))}: replace them by NaN"
         )
-    partial = valid & (finite < n_samples)
-    if gaps is None:
-        _judge_gaps(partial, finite, flagged, n_samples, land_value=land_value, empty=empty)
-    if gaps == "mask" and empty:
+    partial = valid & (found.finite < about.samples.size)
+    missing = valid & (found.finite_in_training == 0)
+    empty = empty_snapshots(found.is_empty, about)
+    if options.gaps is None:
+        _judge_gaps(partial, found, options, empty)
+    if options.gaps == "mask" and empty:
         raise ValueError(f'gaps="mask" would leave no pixel: {empty}')
-    if gaps == "mask":
+    if options.gaps == "mask":
         valid &= ~partial
-    elif (valid & missing).any():
+    elif missing.any():
         raise ValueError(
             "gaps are filled with the mean over training times with a value: "
-            f'{describe_pixels(valid & missing)} have none; use gaps="mask", or another split'
+            f'{describe_pixels(missing)} have none; use gaps="mask", or another split'
         )
-    for name, each in zip(variables, valid, strict=True):
+    for name, each in zip(about.labels.variables, valid, strict=True):
         if not each.any():
             raise ValueError(
                 f"no pixel of {name!r} is valid: the data are missing everywhere, or valid "
@@ -170,24 +139,17 @@ def find_valid(
     return valid
 
 
-def _judge_gaps(
-    partial: np.ndarray,
-    finite: np.ndarray,
-    flagged: np.ndarray,
-    n_samples: int,
-    *,
-    land_value: float | None,
-    empty: str,
-) -> None:
+def _judge_gaps(partial: np.ndarray, found: Survey, options: Options, empty: str) -> None:
     """Refuse gaps of the valid pixels `partial`; warn where they are the land value, seldom seen.
 
-    Parameters are those of `find_valid`.
+    `empty` is what `empty_snapshots` says.
     """
-    rare = partial & _now_and_then(finite, flagged, n_samples)
+    n_samples, flagged = len(found.is_empty), found.flagged
+    rare = partial & now_and_then(found.finite, flagged, n_samples)
     if (partial & ~rare).any() or (empty and rare.any()):
-        values = counted(int((n_samples - finite)[partial].sum()), "value")
-        if flagged[partial].any():
-            values += f", {int(flagged[partial].sum())} of them the land_value={land_value:g}"
+        values = counted(int((n_samples - found.finite)[partial].sum()), "value")
+        if n_flagged := int(flagged[partial].sum()):
+            values += f", {n_flagged} of them the land_value={options.land_value:g}"
         ways = (
             'fit with gaps="mask" to treat these pixels as land, with gaps="mean" to fill them '
             "with their mean over time, or fill them first"
@@ -198,53 +160,40 @@ def _judge_gaps(
         )
     if rare.any():
         warnings.warn(
-            f"land_value={land_value:g} stands at {describe_pixels(rare)} now and then "
+            f"land_value={options.land_value:g} stands at {describe_pixels(rare)} now and then "
             f"({counted(int(flagged[rare].sum()), 'value')}): these count as missing, and are "
             "filled with the pixel's mean over time",
             stacklevel=3,
         )
 
 
-def empty_snapshots(
-    is_empty: np.ndarray, coords: xr.Dataset, sizes: Mapping[str, int], variables: Sequence[Any]
-) -> str:
+def empty_snapshots(is_empty: np.ndarray, about: Description) -> str:
     """Say which snapshots hold no value, and how to leave them out; nothing if there is none.
 
-    Parameters
-    ----------
-    is_empty : numpy.ndarray of bool, shape (sample, variable)
-        Snapshots without any value.
-    coords : xarray.Dataset
-        Coordinates along the sample dimensions.
-    sizes : mapping of str to int
-        Sizes of the sample dimensions, in their order.
-    variables : sequence
-        Names of the variables.
-
-    Returns
-    -------
-    str
-        A sentence for each variable that has such snapshots, but not only such.
+    There is a sentence for each variable that has such snapshots, but not only such; `is_empty`
+    is (sample, variable).
     """
+    samples, variables = about.samples, about.labels.variables
     sentences = []
     for name, empty in zip(variables, is_empty.T, strict=True):
         positions = np.flatnonzero(empty)
         if not 0 < len(positions) < len(empty):
             continue
-        shown = [_snapshot(int(at), coords, sizes) for at in positions[:3]]
+        shown = [_snapshot(int(at), samples) for at in positions[:3]]
         shown += ["..."] if len(positions) > 3 else []
         subset = f", subset=[{name!r}]" if len(variables) > 1 else ""
-        drop = f'.dropna({next(iter(sizes))!r}, how="all"{subset}), where they are NaN'
+        drop = f'.dropna({samples.dims[0]!r}, how="all"{subset}), where they are NaN'
         sentences.append(
             f"{len(positions)} of {len(empty)} snapshots of {name or 'the data'} hold no value at "
             f"all ({'; '.join(shown)}): leave them out"
-            + (f", as by {drop}" if len(sizes) == 1 else "")
+            + (f", as by {drop}" if samples.ndim == 1 else "")
         )
     return ". ".join(sentences)
 
 
-def _snapshot(position: int, coords: xr.Dataset, sizes: Mapping[str, int]) -> str:
+def _snapshot(position: int, samples: xr.DataArray) -> str:
     """Name a snapshot by its labels, or positions where there are none."""
-    at = dict(zip(sizes, np.unravel_index(position, tuple(sizes.values())), strict=True))
-    labels = {dim: coords.indexes[dim][i] if dim in coords.indexes else i for dim, i in at.items()}
+    at = dict(zip(samples.dims, np.unravel_index(position, samples.shape), strict=True))
+    indexes = samples.indexes
+    labels = {dim: indexes[dim][i] if dim in indexes else i for dim, i in at.items()}
     return ", ".join(f"{dim} {label}".removesuffix(" 00:00:00") for dim, label in labels.items())
