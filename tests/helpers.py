@@ -14,13 +14,14 @@ import xarray as xr
 
 import xmrcae
 from xmrcae.core.network import Network
+from xmrcae.grid.compression import FirstPass
 from xmrcae.grid.coordinates import Grid
 from xmrcae.grid.dimensions import find_dimensions
 from xmrcae.grid.layout import Layout
 from xmrcae.grid.pyramid import Pyramid
 from xmrcae.handover import LevelData
 from xmrcae.options import make_options
-from xmrcae.passes import FirstPass, first_pass, second_pass
+from xmrcae.passes import first_pass, second_pass
 
 ERSST = "ersst_v5_2010-2020.nc"
 AVISO = "aviso_med_adt_2005.nc"

@@ -17,10 +17,11 @@ from tqdm.auto import tqdm
 from .defaults import compact_encoder
 from .errors import ModelFileError
 from .fitted import Fitted, history_table
+from .grid.compression import FirstPass
 from .grid.conventions import Labelled
 from .memory import bounded_memory, give_back_memory
 from .options import Options, renamed
-from .passes import FirstPass, fingerprint, first_pass, second_pass
+from .passes import fingerprint, first_pass, second_pass
 
 #: Options that a fit may go on without: they change no result.
 IMMATERIAL = ("memory", "progress")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import dask.array as da
@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from .fitted import Fitted
-from .grid.compression import compress
+from .grid.compression import FirstPass, compress
 from .grid.conventions import Labelled, fields_of
 from .grid.description import Description, describe, fittable
 from .grid.dimensions import check_names
@@ -31,58 +31,6 @@ from .grid.weights import grid_weights, known_weights
 from .handover import LevelData
 from .memory import free_memory
 from .options import Options
-
-
-@dataclass(frozen=True, kw_only=True)
-class FirstPass:
-    """What a fit knows of its data once it has looked at all of them.
-
-    Attributes
-    ----------
-    description : Description
-        How they lie, and what they are called.
-    parts : dict of str to numpy.ndarray
-        Positions of the snapshots for training, validation and test.
-    season : numpy.ndarray
-        For each snapshot, which of the centres it departs from.
-    array : dask.array.Array or numpy.ndarray, shape (sample, variable, y, x)
-        The values.
-    found : Survey
-        What holds values where, centre and spread.
-    standard : Scaling
-        Centring, scaling and valid pixels.
-    rms : numpy.ndarray, shape (variable,)
-        Of the training snapshots about their centre.
-    weights : numpy.ndarray, shape (y, x)
-        Of each pixel in the means.
-    memory : float
-        Bytes that the fit may use.
-    """
-
-    description: Description
-    parts: dict[str, np.ndarray]
-    season: np.ndarray
-    array: Any
-    found: Survey
-    standard: Scaling
-    rms: np.ndarray
-    weights: np.ndarray
-    memory: float
-
-    @property
-    def split(self) -> xr.DataArray:
-        """What each snapshot serves for, over the sample dimensions; "" for nothing."""
-        samples = self.description.samples
-        labels = np.empty(samples.size, dtype="<U10")
-        for part, positions in self.parts.items():
-            labels[positions] = part
-        return samples.copy(data=labels.reshape(samples.shape)).rename("split")
-
-    def epsilons(self, options: Options) -> list[np.ndarray] | None:
-        """Return the paper's epsilon for each level and variable."""
-        names = self.description.labels.variables
-        levels = self.description.pyramid.levels
-        return options.epsilons(levels, names, self.rms, self.standard.scale)
 
 
 def first_pass(
@@ -225,18 +173,7 @@ def second_pass(first: FirstPass, options: Options) -> dict[str, list[LevelData]
         tail = energy * np.min(epsilons, axis=0)
     elif options.energy is not None:
         tail = energy * (first.rms / scale) ** 2
-    return compress(
-        first.array,
-        first.found,
-        first.standard,
-        first.description.pyramid,
-        parts=first.parts,
-        season=first.season,
-        weights=first.weights,
-        tail=tail,
-        memory=first.memory,
-        activation=options.activation,
-    )
+    return compress(first, tail=tail, activation=options.activation)
 
 
 def fingerprint(first: FirstPass) -> dict[str, str]:

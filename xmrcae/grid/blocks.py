@@ -64,7 +64,7 @@ def over_batch(
     function: Callable[..., Any],
     array: da.Array | np.ndarray,
     batch: Sequence[slice],
-    *per_pixel: np.ndarray,
+    per_band: Callable[[slice], tuple[Any, ...]] = lambda band: (),
     add: Callable[[Any, Any], Any] | None = None,
     total: Any = None,
     **kwargs: Any,
@@ -76,14 +76,14 @@ def over_batch(
     Parameters
     ----------
     function : callable
-        Of a band, (sample, variable, row, x), the rows of each of `per_pixel` and the keywords.
+        Of a band, (sample, variable, row, x), what `per_band` gives, and the keywords.
         Gives what is kept of each band; with `add`, a pair of that and what is to be added.
     array : dask.array.Array or numpy.ndarray
         The archive.
     batch : list of slice
         The bands.
-    *per_pixel : numpy.ndarray, shape (..., y, x)
-        What else the function needs of the rows.
+    per_band : callable, optional
+        Gives what else the function needs of some rows.
     add : callable, optional
         Gives the sum of a total, None before the first band, and what a band gives to be added.
     total : optional
@@ -99,7 +99,7 @@ def over_batch(
     task = delayed(_quietly, nout=None if add is None else 2)
     kept = []
     for values, band in zip(_bands(array, batch), batch, strict=True):
-        each = task(function, values, *(p[..., band, :] for p in per_pixel), **kwargs)
+        each = task(function, values, *per_band(band), **kwargs)
         if add is not None:
             each, more = each
             total = delayed(add)(total, more)

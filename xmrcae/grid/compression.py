@@ -21,12 +21,14 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import dask.array as da
 import numpy as np
+import xarray as xr
 
 from ..handover import LevelData
+from ..options import Options
 from .blocks import BATCH, batches, over_batch
 from .combinations import directions, room_for, shortened
+from .description import Description
 from .fill import fill_and_pad
 from .pyramid import Pyramid, restrict_all
 from .scaling import Scaling, check_departures
@@ -41,6 +43,58 @@ PER_PIXEL = 150
 
 #: Samples that are brought to all levels together.
 WIDTH = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstPass:
+    """What a fit knows of its data once it has looked at all of them.
+
+    Attributes
+    ----------
+    description : Description
+        How they lie, and what they are called.
+    parts : dict of str to numpy.ndarray
+        Positions of the snapshots for training, validation and test.
+    season : numpy.ndarray
+        For each snapshot, which of the centres it departs from.
+    array : dask.array.Array or numpy.ndarray, shape (sample, variable, y, x)
+        The values.
+    found : Survey
+        What holds values where, centre and spread.
+    standard : Scaling
+        Centring, scaling and valid pixels.
+    rms : numpy.ndarray, shape (variable,)
+        Of the training snapshots about their centre.
+    weights : numpy.ndarray, shape (y, x)
+        Of each pixel in the means.
+    memory : float
+        Bytes that the fit may use.
+    """
+
+    description: Description
+    parts: dict[str, np.ndarray]
+    season: np.ndarray
+    array: Any
+    found: Survey
+    standard: Scaling
+    rms: np.ndarray
+    weights: np.ndarray
+    memory: float
+
+    @property
+    def split(self) -> xr.DataArray:
+        """What each snapshot serves for, over the sample dimensions; "" for nothing."""
+        samples = self.description.samples
+        labels = np.empty(samples.size, dtype="<U10")
+        for part, positions in self.parts.items():
+            labels[positions] = part
+        return samples.copy(data=labels.reshape(samples.shape)).rename("split")
+
+    def epsilons(self, options: Options) -> list[np.ndarray] | None:
+        """Return the paper's epsilon for each level and variable."""
+        names = self.description.labels.variables
+        levels = self.description.pyramid.levels
+        return options.epsilons(levels, names, self.rms, self.standard.scale)
 
 
 @dataclass(frozen=True)
@@ -81,40 +135,16 @@ class Compressed:
 
 
 def compress(
-    array: da.Array | np.ndarray,
-    found: Survey,
-    standard: Scaling,
-    pyramid: Pyramid,
-    *,
-    parts: Mapping[str, np.ndarray],
-    season: np.ndarray,
-    weights: np.ndarray,
-    tail: np.ndarray | None,
-    memory: float,
-    activation: str | None,
+    first: FirstPass, *, tail: np.ndarray | None, activation: str | None
 ) -> dict[str, list[LevelData]]:
     """Make the samples of each part on every level: the second pass over an archive.
 
     Parameters
     ----------
-    array : dask.array.Array or numpy.ndarray, shape (sample, variable, y, x)
-        All snapshots.
-    found : Survey
-        What the first pass has found, with the products of snapshots.
-    standard : Scaling
-        Centring and scaling.
-    pyramid : Pyramid
-        The levels.
-    parts : mapping of str to numpy.ndarray
-        Positions of the snapshots of each part.
-    season : numpy.ndarray
-        The centre of each snapshot.
-    weights : numpy.ndarray, shape (y, x)
-        Weight of each pixel in the means; coarse levels take that of their own points.
+    first : FirstPass
+        What the first pass has left.
     tail : numpy.ndarray, shape (variable,), or None
         Training may leave out trailing vectors while their variance is under this at every pixel.
-    memory : float
-        Bytes that the fit may use.
     activation : str or None
         With one, samples are the snapshots themselves.
 
@@ -128,71 +158,63 @@ def compress(
     ValueError
         If memory has no room for the snapshots that an activation needs.
     """
+    pyramid, standard, parts = first.description.pyramid, first.standard, first.parts
     room = functools.partial(
-        room_for, pyramid=pyramid, variables=array.shape[1], memory=SHARE * memory
+        room_for, pyramid=pyramid, variables=len(standard.scale), memory=SHARE * first.memory
     )
     if activation:
         wanted = {part: len(positions) for part, positions in parts.items()}
         if room(wanted) != wanted:
             raise ValueError(
                 f"activation={activation!r} trains on the snapshots themselves; "
-                f"memory={memory:.3g} bytes has room for {sum(room(wanted).values())} of "
+                f"memory={first.memory:.3g} bytes has room for {sum(room(wanted).values())} of "
                 f"{sum(wanted.values())}: allow more, or fit fewer"
             )
-        samples = _snapshots(array, parts, season, standard)
+        samples = _snapshots(first)
     else:
-        products = found.products
+        products = first.found.products
         vectors = {part: directions(each, standard.scale) for part, each in products.items()}
         wanted = {part: 1 + len(each) for part, each in vectors.items()}
         kept = {part: shortened(each, room(wanted)[part] - 1) for part, each in vectors.items()}
         random = [part for part, each in products.items() if each.shape[1] != each.shape[2]]
-        samples = _combinations(
-            array, parts, season, standard, kept, random=random, tail=tail, memory=memory
-        )
+        samples = _combinations(first, kept, random=random, tail=tail)
         for part, each in samples.items():
             few_fields = part in random and products[part].shape[2] < RANDOM_RANK
             cut = few_fields or kept[part][1] + 1 < wanted[part]
             _warn_of_loss(part, each, len(parts[part]), tail, cut=cut)
-    share = np.where(standard.valid, found.finite_in_training / len(parts["training"]), 0)
+    share = first.found.finite_in_training / len(parts["training"])
+    share = np.where(standard.valid, share, 0)
     data = {}
     for part in list(samples):  # one after the other, so that memory holds what is needed
-        data[part] = level_data(samples.pop(part), pyramid, standard, weights, share)
+        data[part] = level_data(samples.pop(part), pyramid, standard, first.weights, share)
     return data
 
 
 def _combinations(
-    array: da.Array | np.ndarray,
-    parts: Mapping[str, np.ndarray],
-    season: np.ndarray,
-    standard: Scaling,
+    first: FirstPass,
     vectors: Mapping[str, tuple[np.ndarray, int]],
     *,
     random: Collection[str],
     tail: np.ndarray | None,
-    memory: float,
 ) -> dict[str, Compressed]:
     """Compute the mean and scaled left singular vectors of the snapshots of each part.
 
-    Combinations of a part of `random` come from products with random fields. They are turned into
-    singular vectors; those that training may leave out are, unlike others, not kept for reports,
-    since some are lost anyway.
+    In parts of `random`, whose products are with random fields, combinations are first rotated
+    into singular vectors. Those that training leaves out are dropped: some variance is lost
+    anyway, so a report with them would not be exact.
     """
+    array, parts, standard = first.array, first.parts, first.standard
     size = array.shape[1:]
     heights = [1 + len(vectors[part][0]) for part in parts]
     samples = [np.empty((*size, n), dtype=np.float32) for n in heights]
     variance = [np.zeros((2, *size)) for _ in heights]  # lost, and in all
-    per_pixel = (standard.centre, standard.mean, standard.valid)
-    fields = (standard.scale, standard.monthly, standard.fill)
-    arguments: dict[str, Any] = {
-        "parts": parts,
-        "season": season,
-        "vectors": vectors,
-        "fields": fields,
-    }
+    arguments: dict[str, Any] = {"parts": parts, "season": first.season, "vectors": vectors}
     row = 4 * sum(heights) * size[0] * size[2]
-    memory -= row * size[1] + PER_PIXEL * int(np.prod(size))
+    memory = first.memory - row * size[1] - PER_PIXEL * int(np.prod(size))
     for batch in batches(array, memory=BATCH * memory, result=row):
-        bands, _ = over_batch(_project_band, array, batch, *per_pixel, **arguments)
+        bands, _ = over_batch(
+            _project_band, array, batch, lambda band: (standard.rows(band),), **arguments
+        )
         for band, results in zip(batch, bands, strict=True):
             for i, (values, each) in enumerate(results):
                 samples[i][:, band] = values
@@ -245,19 +267,14 @@ def _rotate(vectors: np.ndarray) -> None:
 
 def _project_band(
     band: np.ndarray,
-    centre: np.ndarray,
-    mean: np.ndarray,
-    valid: np.ndarray,
+    standard: Scaling,
     *,
     parts: Mapping[str, np.ndarray],
     season: np.ndarray,
     vectors: Mapping[str, tuple[np.ndarray, int]],
-    fields: tuple[Any, ...],
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Make the samples of each part on a band, sample last; find the variance they leave out."""
-    scale, monthly, how = fields
-    standard = Scaling(centre, scale, mean, valid, monthly, how)
-    results = []
+    valid, results = standard.valid, []
     for part, positions in parts.items():
         n = len(positions)
         departure = _standardized(band, positions, season, standard)
@@ -286,16 +303,12 @@ def _standardized(
     return standard.apply(standard.stand_in(values, season[positions]), season[positions])
 
 
-def _snapshots(
-    array: da.Array | np.ndarray,
-    parts: Mapping[str, np.ndarray],
-    season: np.ndarray,
-    standard: Scaling,
-) -> dict[str, Compressed]:
+def _snapshots(first: FirstPass) -> dict[str, Compressed]:
     """Take the snapshots of each part themselves, for a network with activations."""
+    array, season, standard = first.array, first.season, first.standard
     size = array.shape[1:]
     result = {}
-    for part, positions in parts.items():
+    for part, positions in first.parts.items():
         values = np.empty((*size, len(positions)), dtype=np.float32)
         for start in range(0, len(positions), WIDTH):
             some = positions[start : start + WIDTH]

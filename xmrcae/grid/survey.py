@@ -114,7 +114,13 @@ def survey(
     total: Any = None
     for batch in batches(array, memory=BATCH * memory):
         bands, total = over_batch(
-            _survey_band, array, batch, given, number, add=_add, total=total, **arguments
+            _survey_band,
+            array,
+            batch,
+            lambda band: (given[band], number[:, band]),
+            add=_add,
+            total=total,
+            **arguments,
         )
         for band, found in zip(batch, bands, strict=True):
             for name, values in found.items():
