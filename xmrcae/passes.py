@@ -16,14 +16,13 @@ from .grid.conventions import Labelled, fields_of
 from .grid.description import Description, describe, fittable
 from .grid.dimensions import check_names
 from .grid.scaling import (
-    Scaling,
     check_departures,
     check_magnitudes,
     largest_departure,
     scaling_of,
 )
 from .grid.split import months, split_samples
-from .grid.survey import Survey, survey
+from .grid.survey import survey
 from .grid.units import check_units
 from .grid.valid import find_valid, named_valid, valid_from
 from .grid.values import in_type_of
@@ -62,14 +61,19 @@ def first_pass(
         For data that cannot be fitted under these options.
     """
     given = named_valid(obj, options.valid)  # a variable that is not fitted, maybe
-    obj = _with_coordinates(fittable(obj, options))
+    obj = fittable(obj, options)
+    check_names([*obj.dims, *obj.coords])
+    # Lazy coordinates are read: a model outlives the file that they lie in.
+    obj = obj.assign_coords({name: c.compute() for name, c in obj.coords.items() if c.chunks})
     about = describe(obj, options, start=None if start is None else start.codec.pyramid)
     _check_before_reading(obj, about, options, start)
     weights = grid_weights(options.weights, about.pyramid.grid)
     mask = None if given is None else valid_from(given, about.pyramid.grid)
-    parts = _parts(about, options)
+    parts = split_samples(about.samples, options.split, seed=options.seed)
+    parts = {part: positions for part, positions in parts.items() if len(positions)}
     season = _season(about, options)
-    array = _values(obj, about, memory := float(memory or options.memory or free_memory() / 2))
+    memory = float(memory or options.memory or free_memory() / 2)
+    array = _values(obj, about, memory)
     land = _land(obj, array.dtype, options)
     found = survey(
         array,
@@ -85,7 +89,9 @@ def first_pass(
     standard, rms = scaling_of(found, find_valid(found, mask, about, options), options)
     if start is not None:
         standard = replace(standard, scale=start.standard.scale)
-    _check_found(found, standard, rms, about, array.dtype)
+    check_magnitudes(found, standard, rms, about.labels.variables, array.dtype)
+    for part, products in found.products.items():
+        check_departures(part, largest_departure(products, standard.scale))
     return FirstPass(
         description=about,
         parts=parts,
@@ -97,27 +103,6 @@ def first_pass(
         weights=known_weights(weights, standard.valid),
         memory=memory,
     )
-
-
-def _with_coordinates(obj: Labelled) -> Labelled:
-    """Read lazy coordinates: a model outlives the file that they lie in."""
-    check_names([*obj.dims, *obj.coords])
-    return obj.assign_coords({name: c.compute() for name, c in obj.coords.items() if c.chunks})
-
-
-def _parts(about: Description, options: Options) -> dict[str, np.ndarray]:
-    """Return the positions of the snapshots of each part that has any."""
-    parts = split_samples(about.samples, options.split, seed=options.seed)
-    return {part: positions for part, positions in parts.items() if len(positions)}
-
-
-def _check_found(
-    found: Survey, standard: Scaling, rms: np.ndarray, about: Description, dtype: np.dtype[Any]
-) -> None:
-    """Refuse data that nothing can be computed with."""
-    check_magnitudes(found, standard, rms, about.labels.variables, dtype)
-    for part, products in found.products.items():
-        check_departures(part, largest_departure(products, standard.scale))
 
 
 def _check_before_reading(

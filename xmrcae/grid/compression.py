@@ -353,10 +353,10 @@ def level_data(
     ]
     for start in range(0, n, WIDTH):
         part = slice(start, start + WIDTH)
-        for level, completed in enumerate(
-            _on_levels(compressed.samples[part], has_data, pyramid, standard)
-        ):
-            fields[level][..., part] = np.moveaxis(completed, 0, -1)
+        padded = pyramid.pad(np.ascontiguousarray(compressed.samples[part]))
+        for level, (values, has) in enumerate(restrict_all(pyramid, padded, has_data)):
+            filled = fill_and_pad(values, has, pyramid, level, standard.fill)
+            fields[level][..., part] = np.moveaxis(filled, 0, -1)
     shares = restrict_all(pyramid, pyramid.pad(share), has_data)
     result = []
     left_out = compressed.share_lost
@@ -371,17 +371,6 @@ def level_data(
             LevelData(samples, compressed.constant, has, counts, weight, compressed.rank, left_out)
         )
     return result
-
-
-def _on_levels(
-    values: np.ndarray, has_data: np.ndarray, pyramid: Pyramid, standard: Scaling
-) -> list[np.ndarray]:
-    """Bring fields on the data's grid, (..., y, x), to every level, coarsest first."""
-    restricted = restrict_all(pyramid, pyramid.pad(np.ascontiguousarray(values)), has_data)
-    return [
-        fill_and_pad(each, has, pyramid, level, standard.fill)
-        for level, (each, has) in enumerate(restricted)
-    ]
 
 
 def _warn_of_loss(
