@@ -16,9 +16,7 @@ def fill_and_pad(
     values: np.ndarray, has_data: np.ndarray, pyramid: Pyramid, level: int, how: Any
 ) -> np.ndarray:
     """Fill the land of a level, and its padding from the edge."""
-    rows = pyramid.y.inside(level)
-    columns = slice(None) if pyramid.x.periodic else pyramid.x.inside(level)
-    part = (..., rows, columns)
+    part = (..., pyramid.y.holds(level), pyramid.x.holds(level))
     result = np.zeros_like(values)
     result[part] = fill(values[part], has_data[part], how)
     return pyramid.repeat_edge(result, level)

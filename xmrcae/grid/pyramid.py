@@ -52,9 +52,9 @@ class Axis:
         return cls(size, levels, periodic, padded, (padded - size) // 2)
 
     def refined(self, size: int, levels: int, first: int) -> Axis:
-        """Make the axis of finer data of which this one is a level.
+        """Return the axis of finer data that has this axis as a level.
 
-        Its point `first` is the first of this one's.
+        `first` is the position, in the finer data, of this axis's first point.
         """
         step = 2 ** (levels - self.levels)
         return Axis(
@@ -73,6 +73,10 @@ class Axis:
         """Return the points of a level that lie within the data's extent."""
         step = 2 ** (self.levels - 1 - level)
         return slice(self.before // step, (self.before + self.size) // step)
+
+    def holds(self, level: int) -> slice:
+        """Return the points of a level that may have data: inside, or in wrapped padding."""
+        return slice(0, self.length(level)) if self.periodic else self.inside(level)
 
     def positions(self, level: int) -> np.ndarray:
         """Return where the points of a level lie, counted along the data.
@@ -149,7 +153,7 @@ class Pyramid:
         """
         levels = self.levels if levels is None else levels
         step = 2 ** max(0, levels - self.levels)
-        # The likeliest first: from the last of a cell on.
+        # The likeliest first: a coarse point is usually the last fine point of its cell.
         offsets = list(product(range(step - 1, -1, -1), repeat=2))
         why = [self._why_no_level(grid, step, at) for at in offsets]
         if levels < self.levels or all(why):
@@ -205,17 +209,16 @@ class Pyramid:
     def may_have_data(self, level: int) -> np.ndarray:
         """Return the points of a level within the data's extent, or in its wrapped padding."""
         mask = np.zeros(self.shape(level), dtype=bool)
-        mask[self.y.inside(level), slice(None) if self.x.periodic else self.x.inside(level)] = True
+        mask[self.y.holds(level), self.x.holds(level)] = True
         return mask
 
     def repeat_edge(self, values: np.ndarray, level: int) -> np.ndarray:
         """Fill the padding of a level, (..., y, x), that has no data from its edge."""
-        rows, columns = self.y.inside(level), self.x.inside(level)
-        row = np.arange(values.shape[-2]).clip(rows.start, rows.stop - 1)
-        column = np.arange(values.shape[-1])
-        if not self.x.periodic:
-            column = column.clip(columns.start, columns.stop - 1)
-        return values[..., row[:, None], column]
+        rows, columns = (
+            np.arange(axis.length(level)).clip(axis.holds(level).start, axis.holds(level).stop - 1)
+            for axis in (self.y, self.x)
+        )
+        return values[..., rows[:, None], columns]
 
     def restrict(
         self, values: np.ndarray, has_data: np.ndarray, level: int

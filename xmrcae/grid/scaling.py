@@ -19,7 +19,7 @@ SQUARABLE = 1e-140, 1e140
 #: The same for float32, in which networks are trained, in units of the scale.
 TRAINABLE = 1e-15, 1e18
 
-#: Share of a variable's variance, at one of many pixels, that is warned of.
+#: Share of a variable's variance that may lie at one pixel of many without a warning.
 NEARLY_ALL = 0.9
 
 
@@ -91,12 +91,12 @@ class Scaling:
         It is exact, because restriction and scaling commute. Levels are cut to the data's extent.
         """
         has_data = pyramid.pad(self.valid) & pyramid.may_have_data(pyramid.levels - 1)
-        centres = restrict_all(pyramid, pyramid.pad(self.centre), has_data)
-        means = restrict_all(pyramid, pyramid.pad(self.mean), has_data)
+        fields = pyramid.pad(np.concatenate([self.centre, self.mean[None]]))
         result = []
-        for level, ((centre, has), (mean, _)) in enumerate(zip(centres, means, strict=True)):
+        for level, (values, has) in enumerate(restrict_all(pyramid, fields, has_data)):
             cut = pyramid.cut(level)
-            result.append(replace(self, centre=centre[cut], mean=mean[cut], valid=has[cut]))
+            found = values[cut]
+            result.append(replace(self, centre=found[:-1], mean=found[-1], valid=has[cut]))
         return [*result[:-1], self]  # equal to the last one, whose arrays are padded copies
 
     def _centre(self, season: np.ndarray) -> np.ndarray:
