@@ -5,35 +5,31 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
-#: What glibc comes to by itself after freeing an array of 32 MiB.
+#: glibc's own threshold once an array of 32 MiB has been freed.
 USUAL = 2**25
 
 _goes_back_from = [USUAL]
 
 
-@contextmanager
-def keeping_memory() -> Iterator[None]:
+def keeping_memory() -> AbstractContextManager[None]:
     """Let the process keep what it frees, until the end; to fetch it anew costs time.
 
     An epoch makes the arrays of the one before. On its own, glibc gives them back to the system
     in between: that took a quarter of the time on ERSST's grid, and half on a million pixels.
     """
-    with _going_back_from(2**31 - 1):
-        yield
+    return _going_back_from(2**31 - 1)
 
 
-@contextmanager
-def bounded_memory() -> Iterator[None]:
+def bounded_memory() -> AbstractContextManager[None]:
     """Let arrays of 8 MiB and more go back to the system when they are freed, until the end.
 
-    glibc keeps smaller ones for later arrays of their size, between which others are no larger:
-    on a million pixels that took up to 250 MiB beside 500 MiB in use. Passes over the data take
-    about a tenth longer.
+    glibc keeps smaller ones for reuse; what is free between arrays in use is too small for larger
+    ones: on a million pixels that took up to 250 MiB beside 500 MiB in use. Passes over the data
+    take about a tenth longer.
     """
-    with _going_back_from(2**23):
-        yield
+    return _going_back_from(2**23)
 
 
 @contextmanager
