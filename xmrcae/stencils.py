@@ -5,12 +5,6 @@ Points of the coarser grid sit on every second point of the finer one.
 
 import numpy as np
 
-#: Restriction by full weighting, fine to coarse. Beside land, weights are divided by their sum.
-FULL_WEIGHTING = np.array([[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]]) / 16.0
-
-#: Restriction by injection: the value of the point itself (paper, A.1).
-INJECTION = np.array([[0.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
-
 #: Bilinear prolongation, coarse to fine (paper, A.2).
 BILINEAR = np.array([[0.25, 0.5, 0.25], [0.5, 1.0, 0.5], [0.25, 0.5, 0.25]])
 
@@ -18,4 +12,9 @@ BILINEAR = np.array([[0.25, 0.5, 0.25], [0.5, 1.0, 0.5], [0.25, 0.5, 0.25]])
 #: around it. The data are coarsened with them, and untrained encoders start from them. A new one is
 #: a 3x3 array of sum 1 without negative weights. A rule that is no such sum (a maximum, say) cannot
 #: work: training samples are combinations of snapshots.
-RESTRICTIONS = {"full_weighting": FULL_WEIGHTING, "injection": INJECTION}
+RESTRICTIONS = {
+    # Beside land, weights are divided by their sum.
+    "full_weighting": np.array([[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]]) / 16.0,
+    # The value of the point itself (paper, A.1).
+    "injection": np.array([[0.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]),
+}
