@@ -18,8 +18,8 @@ from ..memory import give_back_memory
 #: Bytes, in float64, of the block of pixels, with all its snapshots, that one task looks at.
 PIXEL_BLOCK_BYTES = 2**24
 
-#: Share of memory, beside what a pass holds throughout, for the batch of the archive that is read
-#: at a time. The rest is for the bands at work, and for what they leave.
+#: Share of the memory left beside what a pass always holds that one batch of the archive may take;
+#: the rest is for bands at work and their results.
 BATCH = 0.55
 
 

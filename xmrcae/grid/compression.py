@@ -33,6 +33,7 @@ from .fill import fill_and_pad
 from .pyramid import Pyramid, restrict_all
 from .scaling import Scaling, check_departures
 from .survey import GRAM_LIMIT, RANDOM_RANK, Survey
+from .valid import counted
 
 #: Share of memory that samples may take; the rest is for stages, which train on some of them.
 SHARE = 0.35
@@ -387,7 +388,7 @@ def _warn_of_loss(
     n_vectors = len(compressed.constant) - 1 - n_random
     stand_in = f", for which {n_random} random combinations stand" if n_random else ""
     warnings.warn(
-        f"{n_vectors} singular vector{'s' * (n_vectors != 1)} stand for the {n_snapshots} {part} "
+        f"{counted(n_vectors, 'singular vector')} stand for the {n_snapshots} {part} "
         f"snapshots, which leaves out {share:.2g} of their variance{stand_in}: {way_out}",
         stacklevel=2,
     )

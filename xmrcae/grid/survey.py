@@ -21,8 +21,8 @@ GRAM_LIMIT = 3000
 #: most singular vectors that a part then has.
 RANDOM_RANK = 512
 
-#: Share of memory that these products may take. The sums over earlier batches and earlier bands,
-#: and the new one, are there at a time; so are their singular vectors, afterwards.
+#: Share of memory for these products. Three are there at once: the sum over earlier batches, that
+#: over earlier bands, and the new one; later, their singular vectors.
 PRODUCTS = 1 / 16
 
 #: Neighbouring pixels with the same random number: the signal is smooth at that scale, noise is
@@ -101,7 +101,7 @@ def survey(
     center, gaps
         The options.
     land : numpy.ndarray, shape (variable,), or None
-        The value that each variable holds on land, and where it is missing.
+        The value that stands on land, and for missing values, in each variable.
     memory : float
         Bytes that the fit may use.
     """
