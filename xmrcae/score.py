@@ -10,7 +10,7 @@ import xarray as xr
 
 from .fitted import Fitted
 from .grid.conventions import Labelled
-from .grid.layout import Layout, as_node, block_length, call
+from .grid.layout import Layout, map_samples
 from .grid.units import unit_text
 from .grid.weights import grid_weights, known_weights
 
@@ -98,26 +98,14 @@ def _sizes(fitted: Fitted) -> dict[str, Any]:
 
 def _total(fitted: Fitted, layout: Layout, array: Any) -> np.ndarray:
     """Sum squared errors and numbers of values of every pixel over all snapshots."""
-    errors, season = fitted.codec.squared_errors, fitted.season(layout)
-    if not any(isinstance(each, da.Array) for each in (array, season)):
-        length = block_length(array)
-        cuts = [slice(i, i + length) for i in range(0, len(array), length)]
-        return np.sum([errors(array[cut], season[cut])[0] for cut in cuts], axis=0)
-    array = da.asarray(array).rechunk({1: -1, 2: -1, 3: -1})
     standards = fitted.codec.standards
     n_pixels = sum(s.valid.size for s in standards) + len(standards) * standards[-1].valid.size
-    blocks = da.blockwise(
-        call,
-        "tkp",
+    total = map_samples(
+        fitted.codec.squared_errors,
         array,
-        "tvyx",
-        da.asarray(season).rechunk((array.chunks[0],)),
-        "t",
-        new_axes={"k": 2, "p": n_pixels},
-        adjust_chunks={"t": 1},
-        concatenate=True,
+        fitted.season(layout),
+        shape=(2, n_pixels),
         dtype=np.float64,
-        meta=np.empty((0, 0, 0)),
-        **as_node(errors),
-    )
-    return blocks.sum(0).compute()
+        per_block=True,
+    ).sum(0)
+    return total.compute() if isinstance(total, da.Array) else total

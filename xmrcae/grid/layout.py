@@ -153,9 +153,10 @@ def map_samples(
     dtype: Any,
     length: int | None = None,
     threads: int = 1,
+    per_block: Any = False,
     **kwargs: Any,
 ) -> Any:
-    """Apply a function of a block of samples, (t, ...) to (t, *shape).
+    """Apply a function of a block of samples, (t, ...) to (t, *shape), or (1, *shape) per block.
 
     On a lazy array there is one task per block. The `others`, (t,) each, are cut into the
     same blocks and follow it as arguments; lazy ones make the result lazy. An array in memory is
@@ -172,6 +173,7 @@ def map_samples(
             inner,
             *(argument for other in beside for argument in (other, "t")),
             new_axes=dict(zip(out[1:], shape, strict=True)),
+            adjust_chunks={"t": 1} if per_block else None,
             dtype=dtype,
             concatenate=True,
             meta=np.empty((0,) * len(out), dtype),
@@ -179,13 +181,14 @@ def map_samples(
             **kwargs,
         )
     length = length or block_length(array)
-    result = np.empty((len(array), *shape), dtype)
+    starts = range(0, len(array), length)
+    result = np.empty((len(starts if per_block else array), *shape), dtype)
 
     def fill(start: int) -> None:
         cut = slice(start, start + length)
-        result[cut] = function(array[cut], *(other[cut] for other in others), **kwargs)
+        to = slice(start // length, start // length + 1) if per_block else cut
+        result[to] = function(array[cut], *(other[cut] for other in others), **kwargs)
 
-    starts = range(0, len(array), length)
     if min(threads, len(starts)) < 2:
         for start in starts:
             fill(start)
