@@ -14,13 +14,12 @@ import xarray as xr
 from .codec import Codec
 from .fitted import Fitted
 from .grid.conventions import Labelled, coords_along
-from .grid.coordinates import Grid
+from .grid.coordinates import REVERSED
 from .grid.dimensions import CODES_OWN, Dimensions, check_names, check_text
 from .grid.layout import Layout, map_samples
-from .grid.pyramid import Pyramid
 
-#: How netCDF stores codes unless told otherwise; Zarr compresses by itself, and takes no notice.
-#: Chunks are the library's own, of some megabytes: given ones would be wrong for what is selected.
+#: How netCDF compresses codes; Zarr ignores this and compresses anyway. No chunk sizes: those of
+#: the whole would be wrong for a selection.
 COMPRESSED = {"zlib": True, "shuffle": True}
 
 
@@ -36,12 +35,12 @@ def flat_codes(obj: Labelled, fitted: Fitted) -> tuple[Any, Layout]:
     return flat, layout
 
 
-def codes_to_tree(flat: Any, codec: Codec, layout: Layout, attrs: dict[str, Any]) -> xr.DataTree:
+def codes_to_tree(flat: Any, fitted: Fitted, layout: Layout) -> xr.DataTree:
     """Make a DataTree of all codes (sample, code).
 
     It has an `encoding` (sample, channel, y, x) per level.
     """
-    pyramid = codec.pyramid
+    codec, pyramid, attrs = fitted.codec, fitted.codec.pyramid, fitted.attributes
     grid = pyramid.grid
     check_names([*layout.order, *layout.sample_coords.coords])
     nodes: dict[str, xr.Dataset] = {"/": xr.Dataset(attrs=attrs)}
@@ -73,9 +72,7 @@ def codes_to_tree(flat: Any, codec: Codec, layout: Layout, attrs: dict[str, Any]
     return xr.DataTree.from_dict(nodes)
 
 
-def tree_to_codes(
-    codes: xr.DataTree, codec: Codec, *, level: int, model_id: str
-) -> tuple[Any, Layout]:
+def tree_to_codes(codes: xr.DataTree, fitted: Fitted, *, level: int) -> tuple[Any, Layout]:
     """Return the active codes (sample, code) of the levels up to one, and how they lie.
 
     Raises
@@ -87,18 +84,19 @@ def tree_to_codes(
     if not isinstance(codes, xr.DataTree):
         raise TypeError(f"codes must be a DataTree as encode gives it, not {type(codes).__name__}")
     given = codes.attrs.get("xmrcae_model")
-    if given is not None and given != model_id:
+    if given is not None and given != fitted.id:
         raise ValueError(
             f"the codes were made by another model (id {given}; this one is "
-            f"{model_id}); if they are meant for this one, "
+            f"{fitted.id}); if they are meant for this one, "
             'delete their attribute "xmrcae_model"'
         )
-    own = "channel", codec.pyramid.grid.y, codec.pyramid.grid.x
+    grid = fitted.codec.pyramid.grid
+    own = "channel", grid.y, grid.x
     encodings = [_encoding(codes, k, level, own) for k in range(level + 1)]
     sample = tuple(str(dim) for dim in encodings[-1].dims if dim not in own)
     pieces, layouts = [], []
     for k, encoding in enumerate(encodings):
-        flat, layout = _active_codes(encoding, codec, k, sample)
+        flat, layout = _active_codes(encoding, fitted.codec, k, sample)
         pieces.append(flat)
         layouts.append(layout)
     for k, layout in enumerate(layouts[:-1]):
@@ -187,7 +185,8 @@ def _active_codes(
             f"given have the sample dimensions {sample}"
         )
     dims = Dimensions(sample, grid.y, grid.x)
-    cells = encoding_grid(pyramid, level)
+    coords = pyramid.encoding_coordinates(level).drop_vars("inside")
+    cells = replace(grid, sizes=pyramid.shape(level - 1), coords=coords, periodic=False)
     try:
         indexers = cells.indexers(encoding)
     except ValueError as error:
@@ -208,11 +207,9 @@ def _active_codes(
     return flat, layout
 
 
-def codes_to_fields(
-    flat: Any, fitted: Fitted, layout: Layout, *, level: int, attrs: dict[str, Any]
-) -> Labelled:
+def codes_to_fields(flat: Any, fitted: Fitted, layout: Layout, *, level: int) -> Labelled:
     """Decode fields on a level's grid from the codes (sample, code) of the levels up to it."""
-    season = fitted.season(layout)
+    season, attrs = fitted.season(layout), fitted.attributes
     codec, grid = fitted.codec, fitted.codec.pyramid.grid
     shape = codec.standards[level].valid.shape
     fields = map_samples(
@@ -256,12 +253,6 @@ def with_gaps_of(given: Labelled, result: Labelled) -> Labelled:
     return result.copy(data=result.variable.where(known).data)
 
 
-def encoding_grid(pyramid: Pyramid, level: int) -> Grid:
-    """Return the encoding grid of a level, as a grid that codes are matched with."""
-    coords = pyramid.encoding_coordinates(level).drop_vars("inside")
-    return replace(pyramid.grid, sizes=pyramid.shape(level - 1), coords=coords, periodic=False)
-
-
 def feature_index(codec: Codec) -> pd.MultiIndex:
     """Return (level, channel, y, x) of every code.
 
@@ -282,28 +273,24 @@ def feature_index(codec: Codec) -> pd.MultiIndex:
     return pd.MultiIndex.from_arrays(columns, names=["level", "channel", grid.y, grid.x])
 
 
-def stack(codes: xr.DataTree, fitted: Fitted, attrs: dict[str, Any]) -> xr.DataArray:
+def stack(codes: xr.DataTree, fitted: Fitted) -> xr.DataArray:
     """Put all active codes side by side, as :meth:`xmrcae.MrCAE.stack` documents it."""
-    codec = fitted.codec
-    flat, layout = tree_to_codes(codes, codec, level=codec.pyramid.levels - 1, model_id=fitted.id)
-    horizontal = layout.dims.y, layout.dims.x
-    descending = [dim for dim, d in zip(horizontal, layout.descending, strict=True) if d]
+    flat, layout = tree_to_codes(codes, fitted, level=fitted.level(None))
     values = flat.reshape(*layout.sample_shape, flat.shape[1])
     stacked = xr.DataArray(
         values,
         dims=(*layout.dims.sample, "feature"),
         name="encoding",
-        attrs=attrs | {"descending": json.dumps(descending)},
+        attrs=fitted.attributes | {"descending": json.dumps(layout.descending_dims)},
     )
     stacked.encoding = dict(COMPRESSED)
-    index = xr.Coordinates.from_pandas_multiindex(feature_index(codec), "feature")
+    index = xr.Coordinates.from_pandas_multiindex(feature_index(fitted.codec), "feature")
     return stacked.assign_coords(layout.sample_coords.coords).assign_coords(index)
 
 
-def unstack(stacked: xr.DataArray, fitted: Fitted, attrs: dict[str, Any]) -> xr.DataTree:
+def unstack(stacked: xr.DataArray, fitted: Fitted) -> xr.DataTree:
     """Make codes from a stack, as :meth:`xmrcae.MrCAE.unstack` documents it."""
-    codec = fitted.codec
-    grid, index = codec.pyramid.grid, feature_index(codec)
+    grid, index = fitted.codec.pyramid.grid, feature_index(fitted.codec)
     if "feature" not in stacked.dims or stacked.sizes["feature"] != len(index):
         raise ValueError(
             f"the stack has dimensions {dict(stacked.sizes)}; the model needs feature: {len(index)}"
@@ -317,7 +304,7 @@ def unstack(stacked: xr.DataArray, fitted: Fitted, attrs: dict[str, Any]) -> xr.
     layout = Layout(
         dims=Dimensions(sample, grid.y, grid.x),
         order=(*sample, grid.y, grid.x),
-        indexers={dim: slice(None, None, -1) for dim in descending},
+        indexers=dict.fromkeys(descending, REVERSED),
         sample_coords=coords_along(stacked, sample),
         sample_shape=tuple(stacked.sizes[dim] for dim in sample),
     )
@@ -326,7 +313,7 @@ def unstack(stacked: xr.DataArray, fitted: Fitted, attrs: dict[str, Any]) -> xr.
         .variable.data.reshape(int(np.prod(layout.sample_shape)), len(index))
         .astype(np.float32)
     )
-    return codes_to_tree(flat, codec, layout, attrs)
+    return codes_to_tree(flat, fitted, layout)
 
 
 def _check_features(stacked: xr.DataArray, index: pd.MultiIndex) -> None:

@@ -13,7 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from ._version import __version__
-from .grid.conventions import Labelled
+from .grid.conventions import Labelled, fields_of
 from .grid.description import Labels
 from .grid.dimensions import Dimensions, check_text
 from .grid.layout import Layout
@@ -104,7 +104,7 @@ class Fitted:
         """Find how new data lie on the fitted grid; all but the two dimensions are samples."""
         check_text([*obj.dims, *obj.coords])
         grid = self.codec.pyramid.grid
-        first = obj[self.labels.variables[0]] if isinstance(obj, xr.Dataset) else obj
+        first = fields_of(obj)[0]
         sample = tuple(
             str(dim) for dim in first.dims if dim not in (grid.y, grid.x) and first.sizes[dim] != 1
         )
@@ -130,8 +130,7 @@ class Fitted:
         """Turn a result on ascending rows and columns to where those of the fitted data lie."""
         grid = self.codec.pyramid.grid
         horizontal = [dim for dim in self.labels.dims if dim in (grid.y, grid.x)]
-        result = result.isel(dict.fromkeys(grid.descending_dims, slice(None, None, -1)))
-        return result.transpose(..., *horizontal)
+        return grid.turned(result).transpose(..., *horizontal)
 
 
 def history_columns() -> list[str]:

@@ -1,4 +1,4 @@
-"""MrCAE: the fitted autoencoder. The seam between labels and tensors."""
+"""MrCAE: the fitted autoencoder; labelled data in, labelled data out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import xarray as xr
 
 from .fitted import Fitted
 from .grid.conventions import Labelled
-from .grid.layout import Layout
 from .options import make_options, shows_options
 from .results import Results
 
@@ -150,7 +149,7 @@ class MrCAE(Results):
         from .codes import codes_to_tree, flat_codes
 
         flat, layout = flat_codes(obj, self.fitted)
-        return codes_to_tree(flat, self.fitted.codec, layout, self.fitted.attributes)
+        return codes_to_tree(flat, self.fitted, layout)
 
     def decode(self, codes: xr.DataTree, *, level: int | None = None) -> Labelled:
         """Compute fields from codes.
@@ -173,16 +172,11 @@ class MrCAE(Results):
         ValueError, TypeError
             For codes that do not fit the model.
         """
-        from .codes import tree_to_codes
+        from .codes import codes_to_fields, tree_to_codes
 
         level = self.fitted.level(level)
-        flat, layout = tree_to_codes(codes, self.fitted.codec, level=level, model_id=self.fitted.id)
-        return layout.orient(self._decode(flat, layout, level))
-
-    def _decode(self, flat: Any, layout: Layout, level: int) -> Labelled:
-        from .codes import codes_to_fields
-
-        return codes_to_fields(flat, self.fitted, layout, level=level, attrs=self.fitted.attributes)
+        flat, layout = tree_to_codes(codes, self.fitted, level=level)
+        return layout.orient(codes_to_fields(flat, self.fitted, layout, level=level))
 
     def reconstruct(self, obj: Labelled, *, keep_gaps: bool = False) -> Labelled:
         """Return decode(encode(obj)), on the data's own grid.
@@ -204,11 +198,12 @@ class MrCAE(Results):
         ValueError
             For data on another grid.
         """
-        from .codes import flat_codes, laid_as, with_gaps_of
+        from .codes import codes_to_fields, flat_codes, laid_as, with_gaps_of
 
         flat, layout = flat_codes(obj, self.fitted)
         given = self.fitted.variables_of(obj)
-        result = laid_as(given, layout.restore(self._decode(flat, layout, self.levels - 1)))
+        fields = codes_to_fields(flat, self.fitted, layout, level=self.levels - 1)
+        result = laid_as(given, layout.restore(fields))
         return with_gaps_of(given, result) if keep_gaps else result
 
     def stack(self, codes: xr.DataTree) -> xr.DataArray:
@@ -232,7 +227,7 @@ class MrCAE(Results):
         """
         from .codes import stack
 
-        return stack(codes, self.fitted, self.fitted.attributes)
+        return stack(codes, self.fitted)
 
     def unstack(self, stacked: xr.DataArray) -> xr.DataTree:
         """Undo `stack`.
@@ -254,7 +249,7 @@ class MrCAE(Results):
         """
         from .codes import unstack
 
-        return unstack(stacked, self.fitted, self.fitted.attributes)
+        return unstack(stacked, self.fitted)
 
     def save(self, path: Any, *, overwrite: bool = False) -> None:
         """Write the model as netCDF-4, or as Zarr if the path ends in ``.zarr``.

@@ -69,7 +69,7 @@ def codes_tree(reader: Reader, fitted: Fitted) -> xr.DataTree:
     rows = [] if about["append"] is not None else ["row"]
     codes = xr.Variable([*rows, *about["sample"], "code"], da.concatenate(blocks))
     flat = codes.transpose(*rows, *layout.dims.sample, "code").data.reshape(-1, shape[-1])
-    return codes_to_tree(flat, fitted.codec, layout, fitted.attributes)
+    return codes_to_tree(flat, fitted, layout)
 
 
 @sound()

@@ -107,7 +107,7 @@ class Source:
                     f"the data's {dim!r} is in another order than the model's: sort them, "
                     f".sortby({dim!r}), and fit the model to sorted data"
                 )
-        return list(self.layout.descending)
+        return [dim in self.layout.descending_dims for dim in (grid.y, grid.x)]
 
     def read(self, rows: slice) -> tuple[np.ndarray, np.ndarray]:
         """Read some rows.

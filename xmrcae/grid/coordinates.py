@@ -31,6 +31,7 @@ from .places import (
     tells_place,
 )
 
+#: Index of a dimension that is turned over.
 REVERSED = slice(None, None, -1)
 
 Pair = tuple[Place, Place]
@@ -94,6 +95,10 @@ class Grid:
         """Those of its dimensions along which the fitted data's own coordinates descend."""
         pairs = zip((self.y, self.x), self.descending, strict=True)
         return [dim for dim, descends in pairs if descends]
+
+    def turned(self, obj: xr.DataArray) -> xr.DataArray:
+        """Turn a field over along the dimensions along which the fitted data descend."""
+        return obj.isel(dict.fromkeys(self.descending_dims, REVERSED))
 
     def indexers(self, obj: Labelled) -> dict[str, Any]:
         """Find where along `obj` the rows and columns of this grid lie.

@@ -14,7 +14,7 @@ import xarray as xr
 from dask.delayed import delayed
 
 from .conventions import Labelled, coords_along, fields_of
-from .coordinates import Grid
+from .coordinates import REVERSED, Grid
 from .dimensions import Dimensions
 
 #: Bytes of a block of samples where the user's chunks do not say otherwise.
@@ -122,20 +122,18 @@ class Layout:
         return result.transpose(*(dim for dim in order if dim in result.dims))
 
     @property
-    def descending(self) -> tuple[bool, bool]:
-        """Whether the rows and the columns of the field descend, all others being in order."""
-        found = [self.indexers.get(dim) for dim in (self.dims.y, self.dims.x)]
-        y, x = (isinstance(each, slice) and each == slice(None, None, -1) for each in found)
-        return y, x
+    def descending_dims(self) -> list[str]:
+        """Those of its horizontal dimensions along which the field descends throughout."""
+        slices = {dim: at for dim, at in self.indexers.items() if isinstance(at, slice)}
+        return [dim for dim in (self.dims.y, self.dims.x) if slices.get(dim) == REVERSED]
 
     def orient(self, result: Labelled) -> Labelled:
         """Turn a result over where the field descends, from ascending rows and columns.
 
         It may lie on any level.
         """
-        pairs = zip((self.dims.y, self.dims.x), self.descending, strict=True)
-        turned = [dim for dim, descends in pairs if descends and dim in result.dims]
-        return result.isel(dict.fromkeys(turned, slice(None, None, -1)))
+        turned = [dim for dim in self.descending_dims if dim in result.dims]
+        return result.isel(dict.fromkeys(turned, REVERSED))
 
     def restore(self, result: Labelled) -> Labelled:
         """Put a result in the order of the field's rows and columns."""

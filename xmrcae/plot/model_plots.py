@@ -12,7 +12,7 @@ from .curves import chosen_variable, errors, losses
 from .filters import draw_filters
 from .panels import Scale, draw_panels, surface_of
 from .pyramids import size_of
-from .surfaces import Surface, ascending, with_positions
+from .surfaces import Surface, with_positions
 from .text import label, text_of, when
 
 if TYPE_CHECKING:
@@ -293,7 +293,7 @@ class ModelPlots:
     def _cropped(self, field: xr.DataArray, level: int) -> xr.DataArray:
         """Drop outer rows and columns that are neither within the data's extent nor stored."""
         grid = self._pyramid.grid
-        dims, field = (grid.y, grid.x), ascending(field, grid)
+        dims, field = (grid.y, grid.x), grid.turned(field)
         keep, field = field["inside"], field.drop_vars("inside")
         if all(coord.ndim < 2 for coord in field.coords.values()):  # 2-D ones are NaN outside
             keep = keep | field.notnull()

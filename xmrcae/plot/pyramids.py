@@ -12,7 +12,7 @@ from ..grid.coordinates import Grid
 from ..grid.dimensions import Dimensions, find_dimensions
 from ..grid.pyramid import Pyramid
 from .panels import Scale, draw_panels, surface_of
-from .surfaces import ascending, with_positions
+from .surfaces import with_positions
 from .text import when
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def pyramid(
     fields = list(dask.base.compute(*fields))  # together, as they come from the same chunk
 
     grid = Grid.of(fields[-1], dims, periodic=options.get("periodic"))
-    fields = [ascending(field, grid) for field in fields]
+    fields = [grid.turned(field) for field in fields]
     surface = surface_of(grid, fields[-1].notnull(), **map_options)
     whole = Pyramid.of(grid, levels=len(fields), restriction="full_weighting")
     titles = [size_of(k, field) for k, field in enumerate(fields)]

@@ -135,11 +135,6 @@ def _named(coords: Any, dims: Iterable[str], kind: str) -> Any:
     return min(names, key=lambda name: name not in dims, default=None)
 
 
-def ascending(field: xr.DataArray, grid: Grid) -> xr.DataArray:
-    """Return a field that lies as the data do, with both coordinates ascending."""
-    return field.isel(dict.fromkeys(grid.descending_dims, slice(None, None, -1)))
-
-
 def with_positions(
     field: xr.DataArray,
     pyramid: Pyramid,
