@@ -16,8 +16,10 @@ from . import datasets, open_archive
 from .archive.archive import Archive
 from .archive.format import ArchiveError
 from .archive.models import ANCHOR
+from .grid.split import PARTS
 from .io.tree_file import is_zarr, replacing
 from .model import MrCAE
+from .plot.panels import import_pyplot
 from .recipes import RECIPES
 from .text import in_bytes
 
@@ -49,7 +51,7 @@ def run_demo(
     OSError, TypeError, ValueError
         If the data or options cannot be used.
     """
-    import_pyplot()
+    import_pyplot().switch_backend("agg")  # draws to files: a machine without a screen will do
     folder.mkdir(parents=True, exist_ok=True)
     ds, recipe = _open(path)
     with ds:
@@ -82,9 +84,7 @@ def _report(model: MrCAE, data: xr.DataArray, seconds: float) -> None:
     valid, split = standards[-1].valid, model.split
     units = f" [{data.attrs['units']}]" if "units" in data.attrs else ""
     sizes = ", ".join(f"{dim} {n}" for dim, n in data.sizes.items())
-    parts = ", ".join(
-        f"{int((split == part).sum())} {part}" for part in ("training", "validation", "test")
-    )
+    parts = ", ".join(f"{int((split == part).sum())} {part}" for part in PARTS)
     print(
         f"{data.name}{units}: {sizes}; {valid.sum():,} of {valid.size:,} pixels valid; "
         f"snapshots: {parts}"
@@ -180,17 +180,3 @@ def _save(figure: Any, path: Path) -> None:
     with replacing(path, overwrite=True) as part:
         figure.savefig(part, format=path.suffix[1:], dpi=110)
     import_pyplot().close(figure)
-
-
-def import_pyplot() -> Any:
-    """Import pyplot, drawing to files: a machine without a screen will do."""
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise ImportError(
-            f'figures need matplotlib ({error}): pip install "xmrcae[plot]"'
-        ) from error
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
-    return plt

@@ -311,11 +311,12 @@ def plot(
 
     OUTPUT is *.png, *.pdf, *.svg or what else matplotlib writes.
     """
-    from ..demo import import_pyplot
+    from ..plot.panels import import_pyplot
     from .outputs import check_name, size_of, writing
     from .reading import draw, open_there
 
     pyplot = import_pyplot()
+    pyplot.switch_backend("agg")
     ending = check_name(output, [f".{name}" for name in pyplot.FigureCanvasBase.filetypes])
     there = open_there(archive)
     with writing(output, overwrite=overwrite) as part:

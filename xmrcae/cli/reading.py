@@ -180,9 +180,6 @@ def with_history(ds: xr.Dataset, archive: Archive, url: str, level: int) -> xr.D
 
 def draw(archive: Archive, time: str | None, variable: str | None) -> Figure:
     """Draw one snapshot at all levels: the first of some times, or the last of all."""
-    from ..demo import import_pyplot
-
-    import_pyplot()
     from ..plot import pyramid
 
     about = archive.about

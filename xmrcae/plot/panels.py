@@ -146,12 +146,18 @@ def _columns(n: int, shape: float) -> int:
 
 def new_figure(size: tuple[float, float]) -> Figure:
     """Return a figure of pyplot's, so that notebooks show it."""
+    return import_pyplot().figure(figsize=size, layout="constrained")
+
+
+def import_pyplot() -> Any:
+    """Import pyplot; an ImportError says how to get it."""
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
-        install = 'pip install "xmrcae[plot]"'
-        raise ImportError(f"plots need matplotlib ({error}): {install}") from error
-    return plt.figure(figsize=size, layout="constrained")
+        raise ImportError(
+            f'figures need matplotlib ({error}): pip install "xmrcae[plot]"'
+        ) from error
+    return plt
 
 
 def colour_bar(fig: Any, mesh: Any, cell: Any, text: str, *, narrow: bool, **kwargs: Any) -> Any:
