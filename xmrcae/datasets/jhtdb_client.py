@@ -13,6 +13,7 @@ from urllib.parse import unquote
 import numpy as np
 import xarray as xr
 
+from ..io.tree_file import replacing
 from .jhtdb import COMPONENTS, SIMULATIONS, join, label
 
 TOKEN = "XMRCAE_JHTDB_TOKEN"
@@ -220,6 +221,5 @@ def _without_token(token: str, call: Callable[..., Any], *args: Any, **kwargs: A
 def _write(ds: xr.Dataset, file: Path) -> None:
     """Write a file that is there whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    ds.to_netcdf(partial, engine="netcdf4")
-    partial.replace(file)
+    with replacing(file, overwrite=True) as part:
+        ds.to_netcdf(part, engine="netcdf4")
