@@ -51,20 +51,21 @@ def build_pyramid(obj: Labelled, options: Options) -> xr.DataTree:
     pyramid, array = about.pyramid, about.layout.array(obj)
     nodes: dict[str, xr.Dataset] = {}
     for level in range(pyramid.levels - 1, -1, -1):
-        array = _finest(array, pyramid, valid) if not nodes else _coarser(array, pyramid, level)
+        how = {"shape": (array.shape[1], *pyramid.shape(level)), "dtype": array.dtype}
+        if not nodes:
+            array = map_samples(_padded, array, **how, pyramid=pyramid, valid=valid)
+        else:
+            array = map_samples(_restricted, array, **how, pyramid=pyramid, level=level)
+            share = np.prod(pyramid.shape(level)) / np.prod(pyramid.shape(level + 1))
+            array = merge_samples(array, share)  # chunks keep about their bytes
         nodes[f"/level_{level}"] = _labelled(array, obj, about, level).assign_attrs(attrs)
     tree = xr.DataTree.from_dict(dict(reversed(nodes.items())))
     tree.attrs.update(attrs)
     return tree
 
 
-def _finest(array: Any, pyramid: Pyramid, valid: np.ndarray | None) -> Any:
-    """Pad snapshots, NaN where pixels are not valid."""
-    shape = (array.shape[1], *pyramid.shape(pyramid.levels - 1))
-    return map_samples(_padded, array, shape=shape, dtype=array.dtype, pyramid=pyramid, valid=valid)
-
-
 def _padded(values: np.ndarray, *, pyramid: Pyramid, valid: np.ndarray | None) -> np.ndarray:
+    """Pad snapshots, NaN where pixels are not valid."""
     if valid is not None:
         values = np.where(valid, values, values.dtype.type(np.nan))
     infinite = int(np.isinf(values).sum())
@@ -72,16 +73,6 @@ def _padded(values: np.ndarray, *, pyramid: Pyramid, valid: np.ndarray | None) -
         raise ValueError(f"the data hold {infinite} infinite values: replace them by NaN")
     values = pyramid.pad(values)
     return np.where(pyramid.may_have_data(pyramid.levels - 1), values, values.dtype.type(np.nan))
-
-
-def _coarser(array: Any, pyramid: Pyramid, level: int) -> Any:
-    """Restrict snapshots to a level; chunks keep about their bytes."""
-    shape = (array.shape[1], *pyramid.shape(level))
-    share = np.prod(shape[1:]) / np.prod(pyramid.shape(level + 1))
-    restricted = map_samples(
-        _restricted, array, shape=shape, dtype=array.dtype, pyramid=pyramid, level=level
-    )
-    return merge_samples(restricted, share)
 
 
 def _restricted(values: np.ndarray, *, pyramid: Pyramid, level: int) -> np.ndarray:
