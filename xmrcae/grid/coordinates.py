@@ -22,7 +22,7 @@ from .places import (
     FARTHEST,
     SAME_PLACE,
     Place,
-    check_same,
+    difference,
     differs,
     horizontal_coordinates,
     places,
@@ -237,22 +237,8 @@ def _pairs_along(
 ) -> list[Pair]:
     """Pair the 1-D coordinates of two grids along a dimension that are to be compared.
 
-    Latitudes and longitudes come before an index of other numbers, which is compared only where
-    nothing else tells the rows or columns.
-
-    Parameters
-    ----------
-    fitted, given : xarray.Dataset
-        Coordinates of both grids.
-    dim, kind
-        As for `places`.
-    is_covered : bool
-        Whether 2-D coordinates tell rows and columns.
-
-    Raises
-    ------
-    ValueError
-        If both have coordinates, but none that could be compared.
+    An index of other numbers than latitudes or longitudes is compared only where nothing else, as
+    2-D coordinates (`is_covered`), tells rows or columns; a ValueError if none can be compared.
     """
     a, b = places(fitted, dim, kind), places(given, dim, kind)
     pairs = [pair for pair in product(a, b) if pair[0].kind == pair[1].kind]
@@ -305,29 +291,17 @@ def _match(fitted: Place, given: Place) -> np.ndarray:
 
 
 def _choose(pairs: Sequence[Pair], orders: Mapping[str, list[Any]], x: str) -> dict[str, Any]:
-    """Choose the order of rows and columns under which all pairs of coordinates agree.
+    """Choose the order of rows and columns under which all pairs, (fitted, given), agree.
 
-    Parameters
-    ----------
-    pairs : sequence of (Place, Place)
-        Coordinates of the fitted grid and of the data.
-    orders : mapping of str to list of indexer
-        For each dimension the orders to try, the likeliest first.
-    x : str
-        The dimension along which the data may be rolled.
-
-    Raises
-    ------
-    ValueError
-        Naming the first difference under the likeliest order.
+    Of each dimension the likeliest of `orders` comes first; along x the data may be rolled. A
+    ValueError names the first difference under the likeliest order.
     """
     tried = [dict(zip(orders, each, strict=True)) for each in product(*orders.values())]
     for order in (*tried, *_rolled(pairs, tried, x)):
         if not any(differs(*pair, order).any() for pair in pairs):
             return order
-    for pair in pairs:
-        check_same(*pair, tried[0])
-    raise AssertionError("some pair differs, so the line above has said where")
+    first = next(pair for pair in pairs if differs(*pair, tried[0]).any())
+    raise ValueError(difference(*first, tried[0]))
 
 
 def _rolled(

@@ -218,15 +218,12 @@ def differs(fitted: Place, given: Place, order: Mapping[str, Any]) -> np.ndarray
     return ~(np.abs(shortest(a - b, circle)) <= tolerance) & ~(np.isnan(a) & np.isnan(b))
 
 
-def check_same(fitted: Place, given: Place, order: Mapping[str, Any]) -> None:
-    """Raise a ValueError at the first difference."""
-    wrong = differs(fitted, given, order)
-    if wrong.any():
-        a, b = side_by_side(fitted.variable, given.variable, order)
-        at = tuple(int(i) for i in np.argwhere(wrong)[0])
-        where = at[0] if len(at) == 1 else at
-        raise ValueError(
-            "the data lie on another grid than the fitted one: coordinate "
-            f"{given.name!r} differs first at {where}, {b[at]} instead of {a[at]}; interpolate the "
-            "data to the fitted grid first"
-        )
+def difference(fitted: Place, given: Place, order: Mapping[str, Any]) -> str:
+    """Say where two coordinates that are not the same differ first, and what to do."""
+    a, b = side_by_side(fitted.variable, given.variable, order)
+    at = tuple(int(i) for i in np.argwhere(differs(fitted, given, order))[0])
+    return (
+        "the data lie on another grid than the fitted one: coordinate "
+        f"{given.name!r} differs first at {at[0] if len(at) == 1 else at}, {b[at]} instead of "
+        f"{a[at]}; interpolate the data to the fitted grid first"
+    )
