@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from .conventions import Labelled, is_geographic
+from .conventions import Labelled, fields_of, is_geographic
 
 #: Indexes of values that no file can hold; older xarray calls their coordinates objects.
 PANDAS_ONLY = pd.PeriodIndex, pd.IntervalIndex, pd.CategoricalIndex
@@ -82,7 +82,8 @@ def find_dimensions(
     TypeError
         If a coordinate has a type that only pandas knows.
     """
-    check_text([*obj.dims, *obj.coords, *_variable_names(obj)])
+    names = [field.name for field in fields_of(obj) if field.name is not None]
+    check_text([*obj.dims, *obj.coords, *names])
     _check_types(obj)
     dims = [str(dim) for dim in obj.dims]
     shown = ", ".join(f"{dim}: {obj.sizes[dim]}" for dim in dims)
@@ -156,13 +157,6 @@ def _rows_first(obj: Labelled, dims: tuple[str, str]) -> tuple[str, str]:
             change = [float(np.abs(latitude.diff(dim)).median()) for dim in dims]
             return dims if not change[1] > change[0] else (dims[1], dims[0])
     return dims
-
-
-def _variable_names(obj: Labelled) -> list[Any]:
-    """Return the names of variables that have one."""
-    if isinstance(obj, xr.Dataset):
-        return list(obj.data_vars)
-    return [] if obj.name is None else [obj.name]
 
 
 def _dims_of(obj: Labelled, names: Iterable[str]) -> list[str]:

@@ -12,6 +12,7 @@ import pandas as pd
 import xarray as xr
 
 from .conventions import coords_along
+from .valid import counted
 
 PARTS = ("training", "validation", "test")
 
@@ -64,8 +65,8 @@ def split_samples(samples: xr.DataArray, split: Any, *, seed: int) -> dict[str, 
             )
     if n_samples < 3:
         raise ValueError(
-            f"the data have {n_samples} time{'s' * (n_samples != 1)}: at least 3 are needed, 2 for "
-            "training and 1 for validation"
+            f"the data have {counted(n_samples, 'time')}: at least 3 are needed, 2 for training "
+            "and 1 for validation"
         )
     if len(parts[0]) < 2 or len(parts[1]) < 1:
         raise ValueError(
@@ -110,7 +111,8 @@ def _positions(indexer: Any, samples: xr.DataArray) -> np.ndarray:
 
 def _dated(indexer: Any, samples: xr.DataArray) -> np.ndarray:
     """Return the snapshots that `sel` takes by dates; a slice needs them in order."""
-    dated = [dim for dim in samples.dims if _is_dates(samples.indexes.get(dim))]
+    dates = pd.DatetimeIndex | xr.CFTimeIndex
+    dated = [dim for dim in samples.dims if isinstance(samples.indexes.get(dim), dates)]
     if len(dated) != 1:
         raise KeyError(f"dates need one sample dimension with dates; there are {dated or 'none'}")
     dim = dated[0]
@@ -164,10 +166,6 @@ def _shown(indexer: Any) -> str:
         return repr(values.ravel())
 
 
-def _is_dates(index: pd.Index | None) -> bool:
-    return isinstance(index, pd.DatetimeIndex | xr.CFTimeIndex)
-
-
 def time_of(coords: xr.Dataset, sample: Sequence[Any], *, name: Any = None) -> xr.DataArray | None:
     """Find the coordinate that tells the time of each snapshot; None if there is none.
 
@@ -207,20 +205,18 @@ def _check_tells_time(
         )
     if time.name == "valid_time":
         return
+    leads = [
+        c.dims
+        for c in coords.coords.values()
+        if c.dtype.kind == "m" or c.attrs.get("standard_name") == "forecast_period"
+    ]
     for dim in (dim for dim, n in sizes.items() if n > 1 and dim not in time.dims):
-        told = any(c.dims == (dim,) and _is_lead(c) for c in coords.coords.values())
-        if told or str(dim) in LEADS or "lead" in str(dim):
+        if (dim,) in leads or str(dim) in LEADS or "lead" in str(dim):
             raise ValueError(
                 f"{option} needs the time of each snapshot, and {time.name!r} is the same all "
                 f"along {dim!r}, which seems to be the time since the start of a forecast: "
                 f"{ASK_FOR_TIME}"
             )
-
-
-def _is_lead(coordinate: xr.DataArray) -> bool:
-    return (
-        coordinate.dtype.kind == "m" or coordinate.attrs.get("standard_name") == "forecast_period"
-    )
 
 
 def months(
