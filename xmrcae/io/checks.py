@@ -17,7 +17,6 @@ from ..grid.pyramid import Axis, Pyramid
 from ..grid.scaling import Scaling, magnitudes
 from ..option_values import check_number, to_choice
 from ..options import CHOICES, Options
-from .network_arrays import MOST_LEVELS
 
 FLOATS = ("float32", "float64")
 
@@ -51,11 +50,6 @@ def check_about(about: Mapping[str, Any], attrs: Mapping[Any, Any], options: Opt
     require(about["monthly"] == (options.center == "month"), "monthly differs from center")
     require(isinstance(attrs["xmrcae_model"], str), "the model's id is no text")
     require(attrs["partial"] in (0, 1), f"partial is {attrs['partial']}")
-
-
-def check_levels(levels: Any) -> None:
-    """Check a number of levels before anything is computed with it."""
-    check_number("levels", levels, 1, MOST_LEVELS, whole=True)
 
 
 def check_axes(axes: Sequence[Axis]) -> None:

@@ -23,16 +23,16 @@ from ..grid.description import Labels
 from ..grid.pyramid import Pyramid
 from ..grid.scaling import Scaling
 from ..grid.split import PARTS
-from ..option_values import RANGES
+from ..option_values import RANGES, check_number
 from ..options import Options, make_options, renamed
-from .checks import check_about, check_axes, check_levels, check_network, check_scaling
+from .checks import check_about, check_axes, check_network, check_scaling
 from .labels import (
     attributes_from_json,
     attributes_to_json,
     coordinates_from_plain,
     coordinates_to_plain,
 )
-from .network_arrays import from_arrays, to_arrays
+from .network_arrays import MOST_LEVELS, from_arrays, to_arrays
 
 #: What a snapshot served for, by the number in the file; the last is one that three indexers left
 #: out.
@@ -251,7 +251,7 @@ def _split_from_dataset(stored: xr.Dataset, about: Mapping[str, Any]) -> xr.Data
 def pyramid_of(stored: xr.Dataset, about: Mapping[str, Any]) -> Pyramid:
     """Return the pyramid over the grid whose coordinates are stored."""
     on_grid = about["grid"]
-    check_levels(about["levels"])
+    check_number("levels", about["levels"], 1, MOST_LEVELS, whole=True)
     coords = coordinates_from_plain(stored, about["grid_coordinates"])
     require({*coords.dims} <= {on_grid["y"], on_grid["x"]}, "coordinates of the grid")
     for name, size in zip((on_grid["y"], on_grid["x"]), on_grid["sizes"], strict=True):
