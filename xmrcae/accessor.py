@@ -15,11 +15,8 @@ if TYPE_CHECKING:
     from .options import Options
 
 
-@xr.register_dataarray_accessor("mrcae")
-class DataArrayMrcae:
-    """What ``da.mrcae`` offers."""
-
-    def __init__(self, obj: xr.DataArray) -> None:
+class _Accessor:
+    def __init__(self, obj: Any) -> None:
         self._obj = obj
 
     def __repr__(self) -> str:
@@ -31,6 +28,11 @@ class DataArrayMrcae:
         from . import repr as representation
 
         return representation.accessor_html(self._obj)
+
+
+@xr.register_dataarray_accessor("mrcae")
+class DataArrayMrcae(_Accessor):
+    """What ``da.mrcae`` offers."""
 
     def fit(self, **options: Any) -> MrCAE:
         """Fit a model to this field: exactly ``xmrcae.MrCAE(**options).fit(da)``.
@@ -132,21 +134,8 @@ class DataArrayMrcae:
 
 
 @xr.register_dataset_accessor("mrcae")
-class DatasetMrcae:
+class DatasetMrcae(_Accessor):
     """What ``ds.mrcae`` offers."""
-
-    def __init__(self, obj: xr.Dataset) -> None:
-        self._obj = obj
-
-    def __repr__(self) -> str:
-        from . import repr as representation
-
-        return representation.accessor_text(self._obj)
-
-    def _repr_html_(self) -> str:
-        from . import repr as representation
-
-        return representation.accessor_html(self._obj)
 
     def fit(self, variables: Any = None, **options: Any) -> MrCAE:
         """Fit a model to one variable, or to several as input channels.
