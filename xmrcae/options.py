@@ -88,7 +88,8 @@ class Options:
     tolerance : float, sequence, mapping or None, default 0.1 of the data's rms about its centre
         Rms error over time, in the data's units, that counts as resolved: one number, one per
         level, or a mapping from variables to those. None: no masks, all groups act everywhere. By
-        default no more cells are added at half as many numbers as a snapshot has values.
+        default cells are added only while an encoding has fewer than half as many numbers as a
+        snapshot has values.
     encoding_size : int, optional
         Instead of a tolerance: the most numbers per snapshot over all levels. Under projection
         cells of all levels compete for them by what they gain.
@@ -204,6 +205,7 @@ class Options:
         for name, value in taken.items():
             object.__setattr__(self, name, value)
         for name, (least, greatest) in RANGES.items():
+            # None is allowed where it is the default.
             if taken[name] is not None or getattr(Options, name) is not None:
                 check_number(name, taken[name], least, greatest, whole=name in WHOLE)
         self._check_types()

@@ -156,9 +156,9 @@ def map_samples(
 ) -> Any:
     """Apply a function of a block of samples, (t, ...) to (t, *shape), or (1, *shape) per block.
 
-    On a lazy array there is one task per block. The `others`, (t,) each, are cut into the
-    same blocks and follow it as arguments; lazy ones make the result lazy. An array in memory is
-    cut into blocks of `length` samples, which so many threads share.
+    On a lazy array there is one task per block. The `others`, (t,) each, are cut alike and passed
+    after it; if one is lazy, so is the result. In memory, `threads` threads share blocks of
+    `length` samples.
     """
     if any(isinstance(each, da.Array) for each in (array, *others)):
         array = da.asarray(array).rechunk({axis: -1 for axis in range(1, array.ndim)})

@@ -22,7 +22,7 @@ def named_valid(obj: Labelled, valid: Any) -> Any:
     Raises
     ------
     ValueError
-        If there is none; the message lists those that have two dimensions at least.
+        If there is none; the message lists those that have two dimensions or more.
     """
     if not isinstance(valid, str) or not isinstance(obj, Labelled):
         return valid
@@ -31,8 +31,8 @@ def named_valid(obj: Labelled, valid: Any) -> Any:
         candidates = ", ".join(str(name) for name in names if obj[name].ndim > 1) or "none"
         what = "variable or coordinate" if isinstance(obj, xr.Dataset) else "coordinate"
         raise ValueError(
-            f"valid={valid!r}: the data have no such {what}; those of theirs with two "
-            f"dimensions or more: {candidates}"
+            f"valid={valid!r}: the data have no such {what}; those that have two dimensions or "
+            f"more: {candidates}"
         )
     return obj[valid]
 

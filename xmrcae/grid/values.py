@@ -163,7 +163,7 @@ def _on_host(field: xr.DataArray) -> xr.DataArray:
 
 
 def _to_numpy(values: Any) -> np.ndarray:
-    """Take a block to the host: by DLPack, or from a device as xarray does, which knows CuPy."""
+    """Take a block to the host: by DLPack, or from a GPU by xarray, whose to_numpy knows CuPy."""
     if values.__dlpack_device__()[0] == HOST:
         return np.from_dlpack(values)
     return xr.Variable(range(values.ndim), values).to_numpy()
