@@ -62,7 +62,7 @@ def codes_to_tree(flat: Any, fitted: Fitted, layout: Layout) -> xr.DataTree:
         )
         encoding = layout.labelled(
             values,
-            ("channel", grid.y, grid.x),
+            ("channel", *grid.dims),
             coords,
             name="encoding",
             attrs={"long_name": f"encoding of level {level}"},
@@ -91,7 +91,7 @@ def tree_to_codes(codes: xr.DataTree, fitted: Fitted, *, level: int) -> tuple[An
             'delete their attribute "xmrcae_model"'
         )
     grid = fitted.codec.pyramid.grid
-    own = "channel", grid.y, grid.x
+    own = "channel", *grid.dims
     encodings = [_encoding(codes, k, level, own) for k in range(level + 1)]
     sample = tuple(str(dim) for dim in encodings[-1].dims if dim not in own)
     pieces, layouts = [], []
@@ -179,12 +179,12 @@ def _active_codes(
             f"the codes of level {level} have groups {encoding['group'].values}; the model has "
             f"{codec.groups[level]}"
         )
-    if set(encoding.dims) != {*sample, "channel", grid.y, grid.x}:
+    if set(encoding.dims) != {*sample, "channel", *grid.dims}:
         raise ValueError(
             f"the codes of level {level} lie along {encoding.dims}; those of the finest level "
             f"given have the sample dimensions {sample}"
         )
-    dims = Dimensions(sample, grid.y, grid.x)
+    dims = Dimensions(sample, *grid.dims)
     coords = pyramid.encoding_coordinates(level).drop_vars("inside")
     cells = replace(grid, sizes=pyramid.shape(level - 1), coords=coords, periodic=False)
     try:
@@ -194,7 +194,7 @@ def _active_codes(
     order = tuple(str(dim) for dim in encoding.dims if dim != "channel")
     shape = tuple(encoding.sizes[dim] for dim in sample)
     layout = Layout(dims, order, indexers, coords_along(encoding, sample), shape)
-    values = encoding.transpose(*sample, "channel", grid.y, grid.x).isel(indexers).variable.data
+    values = encoding.transpose(*sample, "channel", *grid.dims).isel(indexers).variable.data
     values = values.reshape(int(np.prod(shape)), *values.shape[-3:])
     flat = map_samples(
         codec.gather,
@@ -224,7 +224,7 @@ def codes_to_fields(flat: Any, fitted: Fitted, layout: Layout, *, level: int) ->
     coords = codec.pyramid.coordinates(level)
     arrays = {
         name: layout.labelled(
-            fields[:, v], (grid.y, grid.x), coords, name=name, attrs=fitted.labels.attrs[v] | attrs
+            fields[:, v], grid.dims, coords, name=name, attrs=fitted.labels.attrs[v] | attrs
         )
         for v, name in enumerate(fitted.labels.variables)
     }
@@ -266,11 +266,11 @@ def feature_index(codec: Codec) -> pd.MultiIndex:
         channel, *cells = np.nonzero(active)
         labels = [
             coords[dim].values[cell] if dim in coords.coords else cell
-            for dim, cell in zip((grid.y, grid.x), cells, strict=True)
+            for dim, cell in zip(grid.dims, cells, strict=True)
         ]
         parts.append([np.full(len(channel), level), channel, *labels])
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    return pd.MultiIndex.from_arrays(columns, names=["level", "channel", grid.y, grid.x])
+    return pd.MultiIndex.from_arrays(columns, names=["level", "channel", *grid.dims])
 
 
 def stack(codes: xr.DataTree, fitted: Fitted) -> xr.DataArray:
@@ -302,8 +302,8 @@ def unstack(stacked: xr.DataArray, fitted: Fitted) -> xr.DataTree:
     if "descending" in stacked.attrs:
         descending = json.loads(stacked.attrs["descending"])
     layout = Layout(
-        dims=Dimensions(sample, grid.y, grid.x),
-        order=(*sample, grid.y, grid.x),
+        dims=Dimensions(sample, *grid.dims),
+        order=(*sample, *grid.dims),
         indexers=dict.fromkeys(descending, REVERSED),
         sample_coords=coords_along(stacked, sample),
         sample_shape=tuple(stacked.sizes[dim] for dim in sample),

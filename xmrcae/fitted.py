@@ -106,9 +106,9 @@ class Fitted:
         grid = self.codec.pyramid.grid
         first = fields_of(obj)[0]
         sample = tuple(
-            str(dim) for dim in first.dims if dim not in (grid.y, grid.x) and first.sizes[dim] != 1
+            str(dim) for dim in first.dims if dim not in grid.dims and first.sizes[dim] != 1
         )
-        return Layout.of(obj, Dimensions(sample, grid.y, grid.x), grid)
+        return Layout.of(obj, Dimensions(sample, *grid.dims), grid)
 
     def season(self, layout: Layout) -> Any:
         """Return the centre that each snapshot departs from, (sample,): its month, or always 0."""
@@ -129,7 +129,7 @@ class Fitted:
     def orient(self, result: xr.DataArray) -> xr.DataArray:
         """Turn a result on ascending rows and columns to where those of the fitted data lie."""
         grid = self.codec.pyramid.grid
-        horizontal = [dim for dim in self.labels.dims if dim in (grid.y, grid.x)]
+        horizontal = [dim for dim in self.labels.dims if dim in grid.dims]
         return grid.turned(result).transpose(..., *horizontal)
 
 

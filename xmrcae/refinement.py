@@ -24,7 +24,7 @@ def refinement_map(fitted: Fitted, level: int) -> xr.DataArray:
     coords = pyramid.encoding_coordinates(level).assign_coords(group=np.arange(1, len(groups) + 1))
     result = xr.DataArray(
         masks,
-        dims=("group", pyramid.grid.y, pyramid.grid.x),
+        dims=("group", *pyramid.grid.dims),
         coords=coords.coords,
         name="refinement_map",
         attrs={"long_name": f"refinement mask of level {level}"} | fitted.attributes,

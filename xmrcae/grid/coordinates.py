@@ -91,9 +91,14 @@ class Grid:
         return cls(dims.y, dims.x, sizes, coords, (descending[0], descending[1]), periodic)
 
     @property
+    def dims(self) -> tuple[str, str]:
+        """Its two dimensions, that of rows first."""
+        return self.y, self.x
+
+    @property
     def descending_dims(self) -> list[str]:
         """Those of its dimensions along which the fitted data's own coordinates descend."""
-        pairs = zip((self.y, self.x), self.descending, strict=True)
+        pairs = zip(self.dims, self.descending, strict=True)
         return [dim for dim, descends in pairs if descends]
 
     def turned(self, obj: xr.DataArray) -> xr.DataArray:
@@ -112,8 +117,7 @@ class Grid:
         ValueError
             Naming the coordinate and the first difference, if `obj` lies on another grid.
         """
-        dims = (self.y, self.x)
-        for dim, size in zip(dims, self.sizes, strict=True):
+        for dim, size in zip(self.dims, self.sizes, strict=True):
             if dim not in obj.dims:
                 raise ValueError(
                     f"the data have no dimension {dim!r}; the fitted grid has ({self.y}, {self.x})"
@@ -122,11 +126,11 @@ class Grid:
                 raise ValueError(
                     f"dimension {dim!r} has {obj.sizes[dim]} points; the fitted grid has {size}"
                 )
-        given = horizontal_coordinates(obj, dims)
+        given = horizontal_coordinates(obj, self.dims)
         flat = _flat_pairs(self.coords, given)
         is_covered = {pair[0].kind for pair in flat} >= FARTHEST.keys()
         pairs, orders = [], {}
-        for dim, kind, descends in zip(dims, FARTHEST, self.descending, strict=True):
+        for dim, kind, descends in zip(self.dims, FARTHEST, self.descending, strict=True):
             along = _pairs_along(self.coords, given, dim, kind, is_covered=is_covered)
             came = [REVERSED, slice(None)] if descends else [slice(None), REVERSED]
             orders[dim] = [*(_as_slice(_match(*pair)) for pair in along), *came]
@@ -139,9 +143,9 @@ class Grid:
             if is_geographic(coordinate, "latitude"):
                 latitude = Place.of(coordinate).variable
                 latitude = latitude.where(np.abs(latitude) <= FARTHEST["latitude"] + SAME_PLACE)
-                sizes = dict(zip((self.y, self.x), self.sizes, strict=True))
+                sizes = dict(zip(self.dims, self.sizes, strict=True))
                 weights = np.cos(np.deg2rad(latitude)).clip(0).set_dims(sizes)
-                return xr.DataArray(weights.transpose(self.y, self.x), name=coordinate.name)
+                return xr.DataArray(weights.transpose(*self.dims), name=coordinate.name)
         raise ValueError(
             'weights="area" needs a latitude in degrees or radians among the coordinates '
             f"({', '.join(map(str, self.coords.coords)) or 'there is none'}): give the weights as "

@@ -132,7 +132,7 @@ class Pyramid:
                 for size, wraps in zip(grid.sizes, (False, grid.periodic), strict=True)
             ):
                 levels += 1
-        for dim, size in zip((grid.y, grid.x), grid.sizes, strict=True):
+        for dim, size in zip(grid.dims, grid.sizes, strict=True):
             if size < 2**levels:
                 most = max(0, min(grid.sizes).bit_length() - 1)
                 ways = f"at most levels={most}" if most else "a larger grid"
@@ -174,11 +174,9 @@ class Pyramid:
 
         "" if they are.
         """
-        every = {
-            dim: slice(at, None, step) for dim, at in zip((grid.y, grid.x), first, strict=True)
-        }
+        every = {dim: slice(at, None, step) for dim, at in zip(grid.dims, first, strict=True)}
         points = xr.DataArray(
-            np.broadcast_to(False, grid.sizes), grid.coords.coords, (grid.y, grid.x)
+            np.broadcast_to(False, grid.sizes), grid.coords.coords, grid.dims
         ).isel(every)
         try:
             order = self.grid.indexers(points)

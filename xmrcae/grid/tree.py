@@ -84,7 +84,7 @@ def _labelled(array: Any, obj: Labelled, about: Description, level: int) -> xr.D
     """Label a level of all variables, cut to the data's extent, as the data lie."""
     pyramid, layout = about.pyramid, about.layout
     cut, coords = array[pyramid.cut(level)], pyramid.coordinates(level)
-    dims = (pyramid.grid.y, pyramid.grid.x)
+    dims = pyramid.grid.dims
     fields = {}
     for v, field in enumerate(fields_of(obj)):
         labelled = layout.labelled(cut[:, v], dims, coords, attrs=field.attrs)

@@ -47,14 +47,14 @@ def valid_from(valid: xr.DataArray, grid: Grid) -> np.ndarray:
         False, 1 and 0.
     """
     valid = plain_numbers(valid).isel(
-        {dim: 0 for dim in valid.dims if dim not in (grid.y, grid.x) and valid.sizes[dim] == 1}
+        {dim: 0 for dim in valid.dims if dim not in grid.dims and valid.sizes[dim] == 1}
     )
-    if set(valid.dims) != {grid.y, grid.x}:
+    if set(valid.dims) != set(grid.dims):
         raise ValueError(
             f"valid has dimensions {tuple(valid.dims)}; the grid has ({grid.y}, {grid.x}): "
             "select one of each but these with .isel, or combine them with .any or .all"
         )
-    values = valid.isel(grid.indexers(valid)).transpose(grid.y, grid.x).values
+    values = valid.isel(grid.indexers(valid)).transpose(*grid.dims).values
     wrong = ~np.isin(values, (0, 1))
     if wrong.any():
         raise ValueError(

@@ -30,11 +30,11 @@ def grid_weights(weights: Any, grid: Grid) -> np.ndarray:
     if isinstance(weights, str):
         return grid.area_weights().values
     weights = plain_numbers(weights)
-    if set(weights.dims) != {grid.y, grid.x}:
+    if set(weights.dims) != set(grid.dims):
         raise ValueError(
             f"weights has dimensions {tuple(weights.dims)}; the grid has ({grid.y}, {grid.x})"
         )
-    values = weights.isel(grid.indexers(weights)).transpose(grid.y, grid.x).values
+    values = weights.isel(grid.indexers(weights)).transpose(*grid.dims).values
     values = values.astype(np.float64)
     if not (np.isfinite(values).all() and (values >= 0).all() and values.any()):
         raise ValueError("weights must be finite, at least 0, and somewhere above it")

@@ -60,7 +60,7 @@ class Map(Surface):
     def place(self, field: xr.DataArray) -> Place:
         """Place the cells of a field on the map."""
         y, x = self.names
-        field = field.transpose(self.grid.y, self.grid.x)
+        field = field.transpose(*self.grid.dims)
         if field[x].ndim == 2:
             latitude, longitude = (field[n].transpose(*field.dims).values for n in (y, x))
             corners = _corners_on_sphere(latitude, longitude)
@@ -233,7 +233,7 @@ def map_of(
     if not (transform is None or isinstance(transform, ccrs.CRS)):
         choices = "the cartopy.crs that the data's coordinates are in, or None"
         raise TypeError(f"transform={transform!r}: {choices}")
-    names: Any = _names_on_earth(grid) if transform is None else (grid.y, grid.x)
+    names: Any = _names_on_earth(grid) if transform is None else grid.dims
     if transform is not None and not set(names) <= set(grid.coords.coords):
         along = f"along {grid.y!r} and {grid.x!r}"
         raise ValueError(f"transform needs coordinates {along}; the data have none")
@@ -256,7 +256,7 @@ def map_of(
 
 def _names_on_earth(grid: Grid) -> tuple[Any, Any] | None:
     """Return the names of latitude and longitude: along the dimensions, else 2-D."""
-    for names in (geographic_names(grid.coords.coords, (grid.y, grid.x)), curved_names(grid)):
+    for names in (geographic_names(grid.coords.coords, grid.dims), curved_names(grid)):
         if None not in names:
             degrees = np.nanmax(np.abs(grid.coords[names[0]].values)) < 90.01
             return names if degrees else None
@@ -273,7 +273,7 @@ def _middle(longitude: xr.DataArray, grid: Grid) -> float:
     """Return the longitude in the middle of the data."""
     values = longitude.values.astype(np.float64)
     if values.ndim == 2:
-        values = longitude.transpose(grid.y, grid.x).values[len(values) // 2]
+        values = longitude.transpose(*grid.dims).values[len(values) // 2]
     values = np.unwrap(values[np.isfinite(values)], period=360)
     return float((values[0] + values[-1]) / 2) if len(values) else 0.0
 

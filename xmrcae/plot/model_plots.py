@@ -277,7 +277,7 @@ class ModelPlots:
         fitted, grid = self._model.fitted, self._pyramid.grid
         valid = fitted.standard.valid
         valid = valid.any(0) if variable is None else valid[fitted.labels.variables.index(variable)]
-        pixels = xr.DataArray(valid, grid.coords.coords, dims=(grid.y, grid.x))
+        pixels = xr.DataArray(valid, grid.coords.coords, dims=grid.dims)
         return surface_of(grid, pixels, **map_options)
 
     @property
@@ -288,12 +288,12 @@ class ModelPlots:
         """Return a field on a level's encoding grid, NaN in the cells that are never stored."""
         fitted, grid = self._model.fitted, self._pyramid.grid
         storable = fitted.codec.network.storable[level].any(0).cpu().numpy()
-        return field.where(fitted.orient(xr.DataArray(storable, dims=(grid.y, grid.x))))
+        return field.where(fitted.orient(xr.DataArray(storable, dims=grid.dims)))
 
     def _cropped(self, field: xr.DataArray, level: int) -> xr.DataArray:
         """Drop outer rows and columns that are neither within the data's extent nor stored."""
         grid = self._pyramid.grid
-        dims, field = (grid.y, grid.x), grid.turned(field)
+        dims, field = grid.dims, grid.turned(field)
         keep, field = field["inside"], field.drop_vars("inside")
         if all(coord.ndim < 2 for coord in field.coords.values()):  # 2-D ones are NaN outside
             keep = keep | field.notnull()
@@ -303,7 +303,7 @@ class ModelPlots:
     def _levels_and_data(self, snapshot: Labelled, variable: Any) -> list[xr.DataArray]:
         """Return the decoded levels and the data, (y, x), on the fitted grid, ascending."""
         model, fitted, pyramid = self._model, self._model.fitted, self._pyramid
-        dims = pyramid.grid.y, pyramid.grid.x
+        dims = pyramid.grid.dims
         snapshot = fitted.variables_of(snapshot)
         others = {dim: n for dim, n in snapshot.sizes.items() if dim not in dims}
         if any(n != 1 for n in others.values()):

@@ -53,7 +53,7 @@ class Surface:
 
     def place(self, field: xr.DataArray) -> Place:
         """Place a field along 1-D coordinates; else 2-D ones that do not fold; else positions."""
-        grid, dims = self.grid, (self.grid.y, self.grid.x)
+        grid, dims = self.grid, self.grid.dims
         names: list[Any] = [
             dim if dim in field.coords and field[dim].dtype.kind in "iuf" else found
             for dim, found in zip(dims, geographic_names(field.coords, dims), strict=True)
@@ -124,7 +124,7 @@ def geographic_names(coords: Any, dims: tuple[str, str]) -> tuple[Any, Any]:
 
 def curved_names(grid: Grid) -> tuple[Any, Any]:
     """Return the names of 2-D latitude and longitude; None where there is none."""
-    coords, dims = grid.coords.coords, (grid.y, grid.x)
+    coords, dims = grid.coords.coords, grid.dims
     return _named(coords, dims, "latitude"), _named(coords, dims, "longitude")
 
 
