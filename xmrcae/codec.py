@@ -96,7 +96,7 @@ class Codec:
         return next((n for n in (32, 16) if n * n_pixels <= most), 8)
 
     @property
-    def blocks(self) -> dict[str, int]:
+    def blocks(self) -> dict[str, Any]:
         """How an array in memory is cut into blocks, and how many threads share them.
 
         On a CPU a thread for each block, in which torch uses no others: products of few snapshots

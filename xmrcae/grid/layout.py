@@ -151,7 +151,7 @@ def map_samples(
     dtype: Any,
     length: int | None = None,
     threads: int = 1,
-    per_block: Any = False,
+    per_block: bool = False,
     **kwargs: Any,
 ) -> Any:
     """Apply a function of a block of samples, (t, ...) to (t, *shape), or (1, *shape) per block.
