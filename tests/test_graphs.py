@@ -4,6 +4,7 @@ Without a GPU, the function that would be recorded runs again at each replay, in
 first results.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,8 +13,10 @@ import torch
 from helpers import make_field, make_two_variables, random_network, with_land
 
 import xmrcae
+from xmrcae.core import graphs
 from xmrcae.core.evaluation import Evaluation
-from xmrcae.core.graphs import Graphs, _say_once
+from xmrcae.core.graphs import Graphs
+from xmrcae.core.network import Network
 
 OPTIONS: dict[str, Any] = {"levels": 2, "max_epochs": 25, "tolerance": None, "progress": False}
 
@@ -89,20 +92,97 @@ def test_networks_without_encoders_are_not_recorded(replays: list[str]) -> None:
     assert replays == []
 
 
-def test_a_fit_goes_on_without_graphs_where_none_can_be_recorded(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    class Refusing:
-        def __init__(self) -> None:
-            raise RuntimeError("refused")
+class Recorder:
+    """What torch does on a GPU where a recording fails, as it did until 2.12.
 
-    _say_once.cache_clear()
-    monkeypatch.setattr(Evaluation, "can_replay", lambda self, data, level: True)
-    for name in ("synchronize", "empty_cache"):
-        monkeypatch.setattr(torch.cuda, name, lambda: None)
-    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 0))
-    monkeypatch.setattr(torch.cuda, "Stream", Refusing)
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
-    model = make_field().mrcae.fit(**OPTIONS)
-    assert not model.partial
-    assert len([r for r in caplog.records if "no CUDA graph (refused)" in r.message]) == 1
+    A recording that was broken off by what it may not contain leaves the memory allocator waiting
+    for its end: from then on, emptying its cache is an error.
+    """
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.attempts, self.records, self.broken, self.waiting = 0, False, False, False
+        for name, value in {
+            "synchronize": lambda: None,
+            "empty_cache": self.empty_cache,
+            "graph_pool_handle": lambda: (0, 1),
+            "Stream": object,
+            "stream": contextlib.nullcontext,
+            "CUDAGraph": lambda: self,
+            "is_current_stream_capturing": lambda: self.records,
+        }.items():
+            patch.setattr(torch.cuda, name, value)
+        patch.setattr(Evaluation, "can_replay", lambda self, data, level: True)
+        patch.setattr(graphs, "_failed", [])
+
+    def empty_cache(self) -> None:
+        """Give unused memory back."""
+        if self.waiting:
+            raise RuntimeError("captures_underway.empty() INTERNAL ASSERT FAILED")
+
+    def capture_begin(self, pool: Any, capture_error_mode: str) -> None:
+        """Begin to record."""
+        self.attempts, self.records, self.waiting = self.attempts + 1, True, True
+
+    def capture_end(self) -> None:
+        """End it; an error if it is broken."""
+        self.records = False
+        if self.broken:
+            raise RuntimeError("operation failed due to a previous error during capture")
+        self.waiting = False
+
+    def reset(self) -> None:
+        """Give up what was recorded."""
+
+    def replay(self) -> None:
+        """Do again what was recorded."""
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    """A GPU that records."""
+    return Recorder(monkeypatch)
+
+
+def failing(recorder: Recorder, error: BaseException, *, broken: bool) -> Callable[..., Any]:
+    """A forward pass that fails while it is recorded, and breaks the recording off or not."""
+    forward = Network.forward
+
+    def fail(*args: Any) -> Any:
+        if recorder.records:
+            recorder.broken = broken
+            raise error
+        return forward(*args)
+
+    return fail
+
+
+@pytest.mark.parametrize("broken", [True, False])
+@pytest.mark.parametrize("kind", [RuntimeError, torch.cuda.OutOfMemoryError])
+def test_a_fit_goes_on_without_graphs_where_none_can_be_recorded(
+    recorder: Recorder,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    kind: type[RuntimeError],
+    broken: bool,
+) -> None:
+    error = kind("not permitted when stream is capturing")
+    monkeypatch.setattr(Network, "forward", failing(recorder, error, broken=broken))
+    options = OPTIONS | {"solver": "adam", "max_epochs": 11}
+    found = make_field().mrcae.fit(**options)
+    assert recorder.attempts == 1  # a second one would meet what the first has left
+    (record,) = (r for r in caplog.records if "CUDA graph" in r.message)
+    assert "(not permitted when stream is capturing)" in record.message
+    monkeypatch.undo()
+    expected = make_field().mrcae.fit(**options)
+    assert found.history["train_loss"].equals(expected.history["train_loss"])
+
+
+@pytest.mark.parametrize("broken", [True, False])
+def test_ctrl_c_stops_a_fit_that_is_being_recorded(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch, broken: bool
+) -> None:
+    monkeypatch.setattr(Network, "forward", failing(recorder, KeyboardInterrupt(), broken=broken))
+    model = xmrcae.MrCAE(**OPTIONS)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(make_field())
+    assert model.partial and not recorder.records

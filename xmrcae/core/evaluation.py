@@ -208,11 +208,10 @@ class Evaluation:
             try:
                 return function(blocks)
             except torch.cuda.OutOfMemoryError:
-                if width == 1:
+                if width == 1 or torch.cuda.is_current_stream_capturing():
                     raise
             log.info("no memory on the device for a block of %d samples: halved", width)
             self.block_bytes = self._size(level, metric) * (width // 2)
-            torch.cuda.empty_cache()
 
 
 def _squares(residual: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from functools import cache
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import torch
@@ -18,6 +18,11 @@ from .network import Network
 log = logging.getLogger("xmrcae")
 
 T = TypeVar("T")
+
+#: The graph that could not be recorded, if there was one: then no other is tried in this process.
+#: Until torch 2.12, the memory allocator goes on asking a graph that was broken off what belongs to
+#: it, so it is kept; and to empty the allocator's cache, as recording begins with, is an error.
+_failed: list[Any] = []
 
 
 class Graphs:
@@ -61,20 +66,18 @@ class Graphs:
 
     def _recorded(self, function: Callable[[], T]) -> Callable[[], T]:
         """Record a function without running it; where that fails, the function itself."""
-        if self._memory is None:
-            self._memory = torch.cuda.graph_pool_handle()
+        if _failed:
+            return function
         graph = torch.cuda.CUDAGraph()
-        torch.cuda.synchronize()
-        torch.cuda.empty_cache()  # a graph cannot use memory that is kept for other tensors
         try:
-            with torch.cuda.stream(torch.cuda.Stream()):
-                graph.capture_begin(self._memory, capture_error_mode="thread_local")
-                try:
-                    result = function()
-                finally:
-                    graph.capture_end()
+            result = self._record(graph, function)
         except RuntimeError as error:
-            _say_once(str(error).partition("\n")[0])
+            graph.reset()  # its memory
+            _failed.append(graph)
+            log.warning(
+                "training launches each kernel by itself, which is slower: no CUDA graph (%s)",
+                str(error).partition("\n")[0],
+            )
             return function
 
         def replay() -> T:
@@ -83,9 +86,19 @@ class Graphs:
 
         return replay
 
-
-@cache
-def _say_once(reason: str) -> None:
-    log.warning(
-        "training launches each kernel by itself, which is slower: no CUDA graph (%s)", reason
-    )
+    def _record(self, graph: Any, function: Callable[[], T]) -> T:
+        """Record a function; return what it gives."""
+        if self._memory is None:
+            self._memory = torch.cuda.graph_pool_handle()
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()  # a graph cannot use memory that is kept for other tensors
+        with torch.cuda.stream(torch.cuda.Stream()):
+            graph.capture_begin(self._memory, capture_error_mode="thread_local")
+            try:
+                result = function()
+            except BaseException:
+                with suppress(RuntimeError):  # which would hide what has broken it off
+                    graph.capture_end()
+                raise
+            graph.capture_end()
+        return result
