@@ -91,7 +91,7 @@ def _fit(
         epsilons=first.epsilons(options),
         device=device,
         progress=None,
-        block_bytes=first.memory / 5,
+        memory=first.memory,
         start=None if start is None else start.codec.network,
         save=save,
         saved=saved or None,

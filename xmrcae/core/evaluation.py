@@ -26,7 +26,7 @@ class Evaluation:
     Errors add up over samples, so blocks change the order of summation only. The maximum over
     pixels needs all errors before any gradient: with more than one block, each goes through the
     network once for its errors and again for the gradient. A block that the device has no memory
-    for is halved, here and from then on.
+    for is halved, here and from then on, which changes the last digits of what follows.
 
     Parameters
     ----------
@@ -65,8 +65,9 @@ class Evaluation:
             errors = torch.zeros_like(data[level].weights)
             finest = None if prolongations is None else torch.zeros_like(data[-1].weights)
             for block in blocks:
-                field = self.network(*data[level].block(block)).outputs[level]
-                errors += _squares(field - data[level].block(block)[0])
+                pixels, constant = data[level].block(block)
+                field = self.network(pixels, constant).outputs[level]
+                errors += _squares(field - pixels)
                 if finest is None:
                     continue
                 for prolong in prolongations or ():
@@ -137,9 +138,10 @@ class Evaluation:
         levels = range(level + 1) if anchor else [level]
 
         def residuals(block: slice) -> tuple[Pass, Tensor, dict[int, Tensor]]:
-            pixels, constant = data[level].block(block)
-            result = self.network(pixels, constant)
-            fields = {k: result.outputs[k] - data[k].block(block)[0] for k in levels}
+            targets = {k: data[k].block(block)[0] for k in levels}
+            constant = data[level].constant[block]
+            result = self.network(targets[level], constant)
+            fields = {k: result.outputs[k] - target for k, target in targets.items()}
             return result, constant, fields
 
         def add(blocks: list[slice]) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -31,7 +31,7 @@ class Samples:
     Attributes
     ----------
     pixels : Tensor, shape (variable * pixel, sample)
-        On the device if it has room for them, else on the host.
+        On the device, or on the host if there are too many.
     constant : Tensor, shape (sample,)
         What a bias is multiplied with; see :class:`~xmrcae.handover.LevelData`.
     counts, weights : Tensor, shape (variable * pixel,)
@@ -50,13 +50,17 @@ class Samples:
     padding: int = 0
 
     @classmethod
-    def of(cls, data: LevelData, device: torch.device) -> Samples:
-        """Take those of `data`; fields that lie in memory with the sample last are not copied."""
+    def of(
+        cls, data: LevelData, device: torch.device, *, place: torch.device | None = None
+    ) -> Samples:
+        """Take those of `data`; fields that lie in memory with the sample last are not copied.
+
+        They are for a device, and lie at another place, the host, if one is given.
+        """
         fields = np.ascontiguousarray(data.samples.reshape(len(data.samples), data.counts.size).T)
         dtype = torch.float32
-        place = device if fits(device, fields.nbytes) else "cpu"
         samples = cls(
-            pixels=torch.as_tensor(fields, dtype=dtype, device=place),
+            pixels=torch.as_tensor(fields, dtype=dtype, device=place or device),
             constant=torch.as_tensor(data.constant, dtype=dtype, device=device),
             counts=torch.as_tensor(data.counts.ravel(), device=device),
             weights=torch.as_tensor(mean_weights(data).ravel(), dtype=dtype, device=device),
@@ -100,6 +104,18 @@ class Samples:
         return self.pixels[:, part].to(self.constant.device), self.constant[part]
 
 
+def samples_of(
+    data: Mapping[str, Sequence[LevelData]], device: torch.device
+) -> dict[str, list[Samples]]:
+    """Take the samples of all parts and levels: all on the device, or all on the host."""
+    numbers = sum(each.samples.size for levels in data.values() for each in levels)
+    place = device if fits(device, 4 * numbers) else torch.device("cpu")
+    return {
+        part: [Samples.of(each, device, place=place) for each in levels]
+        for part, levels in data.items()
+    }
+
+
 def mean_weights(data: LevelData) -> np.ndarray:
     """Return pixels' weights in the means, of sum 1, (variable, y, x); 0 where not counted."""
     weights = data.weights * data.counts
@@ -109,9 +125,26 @@ def mean_weights(data: LevelData) -> np.ndarray:
     return weights / total if total else weights  # by injection, a level may have no valid pixel
 
 
-def fits(device: torch.device, size: int) -> bool:
-    """Tell whether a device can hold that many bytes in half of what it has free."""
-    return device.type != "cuda" or size < torch.cuda.mem_get_info(device)[0] / 2
+def fits(device: torch.device, n_bytes: int) -> bool:
+    """Tell whether samples of so many bytes are to lie on a device.
+
+    On a GPU, if they take less than half of its memory. What others have taken of it is not asked:
+    samples on the host are added in another order, and bits are to depend on the kind of GPU alone.
+    """
+    return device.type != "cuda" or n_bytes < _gpu_memory(device) / 2
+
+
+def block_bytes(device: torch.device, memory: float) -> float:
+    """Return the most bytes that a block of samples may take on its way through the network.
+
+    A fifth of the host's `memory` that a fit may use; on a GPU, an eighth of all its own, so that
+    samples, what a graph holds, and a block besides have room.
+    """
+    return memory / 5 if device.type != "cuda" else _gpu_memory(device) / 8
+
+
+def _gpu_memory(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).total_memory
 
 
 def sketch_size(n_pixels: int) -> int:
@@ -141,8 +174,10 @@ def sketched(data: Sequence[Samples], n: int, seed: Sequence[int]) -> list[Sampl
         pixels = torch.cat([leading, combinations], dim=1)
         n_samples = pixels.shape[1]
         constant = samples.constant[:n_samples]
+        if fits(constant.device, pixels.nbytes):
+            pixels = pixels.to(constant.device)
         sketch = replace(samples, pixels=pixels, constant=constant, rank=n_samples, padding=0)
-        result.append(sketch.padded(samples.multiple))
+        result.append(sketch.padded(sketch.multiple))
     return result
 
 

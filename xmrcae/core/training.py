@@ -21,7 +21,7 @@ from .growth import Growth, allocate
 from .matrices import Prolongation
 from .network import Network
 from .projection import ProjectedNetwork, from_state
-from .samples import Samples, mean_weights, sketch_size, sketched
+from .samples import block_bytes, mean_weights, samples_of, sketch_size, sketched
 from .stage import Objective, descend
 from .state import NetworkState
 from .threads import threads_for
@@ -75,8 +75,8 @@ class Trainer:
         Where to train.
     progress : object with ``update``, ``set_postfix``
         A progress bar.
-    block_bytes : float
-        The most bytes that a block of samples takes on its way through the network.
+    memory : float
+        Bytes of the host's memory that the fit may use.
     start : Network, optional
         One whose levels, groups and weights to take over. Its last level is trained again, and
         every level that gets a further group, with those above it.
@@ -104,20 +104,18 @@ class Trainer:
         epsilons: list[np.ndarray] | None,
         device: torch.device,
         progress: Any,
-        block_bytes: float = math.inf,
+        memory: float = math.inf,
         start: Network | None = None,
         save: Callable[[dict[str, Any]], None] | None = None,
         saved: dict[str, Any] | None = None,
     ) -> None:
         self.options, self.channels, self.progress, self.save = options, channels, progress, save
-        self.data = {
-            part: [Samples.of(each, device) for each in levels] for part, levels in data.items()
-        }
+        self.data = samples_of(data, device)
         state = saved["network"] if saved else _without_levels(data["training"], options)
         self.network = from_state(state, device)
         pairs = pairwise(self.network.has_data)
         self.prolongations = [Prolongation(*pair, self.network.dtype) for pair in pairs]
-        self.evaluation = Evaluation(self.network, block_bytes=block_bytes)
+        self.evaluation = Evaluation(self.network, block_bytes=block_bytes(device, memory))
         self.growth = Growth(
             evaluation=self.evaluation,
             training=self.data["training"],
