@@ -27,6 +27,7 @@ from helpers import (
 
 import xmrcae
 from xmrcae.core.evaluation import Evaluation
+from xmrcae.core.layers import Group
 from xmrcae.core.losses import smooth_max
 from xmrcae.core.masks import cell_errors
 from xmrcae.core.network import Network
@@ -123,6 +124,30 @@ def test_a_block_without_memory_is_halved(monkeypatch: pytest.MonkeyPatch) -> No
     )
     with pytest.raises(torch.cuda.OutOfMemoryError):
         evaluation.objective(data, 1, power=None, omega=0.5, anchor=0.5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "options"),
+    [
+        (Group, "read", {"encoder": "projection"}),  # start values
+        (Network, "_inputs", {"encoding_size": 200}),  # the choice of cells
+    ],
+)
+def test_a_fit_needs_memory_for_few_samples_alone(
+    monkeypatch: pytest.MonkeyPatch, kind: type, name: str, options: dict[str, Any]
+) -> None:
+    method, refused = getattr(kind, name), []
+
+    def small(self: Any, pixels: torch.Tensor, *args: Any) -> Any:
+        if pixels.shape[1] > 5:
+            refused.append(pixels.shape[1])
+            raise torch.cuda.OutOfMemoryError("out of memory")
+        return method(self, pixels, *args)
+
+    monkeypatch.setattr(kind, name, small)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    model = make_field().mrcae.fit(levels=2, max_epochs=2, progress=False, **options)
+    assert refused and not model.partial
 
 
 @pytest.mark.parametrize("activation", [None, "relu"])

@@ -77,7 +77,7 @@ class Evaluation:
             return errors / n, None if finest is None else finest / n
 
         part = slice(*part.indices(len(data[level].constant))[:2])
-        return self._in_blocks(add, level, part, metric=prolongations is not None)
+        return self.in_blocks(add, level, part, metric=prolongations is not None)
 
     def losses(
         self,
@@ -169,7 +169,7 @@ class Evaluation:
                 self.network.backward(result, constant, gradients)
             return value, errors[level]
 
-        return self._in_blocks(add, level, data[level].leading)
+        return self.in_blocks(add, level, data[level].leading)
 
     def can_replay(self, data: Sequence[Samples], level: int) -> bool:
         """Tell whether passes over the leading samples can be replayed on a GPU.
@@ -195,7 +195,7 @@ class Evaluation:
         prolonged = self.network.has_data[-1].numel() if metric else 0
         return self.network.bytes_per_sample(level) + 12 * prolonged
 
-    def _in_blocks(
+    def in_blocks(
         self,
         function: Callable[[list[slice]], T],
         level: int,
@@ -203,7 +203,19 @@ class Evaluation:
         *,
         metric: bool = False,
     ) -> T:
-        """Call a function of blocks of samples; halve them while the device has no memory."""
+        """Call a function of blocks of samples; halve them while the device has no memory.
+
+        Parameters
+        ----------
+        function : callable
+            Takes the blocks, and begins anew each time.
+        level : int
+            The level that samples reach on their way through the network.
+        part : slice
+            Which samples.
+        metric : bool
+            Whether they are also prolonged to the finest level.
+        """
         while True:
             blocks = self.blocks(level, part, metric=metric)
             width = blocks[0].stop - blocks[0].start

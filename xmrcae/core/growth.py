@@ -156,8 +156,12 @@ class Growth:
         ]
         if not added or (self.noise and added[0].encodes):
             return
-        patches = residual_patches(self.evaluation, self.training[level], level, added[0])
-        directions = added[0].directions(patches)
+        network, samples = self.evaluation.network, self.training[level]
+
+        def find_directions(blocks: list[slice]) -> Tensor:
+            return added[0].directions(residual_patches(network, samples, level, added[0], blocks))
+
+        directions = self.evaluation.in_blocks(find_directions, level, samples.leading)
         for group in added:
             group.start_from(directions)
             directions = directions[group.channels :]
@@ -173,40 +177,48 @@ class Growth:
 
 
 def residual_patches(
-    evaluation: Evaluation, samples: Samples, level: int, group: Group
+    network: Network, samples: Samples, level: int, group: Group, blocks: Sequence[slice]
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Return what a group's filters read, and what the level has not yet reconstructed.
 
-    Both under the group's active cells, (footprint, sample), for some samples each. Where codes are
-    found by projection, only counted pixels are to be reconstructed.
+    Both under the group's active cells, (footprint, sample), for each block of samples. Where codes
+    are found by projection, only counted pixels are to be reconstructed.
     """
-    network = evaluation.network
     counts = 1 if group.encodes else samples.counts[:, None]
-    for block in evaluation.blocks(level, samples.leading):
+    for block in blocks:
         pixels, constant = samples.block(block)
         residual = group.read((pixels - network(pixels, constant).outputs[level]) * counts)
         reads_input = group.encodes and network.widening == "parallel"
         yield group.read(pixels) if reads_input else residual, residual
 
 
-def allocate(network: ProjectedNetwork, samples: Samples, encoding_size: int) -> None:
+def allocate(evaluation: Evaluation, samples: Samples, encoding_size: int) -> None:
     """Let groups of all levels act on those cells that gain most per number stored.
 
     Parameters
     ----------
-    network : ProjectedNetwork
-        With all its levels and groups, which keep their filters.
+    evaluation : Evaluation
+        Of a network without encoders, with all its levels and groups, which keep their filters.
     samples : Samples
         Of the finest level: what is to be described.
     encoding_size : int
         The most numbers per snapshot, over all levels.
     """
+    network = evaluation.network
+    assert isinstance(network, ProjectedNetwork)
     last = len(network.levels) - 1
     every = [storable.any(0) for storable in network.storable]
     network.remask([[every[k] for _ in level.groups] for k, level in enumerate(network.levels)])
-    pixels, constant = samples.block(samples.leading)
     projector = network.projector(last)
-    targets = projector.targets(network(pixels, constant).inputs, constant)
+
+    def targets_of(blocks: list[slice]) -> np.ndarray:
+        parts = []
+        for block in blocks:
+            pixels, constant = samples.block(block)
+            parts.append(projector.targets(network(pixels, constant).inputs, constant))
+        return np.concatenate(parts, axis=1)
+
+    targets = evaluation.in_blocks(targets_of, last, samples.leading)
     sizes = [(cells, n) for level in network.levels for n, cells in level.code_sizes]
     chosen = iter(choose_cells(projector.matrix, targets, sizes, encoding_size))
     masks: list[list[Tensor]] = []

@@ -20,7 +20,7 @@ from .evaluation import Evaluation
 from .growth import Growth, allocate
 from .matrices import Prolongation
 from .network import Network
-from .projection import ProjectedNetwork, from_state
+from .projection import from_state
 from .samples import block_bytes, mean_weights, samples_of, sketch_size, sketched
 from .stage import Objective, descend
 from .state import NetworkState
@@ -195,9 +195,8 @@ class Trainer:
         """Choose the cells of all groups anew."""
         options, training = self.options, self.data["training"]
         samples = sketched(training, DIRECTIONS, (options.seed, len(training) - 1))[-1]
-        assert isinstance(self.network, ProjectedNetwork)
         assert options.encoding_size is not None
-        allocate(self.network, samples, options.encoding_size)
+        allocate(self.evaluation, samples, options.encoding_size)
         return True
 
     def finish(self) -> None:
