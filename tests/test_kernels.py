@@ -256,16 +256,56 @@ def test_sparse_matrices_are_used_on_a_cpu():
 
 
 @needs_triton
-def test_kernels_are_used_on_a_gpu():
+def test_kernels_are_used_on_a_gpu(monkeypatch):
+    on_gpu, tried = kernels.try_out, []
+    monkeypatch.setattr(kernels, "try_out", lambda device: tried.append(on_gpu(DEVICE)))
     assert stencils.__wrapped__("cuda") is kernels.StencilKernels
+    assert tried
 
 
-def test_torch_alone_is_used_without_triton_and_said_once(monkeypatch, caplog):
+def missing(monkeypatch):
+    """No Triton."""
     monkeypatch.setitem(sys.modules, "triton", None)
     monkeypatch.delitem(sys.modules, "xmrcae.core.kernels", raising=False)
+    return "import of triton halted"
+
+
+def too_old(monkeypatch):
+    """A Triton that does not know an option of the kernels."""
+
+    def jit(function=None, *, do_not_specialize=None):
+        return function or jit
+
+    monkeypatch.setattr("triton.jit", jit)
+    monkeypatch.delitem(sys.modules, "xmrcae.core.kernels")
+    return "unexpected keyword argument 'do_not_specialize_on_alignment'"
+
+
+def without_compiler(monkeypatch):
+    """A Triton that finds no C compiler when the first kernel is launched."""
+
+    def fail(*arguments, **constants):
+        raise RuntimeError("Failed to find C compiler")
+
+    on_gpu = kernels.try_out
+    monkeypatch.setattr(kernels, "_launch", fail)
+    monkeypatch.setattr(kernels, "try_out", lambda device: on_gpu(DEVICE))
+    return "Failed to find C compiler"
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        missing,
+        pytest.param(too_old, marks=needs_triton),
+        pytest.param(without_compiler, marks=needs_triton),
+    ],
+)
+def test_torch_alone_is_used_where_triton_cannot_be_and_said_once(monkeypatch, caplog, state):
+    reason = state(monkeypatch)
     stencils.cache_clear()
     with caplog.at_level(logging.WARNING, logger="xmrcae"):
         assert stencils("cuda") is stencils("cuda") is StencilTables
     stencils.cache_clear()
     (record,) = caplog.records
-    assert record.message.startswith("Triton is not installed")
+    assert record.message.startswith("Triton cannot be used (") and reason in record.message

@@ -304,6 +304,18 @@ def test_relu_needs_memory_for_the_snapshots() -> None:
         make_field().mrcae.fit(levels=2, activation="relu", memory=1e5, progress=False)
 
 
+@pytest.mark.parametrize(("device", "current"), [("cuda:1", 0), ("cuda", 1), ("auto", 1)])
+def test_another_gpu_than_the_first_is_refused(
+    monkeypatch: pytest.MonkeyPatch, device: str, current: int
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: current)
+    monkeypatch.setattr(torch, "empty", lambda *size, device: device)
+    monkeypatch.delattr("xmrcae.passes.survey")  # nothing is read before
+    with pytest.raises(ValueError, match=f"device={device!r}: .* set CUDA_VISIBLE_DEVICES=1 "):
+        make_field().mrcae.fit(device=device)
+
+
 def test_samples_are_not_copied() -> None:
     data = prepare_with(make_field(), levels=2).training[1]
     samples = Samples.of(data, torch.device("cpu"))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -357,6 +358,12 @@ class StencilKernels(StencilTables):
         """Sum the squares of rows (row, sample) over samples, (row,)."""
         fields = _in_rows(fields)
         return _dots(fields, fields, fields.stride(0))
+
+
+def try_out(device: str) -> None:
+    """Run a small kernel; an error of any kind if Triton cannot compile for the device."""
+    rows = torch.zeros(1, dtype=torch.int64, device=device)
+    StencilKernels.read(torch.zeros(1, 1, device=device), rows)
 
 
 def _dots(fields: Tensor, others: Tensor, other_stride: int, rows: Tensor | None = None) -> Tensor:

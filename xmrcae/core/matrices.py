@@ -161,16 +161,21 @@ def stencils(device_type: str) -> type[StencilMatrix | StencilTables]:
     """Choose what computes the products of stencils on a kind of device.
 
     Sparse matrices do on a CPU. On a GPU they may add in any order, and so give other bits each
-    time: there kernels take their place, or torch's index arithmetic where Triton is missing.
+    time: there kernels take their place, or torch's index arithmetic where Triton is missing, older
+    than 3.2, or without a C compiler.
     """
     if device_type != "cuda":
         return StencilMatrix
     try:
-        from .kernels import StencilKernels
-    except ImportError:
+        from .kernels import StencilKernels, try_out
+
+        try_out(device_type)
+    except Exception as error:  # of whatever kind: torch alone gives as good a result
         log.warning(
-            "Triton is not installed: filters are computed by torch alone, which is much slower. "
-            "To mend it, install triton, in the version that this torch (%s) asks for",
+            "Triton cannot be used (%s): filters are computed by torch alone, which is much "
+            "slower. To mend it, install a C compiler, and triton in the version that this torch "
+            "(%s) asks for",
+            error,
             torch.__version__,
         )
         return StencilTables
