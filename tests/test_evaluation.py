@@ -32,7 +32,7 @@ from xmrcae.core.losses import smooth_max
 from xmrcae.core.masks import cell_errors
 from xmrcae.core.network import Network
 from xmrcae.core.projection import from_state
-from xmrcae.core.samples import Samples, block_bytes, fits, samples_of, sketched
+from xmrcae.core.samples import Samples, block_bytes, fits, product, samples_of, sketched
 from xmrcae.grid.combinations import shortened
 
 
@@ -236,6 +236,26 @@ def test_all_samples_lie_in_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = [each.pixels for levels in found.values() for each in levels]
     assert len(pixels) == 6 and all(each.device.type == "cpu" for each in pixels)
     assert asked == [sum(each.nbytes for each in pixels)]
+
+
+# Products of matrices
+
+
+@pytest.mark.parametrize("n_rows", [3, 200_000])
+def test_a_gpu_multiplies_with_more_digits_than_float32_has(
+    monkeypatch: pytest.MonkeyPatch, n_rows: int
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    one, other = (
+        torch.randn(*size, generator=generator).to(DEVICE) for size in ((n_rows, 50), (50, 8))
+    )
+    expected = (one.double() @ other.double()).float()
+    with monkeypatch.context() as patch:
+        if DEVICE.type == "cpu":
+            assert torch.equal(product(one, other), one @ other)
+            patch.setattr(torch.Tensor, "is_cuda", True)
+        found = product(one, other)
+    torch.testing.assert_close(found, expected, rtol=1.2e-7, atol=0)
 
 
 # Sketches

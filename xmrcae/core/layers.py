@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..stencils import BILINEAR, RESTRICTIONS
 from .matrices import coastal_shares, grid_matrix, stencil_entries, stencils
 from .operator import Stencil
+from .samples import product
 
 
 def _parameter(values: Tensor, noise: float, generator: torch.Generator) -> nn.Parameter:
@@ -220,10 +221,9 @@ class Group(nn.Module):
         for read, residual in blocks:
             for pair in zip(read.split(8, dim=1), residual.split(8, dim=1), strict=True):
                 codes = [self.encoder_matrix.gather(taps, part) for part in pair]
-                # products by cuBLAS: equal bits in each run as long as one stream calls it
                 patches, targets = (code.flatten(1) for code in codes)  # (tap, cell * sample)
-                variance += (patches @ patches.T).double()
-                covariance += (targets @ patches.T).double()
+                variance += product(patches, patches.T).double()
+                covariance += product(targets, patches.T).double()
         variance, covariance = variance.cpu(), covariance.cpu()  # too small for a GPU
         values, vectors = torch.linalg.eigh(variance)
         whitening = vectors / values.clamp_min(values[-1] * 1e-6 + 1e-30).sqrt()

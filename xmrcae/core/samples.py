@@ -20,6 +20,9 @@ BUDGET = 2**19
 #: Fewest leading vectors, and combinations of the others, that the budget may leave of a level.
 LEAST_SKETCH = 8
 
+#: Rows of a matrix that a GPU multiplies at a time: as float64 they take twice their memory.
+ROWS = 2**16
+
 #: On a GPU, samples are filled up to multiples of this: kernels then load four at a time.
 MULTIPLE = 16
 
@@ -169,8 +172,7 @@ def sketched(data: Sequence[Samples], n: int, seed: Sequence[int]) -> list[Sampl
     result = []
     for samples in data:
         leading, tail = samples.pixels[:, : 1 + n], samples.pixels[:, 1 + n : samples.rank]
-        # on a GPU by cuBLAS, which gives equal bits in each run as long as one stream calls it
-        combinations = tail @ torch.as_tensor(normal, dtype=tail.dtype, device=tail.device)
+        combinations = product(tail, torch.as_tensor(normal).to(tail))
         pixels = torch.cat([leading, combinations], dim=1)
         n_samples = pixels.shape[1]
         constant = samples.constant[:n_samples]
@@ -179,6 +181,17 @@ def sketched(data: Sequence[Samples], n: int, seed: Sequence[int]) -> list[Sampl
         sketch = replace(samples, pixels=pixels, constant=constant, rank=n_samples, padding=0)
         result.append(sketch.padded(sketch.multiple))
     return result
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """Multiply two matrices; on a GPU in float64, some rows at a time.
+
+    There a setting of torch's decides whether float32 is rounded to 10 bits first (TF32), and it is
+    the user's. cuBLAS gives equal bits in each run as long as one stream calls it.
+    """
+    if not a.is_cuda:
+        return a @ b
+    return torch.cat([(rows.double() @ b.double()).to(a.dtype) for rows in a.split(ROWS)])
 
 
 def scalar_product(a: Tensor, b: Tensor) -> Tensor:
