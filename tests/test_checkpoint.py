@@ -9,7 +9,7 @@ import openings
 import pytest
 import torch
 import xarray as xr
-from helpers import make_field
+from helpers import DEVICE, make_field
 from openings import data_of, write_checkpoint
 
 import xmrcae
@@ -66,6 +66,22 @@ def test_an_interrupted_fit_goes_on_to_the_same_end(
     assert not resumed.partial
     assert_same_fit(whole, resumed)
     assert (resumed.history["seconds"].diff("epoch") >= 0).all()
+
+
+@pytest.mark.parametrize(("before", "after"), [("cpu", "auto"), ("auto", "cpu")])
+def test_an_interrupted_fit_goes_on_on_another_device(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, before: str, after: str
+) -> None:
+    field = make_field()
+    whole = xmrcae.MrCAE(**OPTIONS, device=before).fit(field)
+    interrupted_after(monkeypatch, 4, field, checkpoint=tmp_path, device=before)
+    saved = Checkpoint(tmp_path).read()["history"]
+    resumed = xmrcae.MrCAE(**OPTIONS, device=after, checkpoint=tmp_path).fit(field)
+    assert not resumed.partial
+    loss, expected = (model.history["validation_loss"].values for model in (resumed, whole))
+    n_done = len(saved) - 1  # a stage replaces its last row
+    assert n_done > 10 and np.array_equal(loss[:n_done], expected[:n_done])
+    assert loss[-1] == pytest.approx(expected[-1], rel=1e-6 if DEVICE.type == "cpu" else 0.1)
 
 
 def test_a_checkpoint_changes_no_bit(tmp_path: Path) -> None:

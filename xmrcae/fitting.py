@@ -23,8 +23,8 @@ from .memory import bounded_memory, give_back_memory
 from .options import Options, renamed
 from .passes import fingerprint, first_pass, second_pass
 
-#: Options that a fit may go on without: they change no result.
-IMMATERIAL = ("memory", "progress")
+#: Options that may be others when a fit goes on: they change no result but for its last digits.
+IMMATERIAL = ("memory", "device", "progress")
 
 
 def fit(

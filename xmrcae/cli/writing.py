@@ -159,7 +159,7 @@ def check_asked(
         options = {**options, "levels": asked["levels"]}
     own = json.loads(archive.reader.model[1]["attrs"]["xmrcae_options"])
     given = json.loads(make_options(options).to_json())
-    for name in options.keys() - {*IMMATERIAL, "device", "valid"}:
+    for name in options.keys() - {*IMMATERIAL, "valid"}:
         if given.get(name) != own.get(name):
             raise _differs(f"--options {name}={given.get(name)}", own.get(name))
 
