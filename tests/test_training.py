@@ -316,6 +316,12 @@ def test_another_gpu_than_the_first_is_refused(
         make_field().mrcae.fit(device=device)
 
 
+def test_a_fitted_model_holds_no_gradients() -> None:
+    network = make_field().mrcae.fit(levels=2, max_epochs=1, progress=False).fitted.codec.network
+    assert network.n_parameters
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
 def test_samples_are_not_copied() -> None:
     data = prepare_with(make_field(), levels=2).training[1]
     samples = Samples.of(data, torch.device("cpu"))

@@ -143,7 +143,9 @@ class Options:
     memory : float, optional
         Bytes that a fit may use beside the libraries' own; by default half of what is free.
     device : str, default "auto"
-        Where to train.
+        Where to train: "cpu", or "cuda" for the first NVIDIA GPU that the process sees, which
+        "auto" takes where there is one. `memory` is the host's; on a GPU, the size of its own
+        decides what lies there.
     checkpoint : path, optional
         Folder to keep the state in: the same call goes on where a fit was stopped.
     progress : bool, default True

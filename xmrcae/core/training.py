@@ -206,10 +206,11 @@ class Trainer:
         return True
 
     def finish(self) -> None:
-        """Add missing levels without training.
+        """Give back the memory of gradients, and add missing levels without training.
 
         So every level can be decoded after an interruption.
         """
+        self.network.zero_grad(set_to_none=True)
         while len(self.network.levels) < len(self.channels):
             self.growth.deepen(trained=False)
 
