@@ -20,8 +20,8 @@ log = logging.getLogger("xmrcae")
 T = TypeVar("T")
 
 #: The graph that could not be recorded, if there was one: then no other is tried in this process.
-#: Until torch 2.12, the memory allocator goes on asking a graph that was broken off what belongs to
-#: it, so it is kept; and to empty the allocator's cache, as recording begins with, is an error.
+#: Until torch 2.12, the memory allocator believes that a recording that was broken off goes on: it
+#: may ask the graph, which is kept, and to empty its cache, as recording begins with, is an error.
 _failed: list[Any] = []
 
 

@@ -181,8 +181,8 @@ def residual_patches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Return what a group's filters read, and what the level has not yet reconstructed.
 
-    Both under the group's active cells, (footprint, sample), for each block of samples. Where codes
-    are found by projection, only counted pixels are to be reconstructed.
+    Both under the group's active cells, (footprint, sample), for each block of samples. Where
+    codes are found by projection, only counted pixels are to be reconstructed.
     """
     counts = 1 if group.encodes else samples.counts[:, None]
     for block in blocks:

@@ -133,7 +133,7 @@ def _at_cells(
         tl.store(_at(out, channel * n_rows + cell, out_stride, sample), total, mask=inside)
 
 
-# One channel, as in a deepening, has a kernel of its own: 32 registers without a loop, 72 with one.
+# One channel, as in a deepening, has a kernel of its own: it takes 32 registers, a loop 72.
 @triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=["weights", "channels"])
 def _scatter(
     weights,

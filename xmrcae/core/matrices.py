@@ -161,8 +161,8 @@ def stencils(device_type: str) -> type[StencilMatrix | StencilTables]:
     """Choose what computes the products of stencils on a kind of device.
 
     Sparse matrices do on a CPU. On a GPU they may add in any order, and so give other bits each
-    time: there kernels take their place, or torch's index arithmetic where Triton is missing, older
-    than 3.2, or without a C compiler.
+    time: there kernels take their place, or torch's index arithmetic where Triton is missing,
+    older than 3.2, or without a C compiler.
     """
     if device_type != "cuda":
         return StencilMatrix

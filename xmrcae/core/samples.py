@@ -132,7 +132,7 @@ def fits(device: torch.device, n_bytes: int) -> bool:
     """Tell whether samples of so many bytes are to lie on a device.
 
     On a GPU, if they take less than half of its memory. What others have taken of it is not asked:
-    samples on the host are added in another order, and bits are to depend on the kind of GPU alone.
+    samples on the host give other last digits, which are to depend on the kind of GPU alone.
     """
     return device.type != "cuda" or n_bytes < _gpu_memory(device) / 2
 
@@ -186,8 +186,8 @@ def sketched(data: Sequence[Samples], n: int, seed: Sequence[int]) -> list[Sampl
 def product(a: Tensor, b: Tensor) -> Tensor:
     """Multiply two matrices; on a GPU in float64, some rows at a time.
 
-    There a setting of torch's decides whether float32 is rounded to 10 bits first (TF32), and it is
-    the user's. cuBLAS gives equal bits in each run as long as one stream calls it.
+    There a setting of torch's, which is the user's, decides whether float32 is rounded to 10 bits
+    first (TF32). cuBLAS gives equal bits in each run as long as one stream calls it.
     """
     if not a.is_cuda:
         return a @ b
