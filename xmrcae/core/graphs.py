@@ -72,7 +72,7 @@ class Graphs:
         try:
             result = self._record(graph, function)
         except RuntimeError as error:
-            graph.reset()  # its memory
+            graph.reset()  # gives its memory back
             _failed.append(graph)
             log.warning(
                 "training launches each kernel by itself, which is slower: no CUDA graph (%s)",

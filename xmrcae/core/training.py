@@ -58,7 +58,7 @@ def find_device(name: str) -> torch.device:
         ) from None
     if number:
         raise ValueError(
-            f"device={name!r}: a process computes on the first GPU that it sees, this is number "
+            f"device={name!r}: a process computes on the first GPU that it sees, not on number "
             f'{number}; set CUDA_VISIBLE_DEVICES={number} before Python starts, and choose "cuda"'
         )
     return device
