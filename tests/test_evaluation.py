@@ -5,7 +5,6 @@ import dataclasses
 import math
 import subprocess
 import sys
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -32,7 +31,7 @@ from xmrcae.core.losses import smooth_max
 from xmrcae.core.masks import cell_errors
 from xmrcae.core.network import Network
 from xmrcae.core.projection import from_state
-from xmrcae.core.samples import Samples, block_bytes, fits, product, samples_of, sketched
+from xmrcae.core.samples import Samples, sketched
 from xmrcae.grid.combinations import shortened
 
 
@@ -204,60 +203,6 @@ def test_padding_with_zeros_changes_no_sum(n_samples: int) -> None:
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6 * float(other.abs().max()))
 
 
-# Where samples lie
-
-
-@pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> torch.device:
-    """A GPU of 8 GiB, of which others have taken all but a byte."""
-    about = SimpleNamespace(total_memory=2**33)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: about)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device=None: (1, 2**33))
-    return torch.device("cuda")
-
-
-def test_where_samples_lie_depends_on_the_kind_of_gpu_alone(gpu: torch.device) -> None:
-    assert fits(gpu, 2**32 - 1) and not fits(gpu, 2**32)
-    assert fits(torch.device("cpu"), 2**60)
-
-
-@pytest.mark.parametrize("memory", [1e6, math.inf])
-def test_blocks_depend_on_the_memory_of_the_device(gpu: torch.device, memory: float) -> None:
-    assert block_bytes(gpu, memory) == 2**30
-    assert block_bytes(torch.device("cpu"), memory) == memory / 5
-
-
-def test_all_samples_lie_in_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
-    monkeypatch.setattr(
-        "xmrcae.core.samples.fits", lambda device, n_bytes: bool(asked.append(n_bytes))
-    )
-    found = samples_of(prepare_with(make_field(), levels=2).data, DEVICE)
-    pixels = [each.pixels for levels in found.values() for each in levels]
-    assert len(pixels) == 6 and all(each.device.type == "cpu" for each in pixels)
-    assert asked == [sum(each.nbytes for each in pixels)]
-
-
-# Products of matrices
-
-
-@pytest.mark.parametrize("n_rows", [3, 200_000])
-def test_a_gpu_multiplies_with_more_digits_than_float32_has(
-    monkeypatch: pytest.MonkeyPatch, n_rows: int
-) -> None:
-    generator = torch.Generator().manual_seed(0)
-    one, other = (
-        torch.randn(*size, generator=generator).to(DEVICE) for size in ((n_rows, 50), (50, 8))
-    )
-    expected = (one.double() @ other.double()).float()
-    with monkeypatch.context() as patch:
-        if DEVICE.type == "cpu":
-            assert torch.equal(product(one, other), one @ other)
-            patch.setattr(torch.Tensor, "is_cuda", True)
-        found = product(one, other)
-    torch.testing.assert_close(found, expected, rtol=1.2e-7, atol=0)
-
-
 # Sketches
 
 
@@ -295,19 +240,6 @@ def test_the_same_combinations_on_all_levels() -> None:
 def test_few_vectors_are_not_sketched() -> None:
     _, data = prepared(make_field(n_times=20))
     assert sketched(data, 100, (0,)) == data
-
-
-def test_sketches_of_samples_on_the_host_lie_on_the_device() -> None:
-    _, data = prepared(make_field(n_times=60))
-    held = [
-        dataclasses.replace(each, pixels=each.pixels.cpu(), constant=each.constant.to("meta"))
-        for each in data
-    ]
-    for sketch in sketched(held, 4, (0,)):
-        assert (
-            sketch.pixels.device == sketch.block(sketch.leading)[0].device == torch.device("meta")
-        )
-        assert sketch.pixels.shape[1] == len(sketch.constant) == 9
 
 
 def test_a_sketched_fit_reports_the_full_set() -> None:
