@@ -415,3 +415,8 @@ def test_the_file_is_plain_netcdf(model: xmrcae.MrCAE, tmp_path: Path) -> None:
         assert tree["grid"]["lat"].attrs["units"] == "degrees_north"
         assert (tree["split"]["time"] == model.split["time"]).all()
     assert np.array_equal(weights, model.fitted.codec.network.vector())
+
+
+def test_a_device_that_is_not_here_is_refused_before_the_file_is_looked_for() -> None:
+    with pytest.raises(ValueError, match="device='cuda:99' cannot be used here"):
+        xmrcae.open_model("nowhere.nc", device="cuda:99")

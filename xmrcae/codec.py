@@ -85,6 +85,11 @@ class Codec:
         state, device = self.network.state(), self.network.device.type
         return _unpickled, (state, device, self.pyramid, self.standards[-1], self.token)
 
+    def to(self, device: torch.device) -> Codec:
+        """Make the same codec on a device."""
+        network = from_state(self.network.state(), device)
+        return Codec(network, self.pyramid, self.standards[-1], self.token)
+
     @cached_property
     def width(self) -> int:
         """How many snapshots go through the network together.
