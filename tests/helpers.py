@@ -34,7 +34,7 @@ CLIMATOLOGY = "oisst_v21_climatology.nc"
 ICE = "oisst_v21_icec_arctic.nc"
 LAND_SEA_MASK = "oisst_v2_lsmask.nc"
 
-#: Where the trainer, its samples and its sums over them are tested.
+#: Where networks, their samples and their sums over them are tested.
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 #: Options of a fit that is over soon: that of the fixture `model`.
@@ -159,19 +159,19 @@ def fitted_valid(obj: Any, **options: Any) -> np.ndarray:
 def random_network(
     has_data: Sequence[np.ndarray], counts: np.ndarray, *, widening: str = "residual",
     restriction: str = "full_weighting", channels: Sequence[int] = (1, 2), activation: str | None = None,
-    dtype: torch.dtype = torch.float64, seed: int = 0,
+    dtype: torch.dtype = torch.float64, seed: int = 0, device: torch.device | str = DEVICE,
 ) -> Network:  # fmt: skip
     """A network with random weights, and groups on random cells of every level."""
     generator = torch.Generator().manual_seed(seed)
     network = Network(
-        [torch.as_tensor(has) for has in has_data], torch.as_tensor(counts),
+        [torch.as_tensor(has, device=device) for has in has_data], torch.as_tensor(counts, device=device),
         widening=widening, restriction=restriction, activation=activation, dtype=dtype,
     )  # fmt: skip
     for level in range(len(has_data)):
         network.deepen(noise=0.1, generator=generator)
         storable = network.storable[level].any(0)
         for n_filters in channels:
-            mask = storable & (torch.rand(storable.shape, generator=generator) < 0.6)
+            mask = storable & (torch.rand(storable.shape, generator=generator) < 0.6).to(device)
             network.widen(level, mask, n_filters, noise=0.3, generator=generator)
     return network
 
@@ -187,7 +187,8 @@ def full_network(
 
 def columns(samples: np.ndarray, dtype: torch.dtype = torch.float64) -> torch.Tensor:
     """Samples (sample, variable, y, x) as the network reads them, (variable * pixel, sample)."""
-    return torch.as_tensor(np.ascontiguousarray(samples.reshape(len(samples), -1).T), dtype=dtype)
+    fields = np.ascontiguousarray(samples.reshape(len(samples), -1).T)
+    return torch.as_tensor(fields, dtype=dtype, device=DEVICE)
 
 
 def pixel_errors(residual: torch.Tensor, one: torch.Tensor) -> torch.Tensor:
@@ -206,7 +207,7 @@ def random_samples(network, n=3, seed=0):
     generator = torch.Generator().manual_seed(seed)
     n_pixels = network.has_data[-1].numel()
     pixels = torch.rand(n_pixels, n, generator=generator, dtype=torch.float64).to(network.dtype)
-    return pixels, torch.ones(n, dtype=network.dtype)
+    return pixels.to(network.device), torch.ones(n, dtype=network.dtype, device=network.device)
 
 
 def with_split(model: xmrcae.MrCAE, **coords: Any) -> xmrcae.MrCAE:

@@ -30,7 +30,6 @@ from xmrcae.core.layers import Group
 from xmrcae.core.losses import smooth_max
 from xmrcae.core.masks import cell_errors
 from xmrcae.core.network import Network
-from xmrcae.core.projection import from_state
 from xmrcae.core.samples import Samples, sketched
 from xmrcae.grid.combinations import shortened
 
@@ -39,7 +38,7 @@ def prepared(obj: xr.DataArray | xr.Dataset, **options: Any) -> tuple[Network, l
     """A random network on the grid of the data, and the samples of all levels."""
     data = prepare_with(obj, levels=2, **options).training
     network = random_network([each.has_data for each in data], data[-1].counts, dtype=torch.float32)
-    return from_state(network.state(), DEVICE), [Samples.of(each, DEVICE) for each in data]
+    return network, [Samples.of(each, DEVICE) for each in data]
 
 
 def gradients(network: Network) -> torch.Tensor:

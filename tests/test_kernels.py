@@ -8,18 +8,16 @@ import sys
 
 import pytest
 import torch
-from helpers import full_network, random_network, random_samples, with_land
+from helpers import DEVICE, full_network, random_network, random_samples, with_land
 
 from xmrcae.core import matrices
 from xmrcae.core.matrices import StencilMatrix, encoding_shape, grid_matrix, stencils
 from xmrcae.core.tables import StencilTables
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-
 
 def interpret(patch):
     """Let Triton run kernels in its interpreter if there is no GPU."""
-    if DEVICE == "cpu":
+    if DEVICE.type == "cpu":
         patch.setenv("TRITON_INTERPRET", "1")
 
 
@@ -52,7 +50,7 @@ def tolerance(dtype):
 
 def assert_near(found, expected):
     """Compare a result with that of the sparse matrices, which is on the CPU."""
-    assert found.device.type == DEVICE
+    assert found.device.type == DEVICE.type
     assert found.dtype == expected.dtype
     scale = float(expected.abs().max()) if expected.numel() else 0.0
     limit = tolerance(expected.dtype) * scale
@@ -209,7 +207,7 @@ def test_difference_of_rows(kind, rows):
 
 def passed(network):
     """Outputs of the last level and the gradients of all parameters, on the CPU."""
-    pixels, constant = (values.to(DEVICE) for values in random_samples(network, n=5))
+    pixels, constant = random_samples(network, n=5)
     result = network(pixels, constant)
     output = result.outputs[-1].clone()
     network.backward(result, constant, {1: result.outputs[1], 0: result.outputs[0]})
@@ -218,17 +216,17 @@ def passed(network):
 
 @pytest.mark.parametrize("make", ["land", "one cell", "parallel"])
 def test_network_is_that_of_the_sparse_matrices(kind, monkeypatch, make):
-    def network():
+    def network(device):
         if make == "land":
-            return random_network(*with_land(levels=2), activation="relu")
+            return random_network(*with_land(levels=2), activation="relu", device=device)
         if make == "one cell":
-            return full_network((3, 3), levels=2)
-        return full_network((7, 11), levels=2, variables=2, widening="parallel")
+            return full_network((3, 3), levels=2, device=device)
+        return full_network((7, 11), levels=2, variables=2, widening="parallel", device=device)
 
-    expected = passed(network())
+    expected = passed(network("cpu"))
     monkeypatch.setattr("xmrcae.core.layers.stencils", lambda device_type: kind)
     monkeypatch.setattr(matrices, "stencils", lambda device_type: kind)
-    other = network()
+    other = network(DEVICE)
     assert type(other.levels[1].groups[0].encoder_matrix) is kind
     assert type(other.levels[1].deepening.encoder_matrix) is kind
     for found, wanted in zip(passed(other), expected, strict=True):

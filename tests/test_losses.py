@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from helpers import make_land, pixel_errors
+from helpers import DEVICE, columns, make_land, pixel_errors
 
 from xmrcae.core import losses, masks
 from xmrcae.core.matrices import Prolongation
@@ -15,7 +15,12 @@ BILINEAR = [[0.25, 0.5, 0.25], [0.5, 1.0, 0.5], [0.25, 0.5, 0.25]]
 
 def tensor(array):
     """An array as a flat tensor."""
-    return torch.as_tensor(np.ascontiguousarray(array).reshape(-1))
+    return torch.as_tensor(np.ascontiguousarray(array).reshape(-1), device=DEVICE)
+
+
+def everywhere(n):
+    """Pixels that all count, or have data."""
+    return torch.ones(n, dtype=torch.bool, device=DEVICE)
 
 
 def field_pair(shape=(2, 11, 15), n=4, seed=0):
@@ -35,8 +40,8 @@ def looped_errors(field, data):
 
 def errors_of(field, data):
     """The same by the package."""
-    residual = torch.as_tensor((field - data).reshape(len(field), -1).T.copy())
-    return pixel_errors(residual, torch.ones(len(field), dtype=torch.float64))
+    residual = columns(field - data)
+    return pixel_errors(residual, torch.ones_like(residual[0]))
 
 
 def looped_prolongation(coarse):
@@ -88,9 +93,10 @@ def mask_case(seed=0):
 def mask_of(errors, counts, epsilons, storable, dilation):
     """The package's refinement mask."""
     mask, resolved = masks.refinement_mask(
-        *(torch.as_tensor(a) for a in (errors, counts, epsilons, storable)), dilation=dilation
+        *(torch.as_tensor(a, device=DEVICE) for a in (errors, counts, epsilons, storable)),
+        dilation=dilation,
     )
-    return mask.numpy(), resolved
+    return mask.cpu().numpy(), resolved
 
 
 # Equations
@@ -99,7 +105,7 @@ def mask_of(errors, counts, epsilons, storable, dilation):
 def test_pixel_errors_are_means_over_time():
     field, data = field_pair()
     np.testing.assert_allclose(
-        errors_of(field, data), looped_errors(field, data).ravel(), rtol=1e-13
+        errors_of(field, data).cpu(), looped_errors(field, data).ravel(), rtol=1e-13
     )
 
 
@@ -108,9 +114,10 @@ def test_pixel_errors_of_a_compressed_set():
     residual = rng.random((30, 7))  # pixels, snapshots
     mean = residual.mean(1, keepdims=True)
     u, s, _ = np.linalg.svd(residual - mean, full_matrices=False)
-    compressed = torch.as_tensor(np.concatenate([np.sqrt(7) * mean, u * s], axis=1))
-    one = torch.tensor([7**0.5] + [0.0] * 7, dtype=torch.float64)
-    np.testing.assert_allclose(pixel_errors(compressed, one), (residual**2).mean(1), rtol=1e-13)
+    compressed = columns(np.concatenate([np.sqrt(7) * mean, u * s], axis=1).T)
+    one = tensor(np.array([7**0.5] + [0.0] * 7))
+    found = pixel_errors(compressed, one).cpu()
+    np.testing.assert_allclose(found, (residual**2).mean(1), rtol=1e-13)
 
 
 def test_mean_error_is_the_mean_over_counted_pixels():
@@ -145,7 +152,7 @@ def test_max_error_runs_over_counted_pixels_and_variables():
 
 
 def test_gradient_of_the_maximum_is_one_at_the_counted_pixel_that_holds_it():
-    errors, counts = torch.tensor([0.5, 3.0, 2.0, 9.0]), torch.tensor([True, True, True, False])
+    errors, counts = tensor(np.array([0.5, 3.0, 2.0, 9.0])), tensor(np.array([1, 1, 1, 0]) > 0)
     assert losses.max_error(errors, counts)[1].tolist() == [0, 1, 0, 0]
 
 
@@ -162,20 +169,13 @@ def test_global_metric_is_that_of_the_prolonged_field():
     )
     prolonged = np.stack([looped_prolongation(looped_prolongation(field)) for field in coarse])
     errors = looped_errors(prolonged, fine)
-    field = torch.as_tensor(coarse.reshape(3, -1).T.copy())
+    field = columns(coarse)
     shapes = [(1, 2, 5), (1, 5, 11), (1, 11, 23)]
     for a, b in itertools.pairwise(shapes):
-        field = Prolongation(
-            torch.ones(a, dtype=torch.bool), torch.ones(b, dtype=torch.bool), torch.float64
-        )(field)
-    found = pixel_errors(
-        field - torch.as_tensor(fine.reshape(3, -1).T.copy()), torch.ones(3, dtype=torch.float64)
-    )
-    weights, counts = (
-        torch.full_like(found, 1 / len(found)),
-        torch.ones_like(found, dtype=torch.bool),
-    )
-    largest, _ = losses.max_error(found, counts)
+        field = Prolongation(everywhere(a), everywhere(b), torch.float64)(field)
+    found = pixel_errors(field - columns(fine), torch.ones_like(field[0]))
+    weights = torch.full_like(found, 1 / len(found))
+    largest, _ = losses.max_error(found, everywhere(len(found)))
     metric = losses.combined(losses.mean_error(found, weights), largest, 0.5)
     assert float(metric) == pytest.approx(0.5 * errors.mean() + 0.5 * errors.max(), rel=1e-13)
 
@@ -195,7 +195,7 @@ def test_smooth_maximum_is_never_under_the_maximum(power):
 
 
 def test_smooth_maximum_approaches_the_maximum():
-    errors, counts = tensor(np.random.default_rng(0).random(300)), torch.ones(300, dtype=torch.bool)
+    errors, counts = tensor(np.random.default_rng(0).random(300)), everywhere(300)
     largest = float(errors.max())
     excess = [
         float(losses.smooth_max(errors, counts, power)[0]) - largest
@@ -217,7 +217,7 @@ def test_smooth_maximum_leaves_out_what_is_not_counted():
 
 @pytest.mark.parametrize("power", [8.0, 128.0])
 def test_gradient_of_the_smooth_maximum(power):
-    errors, counts = tensor(np.random.default_rng(0).random(50)), torch.ones(50, dtype=torch.bool)
+    errors, counts = tensor(np.random.default_rng(0).random(50)), everywhere(50)
     gradient = losses.smooth_max(errors, counts, power)[1]
     for pixel in errors.argsort(descending=True)[:5]:
         step = torch.zeros_like(errors)
@@ -230,8 +230,8 @@ def test_gradient_of_the_smooth_maximum(power):
 
 @pytest.mark.parametrize("size", [0.0, 1e-30, 1e30])
 def test_smooth_maximum_neither_overflows_nor_vanishes(size):
-    errors = torch.tensor([0.5, 1.0, 0.9]) * size
-    value, gradient = losses.smooth_max(errors, torch.ones(3, dtype=torch.bool), 128.0)
+    errors = tensor(np.array([0.5, 1.0, 0.9], dtype=np.float32)) * size
+    value, gradient = losses.smooth_max(errors, everywhere(3), 128.0)
     assert float(value) == pytest.approx(size, rel=1e-3)
     assert torch.isfinite(gradient).all()
 

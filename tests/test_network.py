@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 from helpers import (
+    DEVICE,
     SHAPES,
     columns,
     full_network,
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def everywhere(shape, variables=1):
     """Data at every pixel."""
-    return torch.ones(variables, *shape, dtype=torch.bool)
+    return torch.ones(variables, *shape, dtype=torch.bool, device=DEVICE)
 
 
 def bare_network(shapes, *, restriction="injection"):
@@ -72,7 +73,7 @@ def test_gradients_are_those_of_finite_differences(kwargs, land):
     parameters = list(network.parameters())
     generator = torch.Generator().manual_seed(5)
     targets = [
-        torch.randn(has.numel(), 3, generator=generator, dtype=torch.float64)
+        torch.randn(has.numel(), 3, generator=generator, dtype=torch.float64).to(DEVICE)
         for has in network.has_data
     ]
 
@@ -94,7 +95,7 @@ def test_gradients_are_those_of_finite_differences(kwargs, land):
         parameters_to_vector([p.grad for p in parameters]),
     )
     for _ in range(5):
-        direction = torch.randn(point.shape, generator=generator, dtype=torch.float64)
+        direction = torch.randn(point.shape, generator=generator, dtype=torch.float64).to(DEVICE)
         values = []
         for step in (1e-6, -1e-6):
             vector_to_parameters(point + step * direction, parameters)
@@ -135,7 +136,7 @@ def test_prolonged_bilinear_field_is_exact_away_from_the_border(steps):
     shapes = [
         ((n + 1) * 2**s - 1, (m + 1) * 2**s - 1) for s in range(steps + 1) for n, m in [(5, 7)]
     ]
-    y, x = (torch.arange(n, dtype=torch.float64) + 1 for n in shapes[-1])
+    y, x = (torch.arange(n, dtype=torch.float64, device=DEVICE) + 1 for n in shapes[-1])
     fine = 2 + 3 * y[:, None] - x + 0.5 * y[:, None] * x
     coarse = fine[2**steps - 1 :: 2**steps, 2**steps - 1 :: 2**steps]
     field = coarse.reshape(-1, 1)
@@ -149,7 +150,7 @@ def test_prolonged_bilinear_field_is_exact_away_from_the_border(steps):
 
 def test_prolonged_constant_is_exact_everywhere():
     shapes = [(5, 7), (11, 15), (23, 31)]
-    field = torch.full((35, 1), 3.0, dtype=torch.float64)
+    field = torch.full((35, 1), 3.0, dtype=torch.float64, device=DEVICE)
     for prolong in prolongations(shapes):
         field = prolong(field)
     assert torch.equal(field, torch.full_like(field, 3.0))
@@ -172,7 +173,7 @@ def test_untrained_network_injects_and_prolongs(level):
     image = pixels.T.reshape(-1, *SHAPES[-1])
     for _ in range(2 - level):  # to the level's own data
         image = image[:, 1::2, 1::2]
-    field = columns(image.numpy()[:, None])
+    field = image.reshape(3, -1).T
     bottleneck = image
     for _ in range(level + 1):
         bottleneck = bottleneck[:, 1::2, 1::2]
@@ -190,13 +191,14 @@ def test_untrained_encoder_hands_down_the_coarser_levels_data(restriction, globe
                              restriction=restriction, channels=())  # fmt: skip
     for level in network.levels:
         level.deepening.encoder_weight.data = torch.as_tensor(
-            {"full_weighting": [1, 2, 1, 2, 4, 2, 1, 2, 1], "injection": [0, 0, 0, 0, 16, 0, 0, 0, 0]}[restriction]
-        ).double() / 16  # fmt: skip
+            {"full_weighting": [1, 2, 1, 2, 4, 2, 1, 2, 1], "injection": [0, 0, 0, 0, 16, 0, 0, 0, 0]}[restriction],
+            dtype=torch.float64, device=DEVICE,
+        ) / 16  # fmt: skip
         level.deepening.encoder_bias.data[:] = 0
     pixels = columns(found.training[-1].samples)
-    inputs = network(pixels, torch.ones(pixels.shape[1], dtype=torch.float64)).inputs
+    inputs = network(pixels, torch.ones_like(pixels[0])).inputs
     for level in (1, 0):
-        here = torch.as_tensor(found.training[level].has_data).reshape(-1)
+        here = network.has_data[level].reshape(-1)
         assert here.any()
         expected = columns(found.training[level].samples)
         torch.testing.assert_close(inputs[level][here], expected[here], rtol=1e-5, atol=1e-5)
@@ -283,13 +285,13 @@ def test_the_papers_table_of_parameters():
 
 def test_stored_cells_are_those_whose_footprint_holds_a_valid_pixel():
     shapes = [(3, 5), *SHAPES]
-    counts = torch.zeros(1, *SHAPES[-1], dtype=torch.bool)
+    counts = ~everywhere(SHAPES[-1])
     counts[0, 3, 5] = counts[0, 20:23, 30:32] = counts[0, -1, -1] = True
     network = Network(
         [everywhere(s) for s in SHAPES], counts, widening="residual", restriction="injection"
     )
     for level in range(3):
-        cells = torch.eye(shapes[level][0] * shapes[level][1], dtype=torch.float64)
+        cells = torch.eye(shapes[level][0] * shapes[level][1], dtype=torch.float64, device=DEVICE)
         for prolong in prolongations(shapes[level:]):
             cells = prolong(cells)
         expected = (cells[counts.reshape(-1)] != 0).any(0)
@@ -341,7 +343,7 @@ def test_a_groups_share_is_one_where_all_storable_cells_are_active():
 )
 def test_a_network_made_again_from_its_state_is_equal_to_the_bit(kwargs):
     network = random_network(*with_land(), **kwargs)
-    again = from_state(network.state())
+    again = from_state(network.state(), DEVICE)
     pixels, one = random_samples(network)
     expected, found = network(pixels, one), again(pixels, one)
     for level in range(3):
@@ -375,7 +377,7 @@ def test_noise_is_uniform_within_its_bounds():
     network = bare_network([(7, 11)])
     group = network.widen(
         0,
-        torch.ones(3, 5, dtype=torch.bool),
+        everywhere((3, 5))[0],
         200,
         noise=0.01,
         generator=torch.Generator().manual_seed(0),

@@ -7,13 +7,22 @@ import pytest
 import scipy.sparse as sp
 import torch
 import xarray as xr
-from helpers import AVISO, ERSST, columns, make_field, make_land, make_two_variables, open_real
+from helpers import (
+    AVISO,
+    DEVICE,
+    ERSST,
+    columns,
+    make_field,
+    make_land,
+    make_two_variables,
+    open_real,
+)
 
 import xmrcae
 from xmrcae.core.allocation import choose_cells
 from xmrcae.core.projection import RIDGE, LeastSquares, ProjectedNetwork, from_state
 
-ONE = torch.ones(3, dtype=torch.float64)
+ONE = torch.ones(3, dtype=torch.float64, device=DEVICE)
 
 
 def projecting_network(
@@ -22,10 +31,12 @@ def projecting_network(
     """Two levels with random decoders on a grid with land, and three snapshots."""
     generator = torch.Generator().manual_seed(seed)
     shapes = [(15, 23), (31, 47)]
-    valid = [torch.as_tensor(make_land(shape)).expand(variables, *shape) for shape in shapes]
+    land = [torch.as_tensor(make_land(shape)).expand(variables, *shape) for shape in shapes]
     weights = [
-        has * torch.rand(has.shape, generator=generator, dtype=torch.float64) for has in valid
+        (has * torch.rand(has.shape, generator=generator, dtype=torch.float64)).to(DEVICE)
+        for has in land
     ]
+    valid = [has.to(DEVICE) for has in land]
     network = ProjectedNetwork(
         valid, valid[-1], widening="residual", restriction="full_weighting", dtype=torch.float64,
         projection=[weight / weight.sum() for weight in weights], anchor=anchor,
@@ -34,7 +45,7 @@ def projecting_network(
         network.deepen(noise=0.1, generator=generator)
         storable = network.storable[level].any(0)
         for n_filters in (1, 2):
-            mask = storable & (torch.rand(storable.shape, generator=generator) < 0.4)
+            mask = storable & (torch.rand(storable.shape, generator=generator) < 0.4).to(DEVICE)
             network.widen(level, mask, n_filters, noise=0.3, generator=generator)
     pixels = columns(np.random.default_rng(seed).standard_normal((3, variables, *shapes[-1])))
     return network, pixels
@@ -45,7 +56,7 @@ def squares(
 ) -> torch.Tensor:
     """The sum that the codes are to make least, for each sample."""
     result = network.expand(codes, ONE, inputs)
-    total = torch.zeros(3, dtype=torch.float64)
+    total = torch.zeros_like(ONE)
     for level, share in enumerate((network.anchor, 1.0)):
         errors = (result.outputs[level] - inputs[level]).square()
         total += share * (network.projection[level].reshape(-1, 1) * errors).sum(0)
@@ -60,7 +71,8 @@ def test_no_codes_near_by_describe_a_snapshot_better(anchor):
     least = squares(network, codes, result.inputs)
     generator = torch.Generator().manual_seed(1)
     for size in (1e-2, 1.0):
-        moved = codes + size * torch.randn(codes.shape, generator=generator, dtype=torch.float64)
+        noise = torch.randn(codes.shape, generator=generator, dtype=torch.float64)
+        moved = codes + size * noise.to(DEVICE)
         assert (squares(network, moved, result.inputs) > least).all()
 
 
@@ -85,12 +97,12 @@ def test_uncounted_pixels_change_no_code_without_an_anchor():
 @pytest.mark.parametrize("anchor", [0.0, 0.5])
 def test_gradients_include_what_the_codes_do(anchor, variables):
     network, pixels = projecting_network(anchor=anchor, variables=variables)
-    one = torch.tensor([1.0, 0.0, 2.0], dtype=torch.float64)
+    one = torch.tensor([1.0, 0.0, 2.0], dtype=torch.float64, device=DEVICE)
     generator = torch.Generator().manual_seed(2)
     sensitivity = {
         level: torch.randn(
             network.has_data[level].numel(), 3, generator=generator, dtype=torch.float64
-        )
+        ).to(DEVICE)
         * (network.projection[level].reshape(-1, 1) > 0)
         for level in range(2)
     }
@@ -105,7 +117,8 @@ def test_gradients_include_what_the_codes_do(anchor, variables):
         network(pixels, one), one, {level: given.clone() for level, given in sensitivity.items()}
     )
     for parameter in network.parameters():
-        direction = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        direction = noise.to(DEVICE)
         expected, step = float((parameter.grad * direction).sum()), 1e-5
         with torch.no_grad():
             start = parameter.clone()
@@ -127,7 +140,7 @@ def test_a_projecting_network_has_decoders_only():
 
 def test_a_network_made_again_from_its_state_projects_alike():
     network, pixels = projecting_network(anchor=0.5, variables=2)
-    again = from_state(network.state())
+    again = from_state(network.state(), DEVICE)
     assert isinstance(again, ProjectedNetwork)
     one, other = (each(pixels, ONE) for each in (network, again))
     for level in range(2):
