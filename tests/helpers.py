@@ -164,7 +164,8 @@ def random_network(
     """A network with random weights, and groups on random cells of every level."""
     generator = torch.Generator().manual_seed(seed)
     network = Network(
-        [torch.as_tensor(has, device=device) for has in has_data], torch.as_tensor(counts, device=device),
+        [torch.as_tensor(has, device=device) for has in has_data],
+        torch.as_tensor(counts, device=device),
         widening=widening, restriction=restriction, activation=activation, dtype=dtype,
     )  # fmt: skip
     for level in range(len(has_data)):

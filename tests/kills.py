@@ -264,7 +264,7 @@ def learnt(model: xmrcae.MrCAE) -> str:
     """Return a digest of weights, masks and history of a model."""
     history = model.history.drop_vars("seconds")
     maps = [model.refinement_map(level=level) for level in range(model.levels)]
-    weights = [each.detach().numpy() for each in model.fitted.codec.network.parameters()]
+    weights = [each.detach().cpu().numpy() for each in model.fitted.codec.network.parameters()]
     return tokenize(weights, *(each.values for each in (*maps, *history.variables.values())))
 
 

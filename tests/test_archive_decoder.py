@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from helpers import SHAPES, full_network, make_field, make_two_variables, random_network, with_land
+from helpers import (
+    SHAPES,
+    columns,
+    full_network,
+    make_field,
+    make_two_variables,
+    random_network,
+    with_land,
+)
 
 import xmrcae
 from xmrcae.archive.decoder import Decoder
@@ -29,10 +37,11 @@ def check_decodes_as(network, decoder, cuts, *, rtol):
     codes = random_codes(decoder)
     for level in range(len(decoder.sizes)):
         own = codes[:, : sum(decoder.sizes[: level + 1])]
-        flat = torch.as_tensor(np.ascontiguousarray(own.T), dtype=network.dtype)
-        ones = torch.ones(len(codes), dtype=network.dtype)
-        expected = network.decode(list(flat.split(decoder.sizes[: level + 1])), ones)
-        expected = expected.T.reshape(-1, *network.has_data[level].shape).double().numpy()
+        flat = columns(own, network.dtype)
+        expected = network.decode(
+            list(flat.split(decoder.sizes[: level + 1])), torch.ones_like(flat[0])
+        )
+        expected = expected.T.reshape(-1, *network.has_data[level].shape).double().cpu().numpy()
         expected = expected[..., *cuts[level]][:, decoder.valid[level]]
         found = decoder.decode(own, level)
         assert found.dtype == np.float64 and found.size
@@ -110,7 +119,7 @@ def test_norms_are_the_medians_of_what_unit_codes_write():
 
 def test_filters_that_act_nowhere_have_a_norm_of_zero():
     network = land_network(channels=(1,))
-    nowhere = torch.zeros(SHAPES[0], dtype=torch.bool)
+    nowhere = torch.zeros_like(network.storable[1][0])
     network.widen(1, nowhere, 2, noise=0.3, generator=torch.Generator())
     first, second, third = decoder_of(network).norms(np.ones(2))[1]
     assert first > 0 and second == third == 0

@@ -1,20 +1,34 @@
-"""What a GPU must give as a CPU does: the same bits each time, models for any device, its memory back."""
+"""What a GPU must give as a CPU does: the same bits each time, models for any device, memory back.
+
+Without a GPU, the CPU computes what does not need one: all of it in `make test-gpu`, and what is
+quick in other runs too.
+"""
 
 import gc
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
+from distributed import Client, Nanny, Scheduler, SpecCluster
 from helpers import DEVICE, make_field, make_two_variables
+from test_archive_writer import files
 
 import xmrcae
 from xmrcae.core.graphs import Graphs
 from xmrcae.core.stage import Objective
 
-pytestmark = pytest.mark.gpu
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+#: What takes a CPU a minute in all.
+long_on_a_cpu = pytest.mark.skipif(
+    DEVICE.type == "cpu" and "XMRCAE_TEST_GPU" not in os.environ,
+    reason="no GPU; `make test-gpu` runs this on a CPU too",
+)
 
 SHORT: dict[str, Any] = {"max_epochs": 12, "progress": False, "device": DEVICE.type}
 OPTIONS: dict[str, Any] = {"levels": 2} | SHORT
@@ -61,6 +75,7 @@ def test_every_recipe_has_data_here() -> None:
     assert set(DATA) == set(xmrcae.recipes)
 
 
+@long_on_a_cpu
 @pytest.mark.parametrize("name", DATA)
 def test_fits_of_a_recipe_are_equal_to_the_bit(name: str) -> None:
     data, options = DATA[name](), dict(xmrcae.recipes[name]) | SHORT
@@ -69,6 +84,7 @@ def test_fits_of_a_recipe_are_equal_to_the_bit(name: str) -> None:
     assert float((one.reconstruct(data) - data).std()) < 0.7 * float(data.std())
 
 
+@long_on_a_cpu
 @pytest.mark.parametrize("name", FITS)
 def test_two_fits_are_equal_to_the_bit(name: str) -> None:
     options, several = FITS[name]
@@ -118,6 +134,61 @@ def test_an_interrupted_fit_leaves_a_model(monkeypatch: pytest.MonkeyPatch) -> N
     assert not xmrcae.MrCAE(**OPTIONS).fit(field).partial
 
 
+# Several GPUs
+
+
+def archive(model: xmrcae.MrCAE, field: xr.DataArray, folder: Path) -> None:
+    """Write one archive."""
+    model.to_archive(field, folder, max_error=0.1, progress=False)
+
+
+def device_of(model: xmrcae.MrCAE) -> tuple[str, str]:
+    """Which GPUs this process sees, and the kind of device on which the model computes."""
+    return os.environ["CUDA_VISIBLE_DEVICES"], model.fitted.codec.network.device.type
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Client]:
+    """A worker for each GPU, which sees no other; two on a machine that has none."""
+    workers = {
+        number: {
+            "cls": Nanny,
+            "options": {"nthreads": 1, "env": {"CUDA_VISIBLE_DEVICES": str(number)}},
+        }
+        for number in range(torch.cuda.device_count() or 2)
+    }
+    scheduler = {"cls": Scheduler, "options": {"dashboard": False, "port": 0}}
+    with (
+        SpecCluster(scheduler=scheduler, workers=workers) as started,
+        Client(started, set_as_default=False) as client,
+    ):
+        yield client
+
+
+def test_each_worker_computes_on_its_own_gpu(cluster: Client, tmp_path: Path) -> None:
+    field = make_field(24)
+    model = xmrcae.MrCAE(**OPTIONS).fit(field)
+    seen = cluster.run(device_of, model)
+    assert sorted(seen.values()) == [(str(number), DEVICE.type) for number in range(len(seen))]
+    with cluster.as_current():
+        codes = model.encode(field.chunk(time=5)).compute()
+    xr.testing.assert_identical(codes, model.encode(field))
+
+    archive(model, field, tmp_path / "here")
+    folders = {worker: tmp_path / f"on {number}" for number, worker in enumerate(seen)}
+    written = [
+        cluster.submit(archive, model, field, folder, workers=[worker])
+        for worker, folder in folders.items()
+    ]
+    cluster.gather(written)
+    for folder in folders.values():
+        assert files(folder) == files(tmp_path / "here")
+
+
+# What a CPU has no part in
+
+
+@pytest.mark.gpu
 def test_stages_are_replayed_from_graphs(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -136,6 +207,7 @@ def test_stages_are_replayed_from_graphs(
     assert "CUDA graph" not in caplog.text
 
 
+@pytest.mark.gpu
 def test_a_fit_gives_its_memory_back() -> None:
     field = make_field()
     xmrcae.MrCAE(**OPTIONS).fit(field)  # what libraries keep for good

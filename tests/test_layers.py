@@ -51,7 +51,7 @@ def footprint_of(mask, shape):
 
 
 def stored_numbers(matrix):
-    """How many numbers a matrix keeps, or what takes its place on a GPU: tensors and tuples of them."""
+    """How many numbers a matrix keeps, or the tables that take its place on a GPU."""
     kept = [value if isinstance(value, tuple) else (value,) for value in vars(matrix).values()]
     return sum(each.numel() for each in chain(*kept) if isinstance(each, torch.Tensor))
 

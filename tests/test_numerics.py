@@ -53,9 +53,9 @@ def test_float32_reconstructs_as_float64_within_1e_6_of_the_largest_pixel(fitted
 
 
 def evaluation_of(model, field, *, block_bytes):
-    data = prepare_with(field, levels=3).training
-    samples = [Samples.of(each, torch.device("cpu")) for each in data]
-    return Evaluation(model.fitted.codec.network, block_bytes=block_bytes), samples
+    data, network = prepare_with(field, levels=3).training, model.fitted.codec.network
+    samples = [Samples.of(each, network.device) for each in data]
+    return Evaluation(network, block_bytes=block_bytes), samples
 
 
 @pytest.mark.parametrize("width", [1, 2, 4])

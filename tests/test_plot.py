@@ -59,7 +59,7 @@ def test_refinement_shows_the_number_of_filters_on_every_level(
     ]
     for level, ax in enumerate(panels(fig)):
         count = model.refinement_count(level=level)
-        storable = model.fitted.codec.network.storable[level].any(0).numpy()
+        storable = model.fitted.codec.network.storable[level].any(0).cpu().numpy()
         stored = model.fitted.orient(xr.DataArray(storable, dims=("lat", "lon")))
         expected = count.where(stored).isel(
             lat=(count["inside"] | stored).any("lon").values,

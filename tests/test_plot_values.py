@@ -37,7 +37,7 @@ def test_filters_are_the_weights_of_the_network(model: xmrcae.MrCAE) -> None:
     shown = images(fig)
     assert len(shown) == 2 * 2 * 2  # encoder and decoder, variables, filters
     for k, name in enumerate(("encoder_weight", "decoder_weight")):
-        weights = getattr(group, name).detach().numpy().reshape(2, 2, 3, 3)
+        weights = getattr(group, name).detach().cpu().numpy().reshape(2, 2, 3, 3)
         expected = weights.transpose(1, 0, 2, 3).reshape(4, 3, 3)
         np.testing.assert_array_equal(shown[4 * k : 4 * k + 4], expected)
     assert all(ax.get_ylim()[0] < ax.get_ylim()[1] for ax in panels(fig))  # the first row below
@@ -57,7 +57,7 @@ def test_all_filters_of_a_level_begin_with_its_deepening(model: xmrcae.MrCAE) ->
     shown = images(fig)
     assert len(shown) == 2 * 2 * 4 and panels(fig)[0].get_title() == "deepening"
     np.testing.assert_array_equal(
-        shown[4], deepening.encoder_weight.detach().numpy().reshape(2, 3, 3)[1]
+        shown[4], deepening.encoder_weight.detach().cpu().numpy().reshape(2, 3, 3)[1]
     )
     with pytest.raises(ValueError, match=r"group=3: level 0 has the groups 0, 1, 2"):
         model.plot.filters(level=0, group=3)
@@ -71,7 +71,7 @@ def test_codes_by_projection_have_decoders_alone() -> None:
     model = make_field().mrcae.fit(channels=[[1]], encoder="projection", **QUICK)
     fig = model.plot.filters()
     assert [bar.get_xlabel() for bar in bars(fig)] == ["weight of the decoder [1]"]
-    weights = model.fitted.codec.network.levels[1].groups[0].decoder_weight.detach().numpy()
+    weights = model.fitted.codec.network.levels[1].groups[0].decoder_weight.detach().cpu().numpy()
     assert len(images(fig)) == 2
     np.testing.assert_array_equal(images(fig)[1], weights.reshape(3, 3))
 

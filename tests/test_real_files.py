@@ -45,7 +45,7 @@ def assert_same_model(one: xmrcae.MrCAE, other: xmrcae.MrCAE) -> None:
         assert np.array_equal(a.sortby("lat").values, b.sortby("lat").transpose(*a.dims).values)
     networks = (model.fitted.codec.network.state_dict() for model in (one, other))
     for a, b in zip(*(network.values() for network in networks), strict=True):
-        assert np.array_equal(a.numpy(), b.numpy())
+        assert a.equal(b)
 
 
 def test_nan_exactly_where_not_valid(sst: xr.DataArray, fitted: xmrcae.MrCAE) -> None:

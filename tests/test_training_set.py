@@ -73,7 +73,7 @@ def network_for(levels, **kwargs):
 
 def errors_of(network, levels):
     """Time-mean squared error of each pixel of every level, and of every level against the finest."""
-    one = torch.as_tensor(levels[0].constant, dtype=network.dtype)
+    one = torch.as_tensor(levels[0].constant, dtype=network.dtype, device=network.device)
     outputs = network(columns(levels[-1].samples, network.dtype), one).outputs
     pairs = zip(outputs, levels, strict=True)
     return [
