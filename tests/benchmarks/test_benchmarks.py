@@ -9,6 +9,7 @@ from pathlib import Path
 
 import archives
 import compressors
+import gpu
 import numpy as np
 import pytest
 import xarray as xr
@@ -54,6 +55,14 @@ def test_a_quick_run(tmp_path: Path) -> None:
     assert cells(page) == [[shown(row.get(key)) for key in columns] for row in (adam, engine)]
     assert document["machine"]["cpu"] in page
     assert str(tmp_path) not in page + json.dumps(document)
+
+
+def test_nothing_is_written_where_nothing_can_be_measured(tmp_path: Path) -> None:
+    command = [sys.executable, HERE, "gpu", "--device", "cpu", "--output", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "gpu: nothing to measure without a GPU" in done.stderr
+    assert not list((tmp_path / "benchmarks").iterdir())
 
 
 @pytest.mark.parametrize("name", SECTIONS)
@@ -146,6 +155,19 @@ def test_a_codec_that_is_not_installed_is_left_out(monkeypatch: pytest.MonkeyPat
     assert not any(
         name.startswith(("zfp", "SZ3", "SPERR", "EBCC")) for name in compressors.methods()
     )
+
+
+def test_each_figure_of_a_gpu_is_a_row_beside_its_goal() -> None:
+    case = {"example": "ERSST", "device": "cuda", "threads": 1}
+    measured = case | {"failed": False, "figures": {"epochs": 7, "fit_s": 5.0, "busy": None}}
+    rows = gpu.conclude([measured, case | {"failed": True}], [])
+    assert [(row["figure"], row["goal"], row["measured"]) for row in rows] == [
+        ("epochs", None, 7),
+        ("fit, s", "6 at most", 5.0),
+        ("fit, s", "6 at most", None),
+    ]
+    assert [row["failed"] for row in rows] == [False, False, True]
+    assert all(set(goals) <= set(gpu.FIGURES) for goals in gpu.GOALS.values())
 
 
 def test_each_way_of_counting_an_archive_is_a_row() -> None:
