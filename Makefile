@@ -28,7 +28,7 @@ GPU := kernels graphs gpu layers network network_arrays projection losses evalua
 
 test-gpu: export XMRCAE_TEST_GPU := 1
 test-gpu:  ## test what a GPU computes, with PYTHON=python3 and its torch; without a GPU, on the CPU
-	$(or $(PYTHON),python3) -m pytest -q -o addopts= -p no:cacheprovider -n 4 --dist worksteal \
+	$(or $(PYTHON),python3) -m pytest -q -o addopts= -p no:cacheprovider -n 8 --dist worksteal \
 		-m "not slow and not soak" $(GPU:%=tests/test_%.py)
 
 test-minimum: .venv-minimum/.installed  ## run tests with the oldest versions that the package admits
