@@ -21,10 +21,11 @@ coverage: .venv/.installed  ## run all tests, and list the lines of the package 
 soak: .venv/.installed  ## run the tests that do at random many times what others do a few, for four hours at most
 	timeout 4h $(BIN)/python -m pytest -n 2 --dist worksteal -m soak tests
 
-# All that fits, or computes with a network. The other targets' environment has a torch without CUDA.
-GPU := kernels graphs gpu layers network network_arrays projection losses evaluation stage training training_set \
-	recipes compression start model model_file checkpoint codes_files codes_labels cluster land gaps order numerics \
-	extremes properties archive_append archive_decoder archive_object archive_plan archive_reader archive_writer
+# All that fits, or computes with a network. In .venv, where other targets run, torch has no CUDA.
+GPU := kernels graphs gpu layers network network_arrays projection losses evaluation stage training \
+	training_set recipes compression start model model_file checkpoint codes_files codes_labels \
+	cluster land gaps order numerics extremes properties archive_append archive_decoder \
+	archive_object archive_plan archive_reader archive_writer
 
 test-gpu: export XMRCAE_TEST_GPU := 1
 test-gpu:  ## test what a GPU computes, with PYTHON=python3 and its torch; without a GPU, on the CPU
@@ -51,7 +52,8 @@ notebooks: .venv/.installed  ## run all notebooks and keep what they give, or FA
 docs: .venv/.installed  ## build the documentation, without a network, in docs/_build/html; any warning is an error
 	$(BIN)/python -m sphinx -q -n -W --keep-going -b html docs docs/_build/html
 
-bench: $(if $(PYTHON),,.venv/.installed)  ## measure all, or SECTION=name, or QUICK=1, with PYTHON=python3 if given, and write docs/benchmarks.md
+bench: $(if $(PYTHON),,.venv/.installed)
+bench:  ## measure everything, or SECTION=name, or QUICK=1, and write docs/benchmarks.md
 	$(or $(PYTHON),$(BIN)/python) tests/benchmarks $(SECTION) $(if $(QUICK),--quick)
 
 clean:  ## remove what the other targets wrote, but no environment

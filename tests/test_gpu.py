@@ -143,20 +143,19 @@ def archive(model: xmrcae.MrCAE, field: xr.DataArray, folder: Path) -> None:
 
 
 def device_of(model: xmrcae.MrCAE) -> tuple[str, str]:
-    """Which GPUs this process sees, and the kind of device on which the model computes."""
-    return os.environ["CUDA_VISIBLE_DEVICES"], model.fitted.codec.network.device.type
+    """The first GPU that this process sees, and the kind of device on which the model computes."""
+    first = os.environ["CUDA_VISIBLE_DEVICES"].split(",")[0]
+    return first, model.fitted.codec.network.device.type
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Client]:
-    """A worker for each GPU, which sees no other; two on a machine that has none."""
-    workers = {
-        number: {
-            "cls": Nanny,
-            "options": {"nthreads": 1, "env": {"CUDA_VISIBLE_DEVICES": str(number)}},
-        }
-        for number in range(torch.cuda.device_count() or 2)
-    }
+    """A worker for each GPU, which sees it first, as dask-cuda does; two workers without a GPU."""
+    gpus = [str(number) for number in range(torch.cuda.device_count() or 2)]
+    workers = {}
+    for number, gpu in enumerate(gpus):
+        env = {"CUDA_VISIBLE_DEVICES": ",".join(gpus[number:] + gpus[:number])}
+        workers[gpu] = {"cls": Nanny, "options": {"nthreads": 1, "env": env}}
     scheduler = {"cls": Scheduler, "options": {"dashboard": False, "port": 0}}
     with (
         SpecCluster(scheduler=scheduler, workers=workers) as started,
