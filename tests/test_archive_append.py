@@ -20,6 +20,7 @@ from test_archive_writer import (
 )
 
 import xmrcae
+from xmrcae.archive.block_table import joined
 from xmrcae.archive.folder import Folder
 from xmrcae.archive.format import ArchiveError
 from xmrcae.archive.writer import Run
@@ -117,6 +118,14 @@ def test_an_archive_that_was_opened_before_others_appended_appends_after_them(
     archive.append(later[3:], progress=False)
     both = xr.concat([field, later], "time", combine_attrs="identical")
     assert_within(read(both, tmp_path / "a"), both, BOUND)
+
+
+def test_no_snapshots_are_appended_without_a_change(model, field, tmp_path):
+    archive = write(model, field, tmp_path / "a")
+    before = files(tmp_path / "a")
+    archive.append(later_than(field)[:0], progress=False)
+    assert files(tmp_path / "a") == before
+    assert joined(archive.about["blocks"], []) == archive.about["blocks"]
 
 
 def test_without_times_rows_are_appended(model, field, tmp_path):

@@ -63,6 +63,13 @@ def test_whole_numbers_are_refused_before_a_fit(field, url, monkeypatch):
     assert_refused_unfitted(monkeypatch, field, url, "'sst' is of type int16")
 
 
+def test_no_snapshots_are_refused(field, url):
+    model = field.mrcae.fit(**QUICK)
+    with pytest.raises(ValueError, match="the data have no snapshot, their 'time' has size 0"):
+        model.to_archive(field[:0], url, max_error=0.1, progress=False)
+    assert not url.parent.exists()
+
+
 def test_a_folder_of_other_files_is_refused_before_a_fit(field, url, monkeypatch):
     url.mkdir(parents=True)
     (url / "other.txt").write_text("mine")

@@ -191,7 +191,8 @@ class Archive:
         Parameters
         ----------
         obj : xarray.DataArray or xarray.Dataset
-            Of the same variables on the same grid, at times after the last.
+            Of the same variables on the same grid, at times after the last. Without any snapshot,
+            the archive stays as it is.
         progress : bool
             Show a bar.
 

@@ -15,9 +15,11 @@ def joined(before: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> d
     Per variable, each column lists all lanes of the first block, then those of the next; None for
     blocks that were written before there was such a column.
     """
+    columns = {name: own for name, own in before.items() if name != "length"}
     table: dict[str, Any] = {
         "length": [*before.get("length", ())],
-        "levels": {key: [*before.get("levels", {}).get(key, ())] for key in LEVELS},
+        "levels": {key: [] for key in LEVELS},
+        **{name: {key: [*old] for key, old in own.items()} for name, own in columns.items()},
     }
     for record in records:
         table["length"].append(record["length"])
@@ -25,9 +27,7 @@ def joined(before: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> d
             table["levels"][key].append(sums)
         for name, columns in record.items():
             if name not in ("length", "levels", "written_by", "n_bytes", "chunks"):
-                own = table.setdefault(
-                    name, {key: [*old] for key, old in before.get(name, {}).items()}
-                )
+                own = table.setdefault(name, {})
                 n_before = len(own.get("count", ()))
                 for key, values in columns.items():
                     own.setdefault(key, [None] * n_before).extend(values)

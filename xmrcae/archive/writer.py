@@ -90,6 +90,8 @@ def call_of(
         For bounds or sizes that cannot be, and types that would not come back.
     """
     prepare.check_types(obj)
+    if empty := [dim for dim, size in obj.sizes.items() if not size]:
+        raise ValueError(f"the data have no snapshot, their {empty[0]!r} has size 0: give some")
     request.rows(1, 1)
     asked = {
         name: getattr(request, name) for name in ("levels", "codes", "rows_per_block", "lossless")
@@ -119,7 +121,7 @@ def check_place(
 def append_archive(
     reader: Reader, obj: Labelled, *, fitted: Fitted | None = None, progress: bool
 ) -> None:
-    """Add later rows to an archive, by the model that it was written with."""
+    """Add later rows, if any, to an archive, by the model that it was written with."""
     reader = Reader(reader.store.reopened())  # others may have appended since it was opened
     about, store = reader.store.about, reader.store
     if fitted is not None and content_id(fitted) != about["made_from"]:
@@ -130,6 +132,8 @@ def append_archive(
     own = read_fitted(reader)[1]
     source = Source.of(obj, own, about["append"])
     prepare.check_types(source.obj)
+    if not source.n_rows:
+        return
     fingerprint = {"model": own.id, **_extent(source.obj, source.append)}
     folder = Folder(**store.location)
     with folder.lock():
