@@ -1,8 +1,10 @@
 """Later data go behind what is there, and change no chunk of it."""
 
+import contextlib
 import itertools
 import re
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from test_archive_writer import (
     QUICK,
     ROWS,
     assert_within,
+    changed,
     field,
     files,
     model,
@@ -20,9 +23,11 @@ from test_archive_writer import (
 )
 
 import xmrcae
+from xmrcae.archive import prepare, writer
 from xmrcae.archive.block_table import joined
 from xmrcae.archive.folder import Folder
 from xmrcae.archive.format import ArchiveError
+from xmrcae.archive.store_writer import ArchiveWriter
 from xmrcae.archive.writer import Run
 
 __all__ = ["field", "model"]  # fixtures
@@ -126,6 +131,125 @@ def test_no_snapshots_are_appended_without_a_change(model, field, tmp_path):
     archive.append(later_than(field)[:0], progress=False)
     assert files(tmp_path / "a") == before
     assert joined(archive.about["blocks"], []) == archive.about["blocks"]
+
+
+class Stop(BaseException):
+    """What ends a run, as a signal would."""
+
+
+@contextlib.contextmanager
+def stopped_after_blocks(monkeypatch, n_blocks):
+    """Stop a run once some blocks are complete."""
+    finish = ArchiveWriter.finish_block
+
+    def finish_and_stop(self, *args):
+        finish(self, *args)
+        if len(self.finished) == n_blocks:
+            raise Stop
+
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(ArchiveWriter, "finish_block", finish_and_stop)
+        yield
+
+
+@contextlib.contextmanager
+def stopped_after_the_commit(monkeypatch):
+    """Stop a run when all is visible, before its record is removed."""
+
+    def stop(*_):
+        raise Stop
+
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(Folder, "remove", stop)
+        yield
+
+
+def numbered(field):
+    """A field with something else along the times."""
+    return field.assign_coords(number=("time", np.arange(len(field))))
+
+
+def with_other_numbers(field):
+    return field.assign_coords(number=field.number + 1)
+
+
+REVISED = {
+    "values": lambda field: field.copy(data=field.values + 1),
+    "one value": lambda field: changed(field, lambda values: values.__setitem__((0, 0, 0), 7)),
+    "labels": with_other_numbers,
+}
+
+
+@pytest.mark.parametrize("what", REVISED)
+@pytest.mark.parametrize("mode", ["w-", "a"])
+def test_what_was_stopped_is_not_finished_with_revised_data(
+    model, field, tmp_path, monkeypatch, mode, what
+):
+    monkeypatch.setattr(prepare, "SAMPLE", 1)  # the first two blocks; the third is revised
+    field, url = numbered(field), tmp_path / "a"
+    if mode == "a":
+        archive, field = write(model, field, url), later_than(field)
+    call = (
+        partial(write, model, url=url) if mode == "w-" else partial(archive.append, progress=False)
+    )
+    with stopped_after_blocks(monkeypatch, 3):
+        call(field)
+    before, third = files(url), field[2 * ROWS : 3 * ROWS]
+    parts = [field[: 2 * ROWS], REVISED[what](third), field[3 * ROWS :]]
+    revised = xr.concat(parts, "time", combine_attrs="identical")
+    file = "the file writing.json" if mode == "a" else "the folder"
+    with pytest.raises(ArchiveError, match=f"another call .other data.* remov(e|ing) {file}"):
+        call(revised)
+    assert files(url) == before
+    call(field)
+    found = xmrcae.open_archive(url).to_dataset().sst[-len(field) :]
+    assert float(abs(found - field).max()) <= BOUND
+
+
+def test_after_a_stop_rows_without_times_are_appended_once(model, field, tmp_path, monkeypatch):
+    """What comes next is told from what is there by its values."""
+    part = field.drop_vars("time")
+    archive = write(model, part, tmp_path / "a")
+    with stopped_after_the_commit(monkeypatch):
+        archive.append(part[:3], progress=False)
+    archive.append(part[:3], progress=False)
+    assert archive.append(part[:0], progress=False).reader.lengths == [4, 4, 4, 1, 3]
+    with stopped_after_the_commit(monkeypatch):
+        archive.append(part[3:6], progress=False)
+    archive.append(part[6:9], progress=False)
+    both = xr.concat([part, part[:9]], "time", combine_attrs="identical")
+    assert_within(read(both, tmp_path / "a"), both, BOUND)
+
+
+def test_a_complete_archive_stays_when_its_call_comes_with_other_data(
+    model, field, tmp_path, monkeypatch
+):
+    with stopped_after_the_commit(monkeypatch):
+        write(model, field, tmp_path / "a")
+    before = files(tmp_path / "a")
+    with pytest.raises(ArchiveError, match=r"there is an archive at .* already"):
+        write(model, field + 1, tmp_path / "a")
+    assert files(tmp_path / "a") == before
+    write(model, field, tmp_path / "a").verify(field)
+
+
+def test_who_appends_meanwhile_is_refused_and_may_append_afterwards(
+    model, field, tmp_path, monkeypatch
+):
+    archive, later = write(model, field, tmp_path / "a"), later_than(field)
+    check = writer.check_append
+
+    def check_while_another_appends(*args):
+        with pytest.raises(ArchiveError, match="another process writes"):
+            archive.append(later[:3], progress=False)
+        return check(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, "check_append", check_while_another_appends)
+        archive.append(later[:3], progress=False)
+    archive.append(later[3:], progress=False)
+    both = xr.concat([field, later], "time", combine_attrs="identical")
+    assert_within(read(both, tmp_path / "a"), both, BOUND)
 
 
 def test_without_times_rows_are_appended(model, field, tmp_path):

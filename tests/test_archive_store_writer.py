@@ -16,8 +16,10 @@ from test_archive_store import (
     ROWS,
     STATIC,
     append,
+    appending,
     archive,
     assert_all_is_there,
+    creating,
     describe,
     files,
     memory,
@@ -28,10 +30,9 @@ from test_archive_store import (
 )
 
 from xmrcae.archive.folder import LOCK, Folder
-from xmrcae.archive.format import ArchiveError
+from xmrcae.archive.format import ArchiveError, dumps
 from xmrcae.archive.journal import JOURNAL
 from xmrcae.archive.store import ROOT, ArchiveStore
-from xmrcae.archive.store_writer import ArchiveWriter
 
 __all__ = ["archive", "memory", "s3"]  # fixtures
 
@@ -111,7 +112,7 @@ def test_another_call_does_not_finish_a_stopped_run(
     assert stopped(monkeypatch, lambda: write(new), 60)
     with (
         pytest.raises(ArchiveError, match=r"another call .* remove the folder"),
-        ArchiveWriter.create(new, describe([]), fingerprint={"call": 2}),
+        creating(new, describe([]), {"call": 2}),
     ):
         pass
     with pytest.raises(ArchiveError, match="the same call finishes it"):
@@ -119,7 +120,7 @@ def test_another_call_does_not_finish_a_stopped_run(
     assert stopped(monkeypatch, lambda: append(archive), 30)
     with (
         pytest.raises(ArchiveError, match=f"another call .* removing the file {JOURNAL}"),
-        ArchiveWriter.append(archive, fingerprint={"call": 2}),
+        appending(archive, {"call": 2}),
     ):
         pass
     (archive / JOURNAL).unlink()
@@ -135,14 +136,14 @@ def test_a_run_that_was_stopped_at_its_very_end_is_complete(
     whole = files(archive)
     with monkeypatch.context() as patch:
         patch.setattr(Folder, "remove", lambda self, key: None)
-        with ArchiveWriter.append(archive, fingerprint={"call": 2}) as writer:
+        with appending(archive, {"call": 2}) as writer:
+            assert writer is not None
             put_blocks(writer, 1, (2,))
     assert (archive / JOURNAL).exists()
     longer = files(archive)
     if again == "the same call":
-        with ArchiveWriter.append(archive, fingerprint={"call": 2}) as writer:
-            assert (writer.n_before, len(writer.finished)) == (5, 1)
-            put_blocks(writer, 1, (2,))
+        with appending(archive, {"call": 2}) as writer:
+            assert writer is None
         assert {key: longer[key] for key in longer if key != JOURNAL} == files(archive) != whole
         assert_all_is_there(read(archive), 6)
     else:
@@ -150,12 +151,22 @@ def test_a_run_that_was_stopped_at_its_very_end_is_complete(
         assert_all_is_there(read(archive), 8)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"appending": true}'])
+#: The record of a run, as versions before its checksum wrote it.
+EARLIER = {"appending": True, "fingerprint": CALL, "about": {}, "n_before": 3, "rows": {}}
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"checksum": 0}', dumps({**EARLIER, "blocks": []})]
+)
 def test_a_damaged_record_of_what_is_complete_is_refused(archive: Path, content: bytes) -> None:
     (archive / JOURNAL).write_bytes(content)
-    with pytest.raises(ArchiveError, match=rf"{JOURNAL} of .* is damaged"):
-        append(archive)
+    for call in (append, write):
+        with pytest.raises(ArchiveError, match=rf"{JOURNAL} of .* is damaged.* remove this file"):
+            call(archive)
     assert_all_is_there(read(archive), 3)
+    (archive / JOURNAL).unlink()
+    append(archive)
+    assert_all_is_there(read(archive), 5)
 
 
 def test_nothing_that_is_there_is_written_over(archive: Path, tmp_path: Path) -> None:
@@ -173,7 +184,7 @@ def test_nothing_that_is_there_is_written_over(archive: Path, tmp_path: Path) ->
 
 def test_a_second_process_is_refused_at_once(tmp_path: Path, memory: str) -> None:
     for url in (str(tmp_path / "a.zarr"), memory):
-        with ArchiveWriter.create(url, describe([]), fingerprint=CALL):
+        with creating(url, describe([])):
             with pytest.raises(ArchiveError, match=r"another process writes .*: \d+ on .*" + LOCK):
                 write(url)
             if url != memory:
@@ -222,7 +233,7 @@ def test_the_lock_of_a_dead_process_is_taken_over_on_its_host(memory: str, host:
 
 
 def test_blocks_are_written_in_order_and_as_they_were_declared(tmp_path: Path) -> None:
-    with ArchiveWriter.create(tmp_path, describe([]), fingerprint=CALL) as writer:
+    with creating(tmp_path, describe([])) as writer:
         writer.declare_rows("a", (3,), "i4", ["time", "lane", "dim"])
         for call in (
             lambda: writer.put_rows("a", 1, 0, np.zeros((2, 3), "i4")),
@@ -231,7 +242,7 @@ def test_blocks_are_written_in_order_and_as_they_were_declared(tmp_path: Path) -
             lambda: writer.put_rows("a", 0, 2, np.zeros((2, 3), "i4")),
             lambda: writer.finish_block(1, {}),
             lambda: writer.finish_block(0, {"worst": float("nan")}),
-            lambda: writer.commit(describe([4])),
+            lambda: writer.commit(describe([4]), {}),
         ):
             with pytest.raises(ValueError):
                 call()
@@ -243,7 +254,8 @@ def test_blocks_are_written_in_order_and_as_they_were_declared(tmp_path: Path) -
 
 
 def test_what_is_appended_is_like_what_is_there(archive: Path) -> None:
-    with ArchiveWriter.append(archive, fingerprint=CALL) as writer:
+    with appending(archive) as writer:
+        assert writer is not None
         with pytest.raises(ValueError, match=r"what was declared is .*'float32'"):
             writer.declare_rows("level_1/sst", (70,), "f4", ["time", "lane_0", "dim_0"])
         with pytest.raises(ValueError, match="nothing that is there changes"):
@@ -259,6 +271,6 @@ def test_appending_changes_nothing_that_is_there(archive: Path) -> None:
 
 
 def test_an_archive_of_which_no_block_was_given_opens(tmp_path: Path) -> None:
-    with ArchiveWriter.create(tmp_path, describe([]), fingerprint=CALL) as writer:
-        writer.commit(describe([]))
+    with creating(tmp_path, describe([])) as writer:
+        writer.commit(describe([]), {})
     assert ArchiveStore.open(tmp_path).n_blocks == 0

@@ -8,6 +8,9 @@ from typing import Any
 #: What is summed over the snapshots of a block for each coarser level and variable.
 LEVELS = ("squared_error", "count")
 
+#: What is known of a block only while it is written.
+OF_RUNS = ("written_by", "digest", "n_bytes", "chunks")
+
 
 def joined(before: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the table of blocks with those of some records added.
@@ -26,7 +29,7 @@ def joined(before: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> d
         for key, sums in zip(LEVELS, record["levels"], strict=True):
             table["levels"][key].append(sums)
         for name, columns in record.items():
-            if name not in ("length", "levels", "written_by", "n_bytes", "chunks"):
+            if name not in ("length", "levels", *OF_RUNS):
                 own = table.setdefault(name, {})
                 n_before = len(own.get("count", ()))
                 for key, values in columns.items():

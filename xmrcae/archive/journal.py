@@ -5,110 +5,150 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from .folder import LOCK, Folder
-from .format import ABOUT, ArchiveError, ArchiveFault, plain
+from .format import ArchiveError, ArchiveFault, dumps, plain
 from .packing import chunk_counts
 
 #: Name of the record.
 JOURNAL = "writing.json"
 
 
-def begin(
-    about: Mapping[str, Any], n_before: int, fingerprint: Mapping[str, Any], *, appending: bool
-) -> dict[str, Any]:
-    """Return the record of a run that begins."""
-    return plain(
-        {
-            "appending": appending,
-            "fingerprint": fingerprint,
-            "about": about,
-            "n_before": n_before,
-            "rows": {},
-            "blocks": [],
-        }
-    )
+def recorded(folder: Folder) -> dict[str, Any] | None:
+    """Return the record of a run that writes or was stopped; None if there is none.
+
+    It has whether the run is `appending`, its `fingerprint`, the number of blocks there were before
+    (`n_before`), metadata of the `rows`, and of each of its `blocks` that is complete a record.
+
+    Raises
+    ------
+    ArchiveError
+        If it is not what was written, or of an earlier version, which noted less.
+    """
+    try:
+        journal = json.loads(folder.read(JOURNAL))
+        written, found = journal.pop("checksum"), zlib.crc32(dumps(journal))
+    except FileNotFoundError:
+        return None
+    except (ValueError, RecursionError, KeyError, AttributeError, TypeError):
+        written, found = None, 0
+    if written != found:
+        raise ArchiveFault(
+            f"{JOURNAL} of {folder.url} is damaged, or of an earlier version: if the archive "
+            "opens, remove this file and append what the archive lacks; if not, remove the folder"
+        )
+    return journal
+
+
+def record(folder: Folder, journal: Mapping[str, Any]) -> None:
+    """Write what :func:`recorded` returns."""
+    folder.write(JOURNAL, dumps({**journal, "checksum": zlib.crc32(dumps(journal))}))
 
 
 def resumed(
     folder: Folder,
+    n_visible: int | None,
     fingerprint: Mapping[str, Any],
-    root: Mapping[str, Any] | None,
+    wrote: Callable[[Sequence[Mapping[str, Any]]], bool] | None = None,
     *,
     appending: bool,
 ) -> dict[str, Any] | None:
-    """Return the record of the run that was stopped; None if there is nothing to go on with.
+    """Return the record of the run of this call that was stopped; None if there is none.
 
-    What `fingerprint` leaves out is not compared.
+    Parameters
+    ----------
+    folder : Folder
+        Of the archive, locked.
+    n_visible : int or None
+        Blocks of the archive that opens there; None if none does.
+    fingerprint : mapping
+        What tells the call from others; what it leaves out is not compared.
+    wrote : callable, optional
+        Tells, of the records of complete blocks, whether they were written of the call's data.
+    appending : bool
+        Whether the call appends.
 
     Raises
     ------
     ArchiveError
-        If it cannot be read, or was made by another call.
+        If the record cannot be read, or another call's blocks wait to be finished.
     """
-    try:
-        journal = json.loads(folder.read(JOURNAL))
-        known = journal["fingerprint"]
-        same = journal["appending"] == appending and known | plain(fingerprint) == known
-        complete = journal["n_before"] + len(journal["blocks"])
-    except FileNotFoundError:
+    journal = recorded(folder)
+    if journal is None:
         return None
-    except (ValueError, KeyError, TypeError) as error:
-        raise ArchiveFault(f"{JOURNAL} of {folder.url} is damaged: {error}") from error
-    if same:
+    complete, known = n_complete(journal), journal["fingerprint"]
+    if (n_visible or 0) not in (journal["n_before"], complete):
+        raise ArchiveError(
+            f"writing of {folder.url} was stopped, and others have written there since: "
+            f"{way_out(n_visible is not None)}"
+        )
+    same = journal["appending"] == appending and known | plain(fingerprint) == known
+    if same and (wrote is None or wrote(journal["blocks"])):
         return journal
-    # Another call's run that was stopped after its commit, or before its first block was complete.
-    if root is not None and complete == len(root["attributes"][ABOUT]["blocks"]["length"]):
+    if complete == n_visible:  # it was stopped after its commit, or before its first block
         return None
-    way_out = (
-        f"give up what it appended by removing the file {JOURNAL} there"
-        if journal["appending"]
-        else "remove the folder"
-    )
     raise ArchiveError(
         f"writing of {folder.url} was stopped, and this is another call (other data or options): "
-        f"finish it with the same call, or {way_out}"
+        f"finish it with the same call, or {way_out(n_visible is not None)}"
     )
 
 
-def appended(
-    folder: Folder, fingerprint: Mapping[str, Any], root: Mapping[str, Any] | None
-) -> bool:
-    """Tell whether an append was stopped after its commit; its record is removed then.
+def taken_up(
+    folder: Folder,
+    n_visible: int | None,
+    fingerprint: Mapping[str, Any],
+    wrote: Callable[[Sequence[Mapping[str, Any]]], bool] | None = None,
+    *,
+    appending: bool,
+) -> dict[str, Any] | None:
+    """Return the record of this call's run, a new one if none was stopped.
 
-    Raises
-    ------
-    ArchiveError
-        As :func:`resumed`.
+    None if the archive has all of it: the run was stopped after its commit. Parameters and errors
+    are those of :func:`resumed`; an archive begins where nothing is.
     """
-    journal = resumed(folder, fingerprint, root, appending=True)
-    if root is None or journal is None or not journal["blocks"]:
-        return False
-    n_blocks = journal["n_before"] + len(journal["blocks"])
-    visible = n_blocks == len(root["attributes"][ABOUT]["blocks"]["length"])
-    if visible:
+    journal = resumed(folder, n_visible, fingerprint, wrote, appending=appending)
+    if journal is None:
+        if not appending:
+            check_free(folder, n_visible)
+        begun = {"appending": appending, "fingerprint": fingerprint, "n_before": n_visible or 0}
+        return plain({**begun, "rows": {}, "blocks": []})
+    if journal["blocks"] and n_complete(journal) == n_visible:
         folder.remove(JOURNAL)
-    return visible
+        return None
+    return journal
 
 
-def tidy(folder: Folder, n_blocks: int) -> None:
-    """Remove the record and the lock of a run that was stopped after its commit of `n_blocks`.
+def n_complete(journal: Mapping[str, Any]) -> int:
+    """Return how many blocks an archive has once the run of a record is committed."""
+    return int(journal["n_before"]) + len(journal["blocks"])
+
+
+def way_out(opens: bool) -> str:
+    """Say how a run is given up that cannot go on, where an archive opens or does not."""
+    if opens:
+        return f"give up what it appended by removing the file {JOURNAL} there, then append again"
+    return "remove the folder"
+
+
+def tidy(folder: Folder, n_visible: int) -> None:
+    """Remove the record and the lock of a run that was stopped after its commit.
 
     Nothing is done while another process writes, or if the record is of a run that is to go on.
     """
     if not (folder.exists(LOCK) or folder.exists(JOURNAL)):
         return
-    with contextlib.suppress(ArchiveFault, FileNotFoundError), folder.lock():
-        journal = json.loads(folder.read(JOURNAL))
-        if journal["n_before"] + len(journal["blocks"]) == n_blocks:
+    with contextlib.suppress(ArchiveFault), folder.lock():
+        journal = recorded(folder)
+        if journal is not None and n_complete(journal) == n_visible:
             folder.remove(JOURNAL)
 
 
-def check_free(folder: Folder, root: Mapping[str, Any] | None) -> None:
+def check_free(folder: Folder, n_visible: int | None) -> None:
     """Check that nothing is where an archive is to be written."""
-    if root is not None:
+    if n_visible is not None:
         raise ArchiveError(
             f"there is an archive at {folder.url} already: append to it, or remove it first"
         )

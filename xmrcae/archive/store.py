@@ -277,6 +277,12 @@ def read_root(folder: Folder) -> dict[str, Any] | None:
     return root
 
 
+def n_visible(folder: Folder) -> int | None:
+    """Return how many blocks the archive of a folder has; None if none opens there."""
+    root = read_root(folder)
+    return None if root is None else ArchiveStore(folder, root).n_blocks
+
+
 def chunk_of(key: str) -> tuple[str, int]:
     """Return which array a file is a chunk of, and its first index; an empty path if of none."""
     found = re.fullmatch(r"(.+)/c((?:/\d+)*)", key)

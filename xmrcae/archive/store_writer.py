@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
@@ -13,24 +11,33 @@ from typing import Any
 import numpy as np
 
 from .folder import LOCK, Folder
-from .format import ABOUT, dumps, group, plain, require
-from .journal import JOURNAL, begin, check_free, forgotten, noted, resumed
+from .format import ABOUT, dumps, group, plain
+from .journal import JOURNAL, noted, record
 from .packing import Packer, checksum_of, chunk_counts, kind_of
-from .store import ROOT, ArchiveStore, chunk_of, read_root
+from .store import ROOT, chunk_of
 
 
 class ArchiveWriter:
-    """An archive that is written, made by `create` or `append`.
+    """An archive that is written, while its folder is locked.
 
     Blocks are written in order: `put_rows` of every array and lane, then `finish_block`. The
     archive opens, or shows what was appended, after `commit`. Without it, what is complete is
-    kept: the same call, with the same `fingerprint`, goes on after it, and every file ends up
-    the same to the byte.
+    kept: the same call, taken up by its record, goes on after it, and every file ends up the same
+    to the byte.
+
+    Parameters
+    ----------
+    folder : Folder
+        Where.
+    journal : mapping
+        As :func:`xmrcae.archive.journal.taken_up` returns it.
+    about : mapping
+        "rows_per_block" and "lanes"; all that an archive that is appended to says of itself.
+    arrays : mapping of str to mapping, optional
+        Metadata of the arrays of an archive that is appended to, by path.
 
     Attributes
     ----------
-    about : dict
-        As given to `create`, or of the archive before it was appended to.
     n_before : int
         Blocks that were there before.
     finished : list of dict
@@ -40,108 +47,25 @@ class ArchiveWriter:
     """
 
     def __init__(
-        self, folder: Folder, journal: Mapping[str, Any], root: Mapping[str, Any] | None
+        self,
+        folder: Folder,
+        journal: Mapping[str, Any],
+        about: Mapping[str, Any],
+        arrays: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
-        self._folder = folder
-        self._journal = journal
-        self.about: dict[str, Any] = journal["about"]
+        self._folder, self._journal, self.about = folder, journal, about
         self.n_before: int = journal["n_before"]
         self.finished: list[dict[str, Any]] = list(journal["blocks"])
-        self._rows: dict[str, dict[str, Any]] = dict(journal["rows"])
-        self._static: dict[str, dict[str, Any]] = {}
-        self._checksums: dict[str, int] = {}
-        self._attributes: dict[str, Any] = {}
+        self._checksums: dict[str, int] = dict(about.get("checksums", {}))
+        there = {path: dict(document) for path, document in (arrays or {}).items()}
+        self._static = {path: one for path, one in there.items() if path in self._checksums}
+        rows = {path: one for path, one in there.items() if path not in self._checksums}
+        self._rows: dict[str, dict[str, Any]] = journal["rows"] | rows
         self._packers: dict[str, Packer] = {}
         self._chunks: dict[str, list[int | None]] = {}  # checksums of those of this block
         self.n_bytes = 0
-        if root is not None:
-            self._take(root)
         self._clear()
         self._write_journal()
-
-    @classmethod
-    @contextlib.contextmanager
-    def create(
-        cls,
-        url: str | os.PathLike[str],
-        about: Mapping[str, Any],
-        *,
-        fingerprint: Mapping[str, Any],
-        storage_options: Mapping[str, Any] | None = None,
-    ) -> Iterator[ArchiveWriter]:
-        """Begin an archive, or go on with one that was begun by the same call; a context.
-
-        Parameters
-        ----------
-        url : str or os.PathLike
-            A path, or a URL that fsspec knows and can write.
-        about : mapping
-            "rows_per_block" and "lanes", and what else is known by now; as JSON has it.
-        fingerprint : mapping
-            What makes this call the same as one that was stopped; as JSON has it.
-        storage_options : mapping, optional
-            Options of the file system.
-
-        Yields
-        ------
-        ArchiveWriter
-
-        Raises
-        ------
-        ArchiveError
-            If something else is there, another call was stopped there, or another process writes.
-        ImportError
-            Naming the packages that are missing.
-        """
-        require()
-        folder = Folder(url, storage_options)
-        with folder.lock():
-            root = read_root(folder)
-            journal = resumed(folder, fingerprint, root, appending=False)
-            if journal is None:
-                check_free(folder, root)
-                journal = begin(about, 0, fingerprint, appending=False)
-            writer = cls(folder, journal, root)
-            with forgotten(folder, writer.finished):
-                yield writer
-
-    @classmethod
-    @contextlib.contextmanager
-    def append(
-        cls,
-        url: str | os.PathLike[str],
-        *,
-        fingerprint: Mapping[str, Any],
-        storage_options: Mapping[str, Any] | None = None,
-    ) -> Iterator[ArchiveWriter]:
-        """Begin to append to an archive, or go on with it; a context.
-
-        Parameters
-        ----------
-        url, fingerprint, storage_options
-            As for `create`.
-
-        Yields
-        ------
-        ArchiveWriter
-
-        Raises
-        ------
-        ArchiveError
-            If there is no archive, another call was stopped there, or another process writes.
-        ImportError
-            Naming the packages that are missing.
-        """
-        ArchiveStore.open(url, storage_options=storage_options)  # a lock would make the folder
-        folder = Folder(url, storage_options)
-        with folder.lock():
-            # What another process committed in between counts.
-            before = ArchiveStore.open(url, storage_options=storage_options)
-            root = read_root(folder)
-            journal = resumed(folder, fingerprint, root, appending=True) or begin(
-                before.about, before.n_blocks, fingerprint, appending=True
-            )
-            yield cls(folder, journal, root)
 
     def put_static(
         self,
@@ -272,27 +196,27 @@ class ArchiveWriter:
             inside = tuple(slice(i * n, (i + 1) * n) for i, n in zip(at, own, strict=True))
             yield at, packer.pack(full[:, *inside].reshape(packer.shape))
 
-    def finish_block(self, block: int, record: Mapping[str, Any]) -> None:
+    def finish_block(self, block: int, measured: Mapping[str, Any]) -> None:
         """Note that a block is complete; a run that goes on begins after it.
 
         Parameters
         ----------
         block : int
             The first that is not complete.
-        record : mapping
+        measured : mapping
             What `finished` shall have of it, as JSON has it (no NaN).
 
         Raises
         ------
         ValueError
-            For another block, or if JSON cannot hold `record`.
+            For another block, or if JSON cannot hold `measured`.
         """
         self._check_block(block)
-        self.finished.append(plain({**record, "chunks": self._chunks}))
+        self.finished.append(plain({**measured, "chunks": self._chunks}))
         self._chunks = {}
         self._write_journal()
 
-    def commit(self, about: Mapping[str, Any], attributes: Mapping[str, Any] | None = None) -> None:
+    def commit(self, about: Mapping[str, Any], attributes: Mapping[str, Any]) -> None:
         """Make the archive, or what was appended, visible, by replacing one file.
 
         Parameters
@@ -300,8 +224,8 @@ class ArchiveWriter:
         about : mapping
             The archive's description, as JSON has it; "checksums", "chunks" and "checksum" are
             added.
-        attributes : mapping, optional
-            Other attributes of the root; by default those that it has.
+        attributes : mapping
+            Other attributes of the root.
 
         Raises
         ------
@@ -318,13 +242,12 @@ class ArchiveWriter:
         about["chunks"] = noted(
             self._rows, self.finished, self.about.get("chunks", {}), self.n_before
         )
-        others = self._attributes if attributes is None else attributes
         rows = n_blocks * self.about["rows_per_block"]
         changed = self._group_documents()
         for path, document in self._rows.items():
             changed[path] = document | {"shape": [rows, *document["shape"][1:]]}
         members = dict(sorted((self._static | changed).items()))
-        root = group({**others, ABOUT: about}) | {
+        root = group({**attributes, ABOUT: about}) | {
             "consolidated_metadata": {
                 "kind": "inline",
                 "must_understand": False,
@@ -336,19 +259,6 @@ class ArchiveWriter:
             self._put_document(path, changed[path])
         self._folder.write(ROOT, dumps(root))
         self._folder.remove(JOURNAL)
-
-    def _take(self, root: Mapping[str, Any]) -> None:
-        """Take over what an archive has."""
-        attributes = dict(root["attributes"])
-        self._checksums = dict(attributes.pop(ABOUT)["checksums"])
-        self._attributes = attributes
-        for path, document in root["consolidated_metadata"]["metadata"].items():
-            if document["node_type"] == "group":
-                continue
-            if path in self._checksums:
-                self._static[path] = document
-            else:
-                self._rows[path] = document
 
     def _clear(self) -> None:
         """Remove what a stopped run left beyond its complete blocks."""
@@ -384,6 +294,4 @@ class ArchiveWriter:
         return {path: group({}) for path in paths}
 
     def _write_journal(self) -> None:
-        self._folder.write(
-            JOURNAL, dumps({**self._journal, "rows": self._rows, "blocks": self.finished})
-        )
+        record(self._folder, {**self._journal, "rows": self._rows, "blocks": self.finished})

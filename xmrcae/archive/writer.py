@@ -10,11 +10,10 @@ import hashlib
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
-import xarray as xr
 from tqdm.auto import tqdm
 
 from ..fitted import Fitted
@@ -28,13 +27,14 @@ from .block_table import joined
 from .code_prediction import code_differences, code_weights
 from .dataset import StaticLabels, row_ends
 from .folder import LOCK, Folder
-from .format import ArchiveError, dumps, multiscales
-from .journal import appended, check_free, resumed
+from .format import ArchiveError, dumps, multiscales, require
+from .given import Digest, Given
+from .journal import check_free, forgotten, resumed, taken_up, way_out
 from .model_part import read_fitted
 from .prepare import Request
 from .reader import Reader
 from .source import Source
-from .store import read_root
+from .store import n_visible
 from .store_writer import ArchiveWriter
 
 #: Bytes in units of those of as many snapshots at the start, from which a model fits badly.
@@ -54,29 +54,36 @@ def create_archive(
     progress: bool,
 ) -> None:
     """Write an archive, or go on with one that the same call has begun."""
+    require()
     source = Source.of(obj, fitted, request.append_dim)
     call = call_of(request, fitted.labels.variables, source.obj, source.append)
-    check_place(url, storage_options, call)
     fingerprint = call | {"model": content_id(fitted)}
     rows = request.rows(max(int(each.sum()) for each in fitted.standard.valid), source.n_rows)
-    sizes = {"rows_per_block": rows, "lanes": list(source.lanes)}
-    with ArchiveWriter.create(
-        url, sizes, fingerprint=fingerprint, storage_options=storage_options
-    ) as writer:
-        give_back_memory()  # of what opened the model, or fitted it
-        plan = prepare.plan_for(source, request, rows)
-        give_back_memory()
-        record, static, along = labelling.describe(
-            source.labelled, fitted.labels.variables, source.append, _horizontal(fitted)
+    record, static, along = labelling.describe(
+        source.labelled, fitted.labels.variables, source.append, _horizontal(fitted)
+    )
+    given = Given(source, along, rows)
+    folder = Folder(url, storage_options)
+    with folder.lock():
+        wrote = partial(given.wrote, progress=progress)
+        journal = taken_up(folder, n_visible(folder), fingerprint, wrote, appending=False)
+        if journal is None:
+            return
+        writer = ArchiveWriter(
+            folder, journal, {"rows_per_block": rows, "lanes": list(source.lanes)}
         )
-        about = prepare.describe(source, plan, rows, content_id(fitted))
-        about["labels"] = record
-        prepare.put_arrays(writer, plan, prepare.put_labels(writer, plan, source, static))
-        coders, own = [plan.coder] * len(about["levels"]), plan.fitted
-        del plan  # maps in steps, which are written, of a million pixels take 50 MB
-        run = Run(writer, source, own, coders, about, along)
-        run.write(progress=progress)
-        run.commit(blocks={})
+        with forgotten(folder, writer.finished):
+            give_back_memory()  # of what opened the model, or fitted it
+            plan = prepare.plan_for(source, request, rows)
+            give_back_memory()
+            about = prepare.describe(source, plan, rows, content_id(fitted))
+            about["labels"] = record
+            prepare.put_arrays(writer, plan, prepare.put_labels(writer, plan, source, static))
+            coders, own = [plan.coder] * len(about["levels"]), plan.fitted
+            del plan  # maps in steps, which are written, of a million pixels take 50 MB
+            run = Run(writer, given, own, coders, about)
+            run.write(progress=progress)
+            run.commit(blocks={})
 
 
 def call_of(
@@ -113,40 +120,44 @@ def check_place(
     if folder.exists(LOCK):
         with folder.lock():
             pass
-    root = read_root(folder)
-    if resumed(folder, call, root, appending=False) is None:
-        check_free(folder, root)
+    n_blocks = n_visible(folder)
+    if resumed(folder, n_blocks, call, appending=False) is None:
+        check_free(folder, n_blocks)
 
 
 def append_archive(
     reader: Reader, obj: Labelled, *, fitted: Fitted | None = None, progress: bool
 ) -> None:
     """Add later rows, if any, to an archive, by the model that it was written with."""
-    reader = Reader(reader.store.reopened())  # others may have appended since it was opened
-    about, store = reader.store.about, reader.store
-    if fitted is not None and content_id(fitted) != about["made_from"]:
-        raise ArchiveError(
-            f"the archive at {store.location['url']} was written by another model: append with "
-            "the same one, or with xmrcae.open_archive(url).append(data), by the archive's own"
-        )
-    own = read_fitted(reader)[1]
-    source = Source.of(obj, own, about["append"])
-    prepare.check_types(source.obj)
-    if not source.n_rows:
-        return
-    fingerprint = {"model": own.id, **_extent(source.obj, source.append)}
-    folder = Folder(**store.location)
+    folder = Folder(**reader.store.reopened().location)  # where none is, a lock would make a folder
     with folder.lock():
-        if appended(folder, fingerprint, read_root(folder)):
-            return  # what is there ends with these data already
-    names, append = own.labels.variables, source.append
-    labels = labelling.describe(source.labelled, names, append, _horizontal(own))
-    ends = row_ends(reader)
-    last = None if ends is None else ends[1]
-    record = check_append(about["labels"], StaticLabels(store), last, labels)
-    with ArchiveWriter.append(**store.location, fingerprint=fingerprint) as writer:
+        reader = Reader(reader.store.reopened())  # others may have appended since it was opened
+        about, store = reader.store.about, reader.store
+        if fitted is not None and content_id(fitted) != about["made_from"]:
+            raise ArchiveError(
+                f"the archive at {folder.url} was written by another model: append with "
+                "the same one, or with xmrcae.open_archive(url).append(data), by the archive's own"
+            )
+        own = read_fitted(reader)[1]
+        source = Source.of(obj, own, about["append"])
+        prepare.check_types(source.obj)
+        if not source.n_rows:
+            return
+        fingerprint = {"model": own.id, **_extent(source.obj, source.append)}
+        labels = labelling.describe(
+            source.labelled, own.labels.variables, source.append, _horizontal(own)
+        )
+        given = Given(source, labels.rows, about["rows_per_block"])
+        wrote = partial(given.wrote, progress=progress)
+        journal = taken_up(folder, store.n_blocks, fingerprint, wrote, appending=True)
+        if journal is None:
+            return
+        ends = row_ends(reader)
+        last = None if ends is None else ends[1]
+        record = check_append(about["labels"], StaticLabels(store), last, labels)
+        writer = ArchiveWriter(folder, journal, about, store.arrays)
         coders = [reader.coder(level) for level in range(reader.levels)]
-        run = Run(writer, source, own, coders, about | {"labels": record}, labels.rows)
+        run = Run(writer, given, own, coders, about | {"labels": record})
         run.write(progress=progress)
         run.commit(blocks=about["blocks"])
         _warn_of_bad_fit(reader, run)
@@ -200,21 +211,20 @@ class Run:
     def __init__(
         self,
         writer: ArchiveWriter,
-        source: Source,
+        given: Given,
         fitted: Fitted,
         coders: Sequence[BlockCoder],
         about: dict[str, Any],
-        along: Mapping[str, xr.Variable],
     ) -> None:
-        self.writer, self.source, self.fitted = writer, source, fitted
+        self.writer, self.given, self.source, self.fitted = writer, given, given.source, fitted
         self.coders, self.coder = coders, coders[-1]  # of each level, coarsest first
-        self.about, self.along = about, along
+        self.about, source = about, given.source
         self._dims = [source.append or "row", *source.others]
         self._declared: set[str] = set()
 
     def write(self, *, progress: bool) -> None:
         """Write all blocks that are not complete."""
-        blocks = list(self.source.blocks(self.about["rows_per_block"]))
+        blocks = self.given.blocks
         done = len(self.writer.finished)
         self._check_goes_on()
         with tqdm(
@@ -233,7 +243,7 @@ class Run:
         if before - {self._written_by}:
             raise ArchiveError(
                 "the blocks that are complete were written by other versions of packages, or on "
-                "another machine: remove the unfinished archive and write it anew"
+                f"another machine: {way_out(self.writer.n_before > 0)}"
             )
 
     @cached_property
@@ -242,7 +252,8 @@ class Run:
         return hashlib.sha256(dumps(self.about)).hexdigest()[:16]
 
     def _write_block(self, block: int, rows: slice) -> None:
-        values, season = self.source.read(rows)
+        digest = Digest()
+        values, season = self.given.values(rows, digest)
         n_lanes, n_before = values.shape[1], self.writer.n_bytes
         records: list[dict[str, dict[str, Any]]] = []
         coarse = []
@@ -261,7 +272,8 @@ class Run:
                 self.writer.put_rows(path, block, lane, part)
         table: dict[str, Any] = {"length": len(values), "written_by": self._written_by}
         table["n_bytes"] = self.writer.n_bytes - n_before
-        self._put_labels(block, rows, season)
+        self._put_labels(block, rows, season, digest)
+        table["digest"] = str(digest)
         table["levels"] = np.sum(coarse, axis=0).tolist()
         for variable in self.coder.variables:
             of = [record[variable.array] for record in records]
@@ -320,7 +332,7 @@ class Run:
             )
             self._declared.add(path)
 
-    def _put_labels(self, block: int, rows: slice, season: np.ndarray) -> None:
+    def _put_labels(self, block: int, rows: slice, season: np.ndarray, digest: Digest) -> None:
         """Write what of the labels lies along the rows: coordinates, variables not fitted."""
         if self.about["seasons"] > 1:
             season = season.astype(np.int16)
@@ -328,10 +340,9 @@ class Run:
             for lane in range(season.shape[1]):
                 self.writer.put_rows("season", block, lane, season[:, lane])
         records = labelling.stored(self.about["labels"])
-        for name, variable in self.along.items():
-            part = np.asarray(variable.isel({self.source.append: rows}).values)
+        for name, part in self.given.labels_of(rows, digest):
             plain = labelling.to_plain(records[name], part)
-            dims = [str(dim) for dim in variable.dims[1:]]
+            dims = [str(dim) for dim in self.given.labels[name].dims[1:]]
             path, attrs = f"rows/{name}", labelling.attributes(records[name])
             self._declare(path, plain, dims, attrs=attrs)
             self.writer.put_rows(path, block, 0, plain)

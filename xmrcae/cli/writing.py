@@ -11,7 +11,7 @@ import xarray as xr
 
 from ..archive.archive import Archive, with_units
 from ..archive.folder import Folder
-from ..archive.journal import JOURNAL, tidy
+from ..archive.journal import recorded, tidy
 from ..fitting import IMMATERIAL
 from ..options import make_options
 from .faults import UserError, tell
@@ -119,14 +119,14 @@ def _begun(ds: xr.Dataset, url: str) -> xr.Dataset:
 
     More may have come since: it is finished with its own data, and these are appended to it.
     """
-    try:
-        first, last = json.loads(Folder(url).read(JOURNAL))["fingerprint"]["ends"]
-    except (FileNotFoundError, ValueError):
+    journal = recorded(Folder(url))
+    ends = journal["fingerprint"]["ends"] if journal else []
+    if not ends:
         return ds
     for dim, index in ds.indexes.items():
         labels = list(map(str, index))
-        if labels[:1] == [first] and last in labels:
-            return ds.isel({dim: slice(labels.index(last) + 1)})
+        if labels[:1] == ends[:1] and ends[1] in labels:
+            return ds.isel({dim: slice(labels.index(ends[1]) + 1)})
     return ds
 
 
