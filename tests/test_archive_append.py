@@ -291,6 +291,14 @@ def test_what_does_not_continue_an_archive_is_refused_and_changes_nothing(
     assert files(tmp_path / "a") == before
 
 
+def test_nothing_is_appended_to_a_single_snapshot(model, field, tmp_path):
+    archive = write(model, field[0], tmp_path / "a")
+    before = files(tmp_path / "a")
+    with pytest.raises(ArchiveError, match="no dimension to grow along"):
+        archive.append(field[1], progress=False)
+    assert files(tmp_path / "a") == before
+
+
 def test_times_that_overlap_are_refused_with_both(model, field, tmp_path):
     archive = write(model, field, tmp_path / "a")
     last, first = (str(field.time.values[i])[:10] for i in (-1, 4))

@@ -133,6 +133,11 @@ def append_archive(
     with folder.lock():
         reader = Reader(reader.store.reopened())  # others may have appended since it was opened
         about, store = reader.store.about, reader.store
+        if about["append"] is None:
+            raise ArchiveError(
+                f"the archive at {folder.url} holds a single snapshot, and has no dimension to "
+                "grow along: write another archive, of snapshots along one such as time"
+            )
         if fitted is not None and content_id(fitted) != about["made_from"]:
             raise ArchiveError(
                 f"the archive at {folder.url} was written by another model: append with "
