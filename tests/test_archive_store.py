@@ -20,9 +20,9 @@ pytest.importorskip("zarr", minversion="3.1.4")
 
 from xmrcae.archive.folder import Folder
 from xmrcae.archive.format import ABOUT, ArchiveError, dumps
-from xmrcae.archive.journal import forgotten, taken_up
+from xmrcae.archive.journal import taken_up
 from xmrcae.archive.store import ROOT, ArchiveStore, chunk_of, n_visible
-from xmrcae.archive.store_writer import ArchiveWriter
+from xmrcae.archive.store_writer import ArchiveWriter, forgotten
 
 CALL = {"call": 1}
 LENGTHS = [4, 4, 3]

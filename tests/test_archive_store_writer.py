@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -268,6 +269,28 @@ def test_appending_changes_nothing_that_is_there(archive: Path) -> None:
     after = files(archive)
     changed = {key for key, data in before.items() if after[key] != data}
     assert changed == {ROOT, *(f"{path}/{ROOT}" for path in ROWS)}
+
+
+USERS = ("README.md", "notes/x.txt", ".DS_Store", "level_1/sst/about.json", "draft.part")
+
+
+@pytest.mark.parametrize("call", ["create", "append"])
+def test_files_of_users_stay(archive: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    if call == "create":
+        shutil.rmtree(archive)
+        assert stopped(monkeypatch, lambda: write(archive), 25)
+    else:
+        assert stopped(monkeypatch, lambda: append(archive), 30)
+    for name in USERS:
+        (archive / name).parent.mkdir(exist_ok=True, parents=True)
+        (archive / name).write_text("mine")
+    if call == "create":
+        with pytest.raises(ValueError, match="fails"), creating(archive, describe([])):
+            raise ValueError("fails")
+        assert set(files(archive)) == set(USERS)
+    else:
+        append(archive)
+        assert {name: files(archive)[name] for name in USERS} == dict.fromkeys(USERS, b"mine")
 
 
 def test_an_archive_of_which_no_block_was_given_opens(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .folder import LOCK, Folder
@@ -188,20 +188,3 @@ def noted(
         for record in finished:
             result[path] += record.get("chunks", {}).get(path, lacking)
     return result
-
-
-@contextlib.contextmanager
-def forgotten(folder: Folder, finished: Sequence[Any]) -> Iterator[None]:
-    """Remove what a run that fails has written of a new archive before a block was complete.
-
-    Another call finds the place free then. A run that is killed leaves what the same call goes on
-    with.
-    """
-    try:
-        yield
-    except Exception:
-        with contextlib.suppress(Exception):  # the first error tells more
-            for key in () if finished else folder.sizes():
-                if key != LOCK:
-                    folder.remove(key)
-        raise

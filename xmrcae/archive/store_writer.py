@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .folder import LOCK, Folder
+from .folder import Folder
 from .format import ABOUT, dumps, group, plain
 from .journal import JOURNAL, noted, record
 from .packing import Packer, checksum_of, chunk_counts, kind_of
@@ -261,14 +262,14 @@ class ArchiveWriter:
         self._folder.remove(JOURNAL)
 
     def _clear(self) -> None:
-        """Remove what a stopped run left beyond its complete blocks."""
+        """Remove what a stopped run left beyond its complete blocks; others' files stay."""
         done = self.n_before + len(self.finished)
         members = *self._static, *self._rows, *self._group_documents()
-        kept = {LOCK, JOURNAL, ROOT, *(f"{path}/{ROOT}" for path in members)}
+        kept = {JOURNAL, ROOT, *(f"{path}/{ROOT}" for path in members)}
         for key in self._folder.sizes():
             path, first = chunk_of(key)
             complete = path in self._rows and first < done
-            if not (key in kept or complete or path in self._checksums):
+            if _is_made(key) and not (key in kept or complete or path in self._checksums):
                 self._folder.remove(key)
 
     def _check_block(self, block: int) -> None:
@@ -295,3 +296,29 @@ class ArchiveWriter:
 
     def _write_journal(self) -> None:
         record(self._folder, {**self._journal, "rows": self._rows, "blocks": self.finished})
+
+
+@contextlib.contextmanager
+def forgotten(folder: Folder, finished: Sequence[Any]) -> Iterator[None]:
+    """Remove what a run that fails has written of a new archive before a block was complete.
+
+    Another call finds the place free then. A run that is killed leaves what the same call goes on
+    with.
+    """
+    try:
+        yield
+    except Exception:
+        with contextlib.suppress(Exception):  # the first error tells more
+            for key in () if finished else folder.sizes():
+                if _is_made(key):
+                    folder.remove(key)
+        raise
+
+
+def _is_made(key: str) -> bool:
+    """Tell whether a file of an archive's folder is of a kind that writers make, or a part of one.
+
+    Users put others there: a README, what a catalogue or a desktop notes of a folder.
+    """
+    key = key.removesuffix(".part")
+    return bool(chunk_of(key)[0]) or PurePosixPath(key).name in (ROOT, JOURNAL)

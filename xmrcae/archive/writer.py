@@ -29,13 +29,13 @@ from .dataset import StaticLabels, row_ends
 from .folder import LOCK, Folder
 from .format import ArchiveError, dumps, multiscales, require
 from .given import Digest, Given
-from .journal import check_free, forgotten, resumed, taken_up, way_out
+from .journal import check_free, resumed, taken_up, way_out
 from .model_part import read_fitted
 from .prepare import Request
 from .reader import Reader
 from .source import Source
 from .store import n_visible
-from .store_writer import ArchiveWriter
+from .store_writer import ArchiveWriter, forgotten
 
 #: Bytes in units of those of as many snapshots at the start, from which a model fits badly.
 TOO_MANY = 1.5
