@@ -274,7 +274,7 @@ def _change_model_part(rng: random.Random, folder: Path, root: dict[str, Any]) -
     """Change the model in an archive."""
     import zarr
 
-    from xmrcae.archive.packing import Packer
+    from xmrcae.archive.packing import metadata, pack
     from xmrcae.archive.parts import packed, unpacked
 
     with warnings.catch_warnings():
@@ -297,9 +297,9 @@ def _change_model_part(rng: random.Random, folder: Path, root: dict[str, Any]) -
     if rng.random() < 0.2:
         values = values.copy()
         values[rng.randrange(len(values))] ^= 1 << rng.randrange(8)
-    packer = Packer(values.shape, np.uint8, ["byte"])
-    root["consolidated_metadata"]["metadata"]["model"] = packer.document(values.shape)
-    (folder / "model" / "c" / "0").write_bytes(packer.pack(values) or b"")
+    document = metadata(values.shape, values.shape, np.uint8, ["byte"])
+    root["consolidated_metadata"]["metadata"]["model"] = document
+    (folder / "model" / "c" / "0").write_bytes(pack(values) or b"")
     root["attributes"]["xmrcae_archive"]["checksums"]["model"] = zlib.crc32(values.tobytes())
 
 

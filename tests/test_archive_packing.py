@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import zarr
 
-from xmrcae.archive.packing import Packer
+from xmrcae.archive.packing import metadata, pack
 
 
 @pytest.mark.filterwarnings("ignore:Numcodecs codecs are not in the Zarr version 3")
@@ -17,11 +17,12 @@ from xmrcae.archive.packing import Packer
 @pytest.mark.parametrize("dtype", ["?", "i1", "u2", "i4", ">f4", "f8"])
 def test_zarr_reads_what_is_packed(tmp_path: Path, dtype: str, shape: tuple[int, ...]) -> None:
     values = np.random.default_rng(0).integers(0, 100, shape).astype(dtype)
-    packer = Packer(shape, values.dtype, [f"dim_{i}" for i in range(len(shape))], {"units": "K"})
-    (tmp_path / "zarr.json").write_text(json.dumps(packer.document(shape)))
+    dims = [f"dim_{i}" for i in range(len(shape))]
+    document = metadata(shape, shape, values.dtype, dims, {"units": "K"})
+    (tmp_path / "zarr.json").write_text(json.dumps(document))
     chunk = tmp_path.joinpath("c", *("0" for _ in shape))
     chunk.parent.mkdir(parents=True, exist_ok=True)
-    chunk.write_bytes(packer.pack(values) or b"")
+    chunk.write_bytes(pack(values) or b"")
     array = zarr.open_array(tmp_path, mode="r")
     found = np.asarray(array[...])
     assert found.dtype == values.dtype.newbyteorder("=") and array.attrs["units"] == "K"
@@ -33,7 +34,7 @@ INTERRUPTED = """
 import os, signal
 import numpy as np
 from numpy.lib import NumpyVersion
-from xmrcae.archive.packing import Packer
+from xmrcae.archive.packing import pack
 
 looked_up = NumpyVersion.__init__
 
@@ -46,7 +47,7 @@ def interrupt(self, *args):
 
 NumpyVersion.__init__ = interrupt
 try:
-    Packer((3,), np.float32, ["x"]).pack(np.zeros(3, np.float32))
+    pack(np.zeros(3, np.float32))
 except BaseException as error:
     print(type(error).__name__)
 """

@@ -64,14 +64,13 @@ def make_rows(path: str, block: int, lane: int) -> np.ndarray:
 
 def put_blocks(writer: ArchiveWriter, count: int, lanes: tuple[int, ...]) -> None:
     names = ["time", *(f"lane_{i}" for i in range(len(lanes)))]
-    for path, (shape, dtype) in ROWS.items():
-        dims = [*names, *(f"dim_{i}" for i in range(len(shape)))]
-        writer.declare_rows(path, shape, dtype, dims, {"of": path})
-    for block in range(writer.n_before + len(writer.finished), writer.n_before + count):
-        for path in ROWS:
+    for block in range(writer.n_complete, writer.n_before + count):
+        for path, (shape, _) in ROWS.items():
+            dims = [*names, *(f"dim_{i}" for i in range(len(shape)))]
             for lane in range(int(np.prod(lanes))):
-                writer.put_rows(path, block, lane, make_rows(path, block, lane))
-        writer.finish_block(block, {"length": LENGTHS[block % 3]})
+                rows = make_rows(path, block, lane)
+                writer.put_rows(path, lane, rows, dims, attrs={"of": path})
+        writer.finish_block({"length": LENGTHS[block % 3]})
     before = writer.about["blocks"]["length"] if writer.n_before else []
     lengths = [*before, *(record["length"] for record in writer.finished)]
     writer.commit(describe(lengths, lanes), {"title": "made up"})

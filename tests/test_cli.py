@@ -272,8 +272,8 @@ def test_a_stopped_call_goes_on_though_more_has_come(
 ):
     from xmrcae.archive.store_writer import ArchiveWriter
 
-    def stop_after_two(self: Any, block: int, record: Any) -> None:
-        finish(self, block, record)
+    def stop_after_two(self: Any, record: Any) -> None:
+        finish(self, record)
         if len(self.finished) == 2:
             raise KeyboardInterrupt
 

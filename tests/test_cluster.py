@@ -255,10 +255,10 @@ def test_a_lost_scheduler_stops_an_archive_and_the_same_call_goes_on(
             time.sleep(0.01)
         cluster.close()
 
-    def finish_and_lose(self: ArchiveWriter, block: int, record: dict[str, Any]) -> None:
-        finish(self, block, record)
-        finished.append(block)
-        if finished == [0]:
+    def finish_and_lose(self: ArchiveWriter, record: dict[str, Any]) -> None:
+        finish(self, record)
+        finished.append(self.n_complete)
+        if finished == [1]:
             Thread(target=lose).start()
 
     monkeypatch.setattr(ArchiveWriter, "finish_block", finish_and_lose)
@@ -268,12 +268,12 @@ def test_a_lost_scheduler_stops_an_archive_and_the_same_call_goes_on(
     with LocalCluster(**threads) as cluster, Client(cluster.scheduler_address, timeout=1):
         with pytest.raises(CancelledError):
             archive(model, slow(field, log), tmp_path / "a")
-    assert finished == [0]
+    assert finished == [1]
     with pytest.raises(xmrcae.ArchiveError, match="was stopped: the same call finishes it"):
         xmrcae.open_archive(tmp_path / "a")
     with LocalCluster(**threads) as cluster, Client(cluster.scheduler_address):
         archive(model, slow(field, log), tmp_path / "a")
-    assert finished == [0, 1, 2, 3, 4]
+    assert finished == [1, 2, 3, 4, 5]
     assert files(tmp_path / "a") == files(tmp_path / "whole")
 
 

@@ -142,9 +142,8 @@ def halves(field: xr.DataArray, bound: float, *, quick: bool) -> dict[str, Any]:
 @contextmanager
 def clocks() -> Iterator[dict[str, float]]:
     """Add up the seconds that the parts of writing an archive take: to choose, and to encode."""
-    from xmrcae.archive import prepare
+    from xmrcae.archive import packing, prepare
     from xmrcae.archive.block import BlockCoder
-    from xmrcae.archive.packing import Packer
     from xmrcae.codec import Codec
 
     seconds, running = {"choose": 0.0, "encode": 0.0}, []
@@ -167,7 +166,7 @@ def clocks() -> Iterator[dict[str, float]]:
             (prepare, "choose", "choose"),
             (Codec, "encode", "encode"),
             (BlockCoder, "encode", "encode"),
-            (Packer, "pack", "encode"),
+            (packing, "pack", "encode"),
         ):
             patched = clocked(getattr(owner, function), name)
             stack.enter_context(mock.patch.object(owner, function, patched))

@@ -30,82 +30,85 @@ _ZSTD: dict[str, Any] = {"name": "zstd", "configuration": {"level": 12, "checksu
 _FILTERS = threading.Lock()  # warnings.catch_warnings changes the whole process's filters
 
 
-class Packer:
-    """Chunks of one shape and dtype, packed as Zarr would.
-
-    Parameters
-    ----------
-    shape : sequence of int
-        Of a chunk; dimensions of length 0 have none.
-    dtype : numpy.dtype
-        bool, integers, or floats, of 1 to 8 bytes.
-    dims : sequence of str
-        Names of the dimensions.
-    attrs : mapping, optional
-        Attributes of the array, as JSON has them.
+def metadata(
+    shape: Sequence[int],
+    chunk: Sequence[int],
+    dtype: Any,
+    dims: Sequence[str],
+    attrs: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return the metadata of an array, with its attributes as JSON has them.
 
     Raises
     ------
     TypeError
-        For another dtype.
+        Unless `dtype` is bool, integers or floats of 1 to 8 bytes.
     """
+    dtype = np.dtype(dtype).newbyteorder("=")
+    if dtype.kind not in "biuf" or dtype.itemsize > 8:
+        raise TypeError(f"an archive takes bool, integers and floats, got {dtype}")
+    order = {"configuration": {"endian": "little"}} if dtype.itemsize > 1 else {}
+    return {
+        "shape": list(shape),
+        "data_type": dtype.name,
+        "chunk_grid": {
+            "name": "regular",
+            # A chunk has one number at least, though there may be none to put there.
+            "configuration": {"chunk_shape": [max(1, size) for size in chunk]},
+        },
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": _fill_value(dtype),
+        "codecs": [
+            *([_PCODEC] if _by_pcodec(dtype) else [{"name": "bytes"} | order, _ZSTD]),
+            {"name": "crc32c"},
+        ],
+        "attributes": dict(attrs or {}),
+        "dimension_names": list(dims),
+        "zarr_format": 3,
+        "node_type": "array",
+    }
 
-    def __init__(
-        self,
-        shape: Sequence[int],
-        dtype: Any,
-        dims: Sequence[str],
-        attrs: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.dtype = np.dtype(dtype).newbyteorder("=")
-        if self.dtype.kind not in "biuf" or self.dtype.itemsize > 8:
-            raise TypeError(f"an archive takes bool, integers and floats, got {self.dtype}")
-        self.shape, self._dims, self._attrs = tuple(shape), list(dims), dict(attrs or {})
-        self._by_pcodec = self.dtype.kind in "iuf" and self.dtype.itemsize >= 4
 
-    def document(self, shape: Sequence[int]) -> dict[str, Any]:
-        """Return the metadata of an array of this shape that is made of such chunks."""
-        order = {"configuration": {"endian": "little"}} if self.dtype.itemsize > 1 else {}
-        return {
-            "shape": list(shape),
-            "data_type": self.dtype.name,
-            "chunk_grid": {
-                "name": "regular",
-                # A chunk has one number at least, though there may be none to put there.
-                "configuration": {"chunk_shape": [max(1, size) for size in self.shape]},
-            },
-            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-            "fill_value": _fill_value(self.dtype),
-            "codecs": [
-                *([_PCODEC] if self._by_pcodec else [{"name": "bytes"} | order, _ZSTD]),
-                {"name": "crc32c"},
-            ],
-            "attributes": self._attrs,
-            "dimension_names": self._dims,
-            "zarr_format": 3,
-            "node_type": "array",
-        }
+def pack(values: np.ndarray) -> bytes | None:
+    """Return the bytes of a chunk; None if it holds no numbers, so that none is stored."""
+    if not values.size:
+        return None
+    import google_crc32c
 
-    def pack(self, values: np.ndarray) -> bytes | None:
-        """Return the bytes of a chunk; None if it holds no numbers, so that none is stored."""
-        if not values.size:
-            return None
-        import google_crc32c
+    native = values.astype(values.dtype.newbyteorder("="), order="C", copy=False)
+    packed = bytes(_encoded(native))
+    return packed + google_crc32c.value(packed).to_bytes(4, "little")
 
-        values = values.astype(self.dtype, order="C", casting="equiv", copy=False)
-        packed = bytes(self._pack(values))
-        return packed + google_crc32c.value(packed).to_bytes(4, "little")
 
-    def _pack(self, values: np.ndarray) -> Any:
-        """Return what stands in a chunk before its crc32c."""
-        from numcodecs.pcodec import PCodec  # type: ignore[import-untyped]
-        from numcodecs.zstd import Zstd  # type: ignore[import-untyped]
+def packed_rows(
+    values: np.ndarray, n_rows: int, chunk: Sequence[int]
+) -> Iterator[tuple[tuple[int, ...], bytes | None]]:
+    """Yield the chunks of the rows of one block and lane, padded with zeros to `n_rows`.
 
-        if self._by_pcodec:
-            _let_pcodec_find_numpy()
-            return PCodec(**_PCODEC["configuration"]).encode(values)
-        little = values.astype(self.dtype.newbyteorder("<"), copy=False)
-        return Zstd(**_ZSTD["configuration"]).encode(little)
+    `chunk` is their shape after the rows, a divisor of that of `values` (row, ...). With each comes
+    its place among them.
+    """
+    full = np.zeros((n_rows, *values.shape[1:]), values.dtype)
+    full[: len(values)] = values
+    for at in np.ndindex(*_counts(values.shape[1:], chunk)):
+        inside = tuple(slice(i * n, (i + 1) * n) for i, n in zip(at, chunk, strict=True))
+        yield at, pack(full[:, *inside])
+
+
+def _by_pcodec(dtype: np.dtype) -> bool:
+    return dtype.kind in "iuf" and dtype.itemsize >= 4
+
+
+def _encoded(values: np.ndarray) -> Any:
+    """Return what stands in a chunk before its crc32c."""
+    from numcodecs.pcodec import PCodec  # type: ignore[import-untyped]
+    from numcodecs.zstd import Zstd  # type: ignore[import-untyped]
+
+    if _by_pcodec(values.dtype):
+        _let_pcodec_find_numpy()
+        return PCodec(**_PCODEC["configuration"]).encode(values)
+    little = values.astype(values.dtype.newbyteorder("<"), copy=False)
+    return Zstd(**_ZSTD["configuration"]).encode(little)
 
 
 def packed_bytes(integers: np.ndarray) -> int:
@@ -129,8 +132,16 @@ def _let_pcodec_find_numpy() -> None:
 
 def chunk_counts(document: Mapping[str, Any]) -> list[int]:
     """Return how many chunks an array has along each dimension."""
-    shape, chunk = document["shape"], document["chunk_grid"]["configuration"]["chunk_shape"]
-    return [max(1, size // own) for size, own in zip(shape, chunk, strict=True)]
+    return _counts(document["shape"], chunk_shape(document))
+
+
+def chunk_shape(document: Mapping[str, Any]) -> list[int]:
+    """Return the shape of an array's chunks."""
+    return list(document["chunk_grid"]["configuration"]["chunk_shape"])
+
+
+def _counts(shape: Sequence[int], chunk: Sequence[int]) -> list[int]:
+    return [max(1, size // max(1, own)) for size, own in zip(shape, chunk, strict=True)]
 
 
 def checksum_of(chunk: bytes) -> int:
@@ -142,7 +153,7 @@ def kind_of(document: Mapping[str, Any]) -> dict[str, Any]:
     """Return what an array's chunks must have in common."""
     return {
         "shape after rows": document["shape"][1:],
-        "chunks": document["chunk_grid"]["configuration"]["chunk_shape"],
+        "chunks": chunk_shape(document),
         "dtype": document["data_type"],
         "dims": document["dimension_names"],
         "codecs": [codec["name"] for codec in document["codecs"]],
@@ -150,7 +161,7 @@ def kind_of(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_document(document: Any, path: str) -> None:
-    """Check that an array's metadata are of the kind that `Packer` writes.
+    """Check that an array's metadata are of the kind that :func:`metadata` makes.
 
     Raises
     ------
@@ -158,7 +169,7 @@ def check_document(document: Any, path: str) -> None:
         If not, so that nothing is allocated by, or decoded with, what a damaged file says.
     """
     try:
-        shape, chunk = document["shape"], document["chunk_grid"]["configuration"]["chunk_shape"]
+        shape, chunk = document["shape"], chunk_shape(document)
         codecs = [codec["name"] for codec in document["codecs"]]
         good = (
             document["node_type"] == "array"

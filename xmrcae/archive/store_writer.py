@@ -14,7 +14,7 @@ import numpy as np
 from .folder import Folder
 from .format import ABOUT, dumps, group, plain
 from .journal import JOURNAL, noted, record
-from .packing import Packer, checksum_of, chunk_counts, kind_of
+from .packing import checksum_of, chunk_counts, kind_of, metadata, pack, packed_rows
 from .store import ROOT, chunk_of
 
 
@@ -58,11 +58,10 @@ class ArchiveWriter:
         self.n_before: int = journal["n_before"]
         self.finished: list[dict[str, Any]] = list(journal["blocks"])
         self._checksums: dict[str, int] = dict(about.get("checksums", {}))
-        there = {path: dict(document) for path, document in (arrays or {}).items()}
+        there = {path: dict(each) for path, each in (arrays or {}).items()}
         self._static = {path: one for path, one in there.items() if path in self._checksums}
         rows = {path: one for path, one in there.items() if path not in self._checksums}
         self._rows: dict[str, dict[str, Any]] = journal["rows"] | rows
-        self._packers: dict[str, Packer] = {}
         self._chunks: dict[str, list[int | None]] = {}  # checksums of those of this block
         self.n_bytes = 0
         self._clear()
@@ -96,123 +95,79 @@ class ArchiveWriter:
         """
         if self._journal["appending"] and path in self._checksums:
             raise ValueError(f"{path!r} is in the archive already: nothing that is there changes")
-        packer = Packer(values.shape, values.dtype, dims, attrs)
-        self._static[path] = packer.document(values.shape)
-        self._checksums[path] = zlib.crc32(values.astype(packer.dtype).tobytes())
+        self._static[path] = metadata(values.shape, values.shape, values.dtype, dims, attrs)
+        native = values.astype(values.dtype.newbyteorder("="), copy=False)
+        self._checksums[path] = zlib.crc32(native.tobytes())
         self._put_document(path, self._static[path])
-        self._put_chunk(path, (0,) * values.ndim, packer.pack(values))
+        self._put_chunk(path, (0,) * values.ndim, pack(values))
 
-    def declare_rows(
+    def put_rows(
         self,
         path: str,
-        trailing_shape: Sequence[int],
-        dtype: Any,
+        lane: int,
+        values: np.ndarray,
         dims: Sequence[str],
-        attrs: Mapping[str, Any] | None = None,
         *,
+        attrs: Mapping[str, Any] | None = None,
         chunk: Sequence[int] | None = None,
     ) -> None:
-        """Say what an array of rows is like, before any are put there.
+        """Write the rows of one lane of the next block; they count once that is finished.
 
         Parameters
         ----------
         path : str
-        trailing_shape : sequence of int
-            Its shape after the append dimension and the lanes.
-        dtype : numpy.dtype
-            bool, integers, or floats of 2 to 8 bytes.
+        lane : int
+        values : numpy.ndarray
+            (row, ...), bool, integers, or floats of 2 to 8 bytes; blocks that are not full are
+            padded with zeros.
         dims : sequence of str
-            Names of all its dimensions.
+            Names of all dimensions of the array: rows, lanes, those of a row.
         attrs : mapping, optional
-            Its attributes, as JSON has them; they stay as they are in an archive that is appended
-            to.
+            Attributes of the array, as JSON has them; those that it has already stay.
         chunk : sequence of int, optional
-            What of `trailing_shape` a chunk holds, a divisor of it; all of it by default.
+            What of a row a chunk holds, a divisor of its shape; all of it by default.
 
         Raises
         ------
         ValueError
-            If the archive that is appended to has another array of this name.
+            If `values` do not fit the block, or the array that is there.
         TypeError
             For another dtype.
         """
-        shape = (*self.about["lanes"], *trailing_shape)
-        own = trailing_shape if chunk is None else chunk
-        whole = (self.about["rows_per_block"], *(1 for _ in self.about["lanes"]), *own)
-        there = self._rows.get(path)
-        if there is not None:
-            attrs = there["attributes"]
-        packer = Packer(whole, dtype, dims, attrs)
-        self._packers[path] = packer
-        document = packer.document((0, *shape))
-        if there is not None and kind_of(document) != kind_of(there):
-            was, declared = kind_of(there), kind_of(document)
-            raise ValueError(f"{path!r} of the archive is {was}; what was declared is {declared}")
-        self._rows[path] = there or document
-
-    def put_rows(self, path: str, block: int, lane: int, values: np.ndarray) -> None:
-        """Write the rows of one block and lane; they count once the block is finished.
-
-        Parameters
-        ----------
-        path : str
-            Of an array that was declared.
-        block : int
-            The first that is not complete.
-        lane : int
-        values : numpy.ndarray
-            (row, ...), of the array's dtype; blocks that are not full are padded with zeros.
-
-        Raises
-        ------
-        ValueError
-            For another block, or if `values` do not fit the array.
-        """
-        self._check_block(block)
-        lanes = [int(index) for index in np.unravel_index(lane, tuple(self.about["lanes"]))]
-        counts = chunk_counts(self._rows[path])[1:]
+        lanes, n_rows = tuple(self.about["lanes"]), self.about["rows_per_block"]
+        place = tuple(map(int, np.unravel_index(lane, lanes)))
+        own = values.shape[1:] if chunk is None else tuple(chunk)
+        whole = (n_rows, *(1 for _ in lanes), *own)
+        put = metadata((0, *lanes, *values.shape[1:]), whole, values.dtype, dims, attrs)
+        there = self._rows.setdefault(path, put)
+        if kind_of(put) != kind_of(there):
+            was, now = kind_of(there), kind_of(put)
+            raise ValueError(f"{path!r} of the archive is {was}; what was put there is {now}")
+        counts = chunk_counts(there)[1:]
         checksums = self._chunks.setdefault(path, [None] * math.prod(counts))
-        for at, data in self._packed(path, values):
-            self._put_chunk(path, (block, *lanes, *at), data)
+        for at, data in packed_rows(values, n_rows, own):
+            self._put_chunk(path, (self.n_complete, *place, *at), data)
             if data is not None:
-                checksums[np.ravel_multi_index((0, *lanes, *at), (1, *counts))] = checksum_of(data)
+                checksums[np.ravel_multi_index((*place, *at), counts)] = checksum_of(data)
 
-    def n_packed(self, path: str, values: np.ndarray) -> int:
-        """Return the bytes that `put_rows` would write; nothing is written."""
-        return sum(len(data or b"") for _, data in self._packed(path, values))
+    @property
+    def n_complete(self) -> int:
+        """Number of complete blocks, those that were there before included."""
+        return self.n_before + len(self.finished)
 
-    def _packed(
-        self, path: str, values: np.ndarray
-    ) -> Iterator[tuple[tuple[int, ...], bytes | None]]:
-        """Yield the chunks of the rows of one block and lane: place after the lanes, and bytes."""
-        packer = self._packers[path]
-        full = np.zeros((self.about["rows_per_block"], *values.shape[1:]), values.dtype)
-        full[: len(values)] = values
-        n_lanes = len(self.about["lanes"])
-        own = packer.shape[1 + n_lanes :]
-        trailing = self._rows[path]["shape"][1 + n_lanes :]
-        if list(values.shape[1:]) != trailing:
-            raise ValueError(f"rows of {path!r} are of shape {trailing}, got {values.shape[1:]}")
-        for at in np.ndindex(*chunk_counts(self._rows[path])[1 + n_lanes :]):
-            inside = tuple(slice(i * n, (i + 1) * n) for i, n in zip(at, own, strict=True))
-            yield at, packer.pack(full[:, *inside].reshape(packer.shape))
-
-    def finish_block(self, block: int, measured: Mapping[str, Any]) -> None:
+    def finish_block(self, measured: Mapping[str, Any]) -> None:
         """Note that a block is complete; a run that goes on begins after it.
 
         Parameters
         ----------
-        block : int
-            The first that is not complete.
         measured : mapping
             What `finished` shall have of it, as JSON has it (no NaN).
 
         Raises
         ------
         ValueError
-            For another block, or if JSON cannot hold `measured`.
+            If JSON cannot hold `measured`.
         """
-        self._check_block(block)
         self.finished.append(plain({**measured, "chunks": self._chunks}))
         self._chunks = {}
         self._write_journal()
@@ -233,7 +188,7 @@ class ArchiveWriter:
         ValueError
             If ``about["blocks"]["length"]`` does not list the blocks, or JSON cannot hold it.
         """
-        n_blocks = self.n_before + len(self.finished)
+        n_blocks = self.n_complete
         if len(about["blocks"]["length"]) != n_blocks:
             raise ValueError(
                 f"about['blocks']['length'] must list {n_blocks} blocks, "
@@ -245,8 +200,8 @@ class ArchiveWriter:
         )
         rows = n_blocks * self.about["rows_per_block"]
         changed = self._group_documents()
-        for path, document in self._rows.items():
-            changed[path] = document | {"shape": [rows, *document["shape"][1:]]}
+        for path, own in self._rows.items():
+            changed[path] = own | {"shape": [rows, *own["shape"][1:]]}
         members = dict(sorted((self._static | changed).items()))
         root = group({**attributes, ABOUT: about}) | {
             "consolidated_metadata": {
@@ -263,27 +218,21 @@ class ArchiveWriter:
 
     def _clear(self) -> None:
         """Remove what a stopped run left beyond its complete blocks; others' files stay."""
-        done = self.n_before + len(self.finished)
         members = *self._static, *self._rows, *self._group_documents()
         kept = {JOURNAL, ROOT, *(f"{path}/{ROOT}" for path in members)}
         for key in self._folder.sizes():
             path, first = chunk_of(key)
-            complete = path in self._rows and first < done
+            complete = path in self._rows and first < self.n_complete
             if _is_made(key) and not (key in kept or complete or path in self._checksums):
                 self._folder.remove(key)
-
-    def _check_block(self, block: int) -> None:
-        current = self.n_before + len(self.finished)
-        if block != current:
-            raise ValueError(f"block {current} comes next, got {block}")
 
     def _put_chunk(self, path: str, at: Sequence[int], data: bytes | None) -> None:
         if data is not None:
             self._folder.write("/".join([path, "c", *map(str, at)]), data)
             self.n_bytes += len(data)
 
-    def _put_document(self, path: str, document: Mapping[str, Any]) -> None:
-        self._folder.write(f"{path}/{ROOT}", dumps(document))
+    def _put_document(self, path: str, own: Mapping[str, Any]) -> None:
+        self._folder.write(f"{path}/{ROOT}", dumps(own))
 
     def _group_documents(self) -> dict[str, dict[str, Any]]:
         """Return the metadata of every group above an array."""

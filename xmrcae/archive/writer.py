@@ -31,6 +31,7 @@ from .format import ArchiveError, dumps, multiscales, require
 from .given import Digest, Given
 from .journal import check_free, resumed, taken_up, way_out
 from .model_part import read_fitted
+from .packing import packed_rows
 from .prepare import Request
 from .reader import Reader
 from .source import Source
@@ -225,7 +226,6 @@ class Run:
         self.coders, self.coder = coders, coders[-1]  # of each level, coarsest first
         self.about, source = about, given.source
         self._dims = [source.append or "row", *source.others]
-        self._declared: set[str] = set()
 
     def write(self, *, progress: bool) -> None:
         """Write all blocks that are not complete."""
@@ -238,7 +238,7 @@ class Run:
             for number, rows in enumerate(blocks):
                 if number < done:
                     continue
-                self._write_block(self.writer.n_before + number, rows)
+                self._write_block(rows)
                 bar.set_postfix_str(f"{self.writer.n_bytes / 1e6:.1f} MB")
                 bar.update()
 
@@ -256,7 +256,7 @@ class Run:
         """What tells the choices that blocks are written by."""
         return hashlib.sha256(dumps(self.about)).hexdigest()[:16]
 
-    def _write_block(self, block: int, rows: slice) -> None:
+    def _write_block(self, rows: slice) -> None:
         digest = Digest()
         values, season = self.given.values(rows, digest)
         n_lanes, n_before = values.shape[1], self.writer.n_bytes
@@ -273,41 +273,44 @@ class Run:
             records.append(record)
             coarse.append(self._coarse_errors(values[:, lane], codes, season[:, lane], record))
             for path, part, dims, chunk in self._stored(codes, arrays):
-                self._declare(path, part, dims, chunk=chunk)
-                self.writer.put_rows(path, block, lane, part)
+                self.writer.put_rows(path, lane, part, [*self._dims, *dims], chunk=chunk)
         table: dict[str, Any] = {"length": len(values), "written_by": self._written_by}
         table["n_bytes"] = self.writer.n_bytes - n_before
-        self._put_labels(block, rows, season, digest)
+        self._put_labels(rows, season, digest)
         table["digest"] = str(digest)
         table["levels"] = np.sum(coarse, axis=0).tolist()
         for variable in self.coder.variables:
             of = [record[variable.array] for record in records]
             table[variable.array] = {key: [each[key] for each in of] for key in of[0]}
-        self.writer.finish_block(block, table)
+        self.writer.finish_block(table)
 
     def n_bytes_at_start(self, reader: Reader, n_rows: int) -> int:
         """Return how many bytes the first rows of an archive would take as a block of their own."""
         total = 0
+        n_full = self.about["rows_per_block"]
         for lane in range(math.prod(self.source.lanes)):
             arrays: dict[str, np.ndarray] = {}
             for v, variable in enumerate(self.coder.variables):
                 arrays |= reader.stored(variable, reader.record(v, 0, lane), 0, lane)
             codes = reader.codes(reader.levels - 1, 0, lane)[:n_rows]
             first = {name: array[:n_rows] for name, array in arrays.items()}
-            for path, values, dims, chunk in self._stored(codes, first):
-                self._declare(path, values, dims, chunk=chunk)
-                total += self.writer.n_packed(path, values)
+            for _, values, _, chunk in self._stored(codes, first):
+                chunks = packed_rows(values, n_full, chunk)
+                total += sum(len(data or b"") for _, data in chunks)
         return total
 
     def _stored(
         self, codes: np.ndarray, arrays: Mapping[str, np.ndarray]
-    ) -> Iterator[tuple[str, np.ndarray, list[str], tuple[int, ...] | None]]:
-        """Yield what a block of one lane is stored as: path, values, names of dims, chunk."""
+    ) -> Iterator[tuple[str, np.ndarray, list[str], tuple[int, ...]]]:
+        """Yield what a block of one lane is stored as.
+
+        Path, values, names of the dimensions of a row, and what of it a chunk holds.
+        """
         ends = np.cumsum(self.coder.decoder.sizes)
         weights = code_weights(self.about)
         for level, part in enumerate(np.split(codes, ends[:-1], axis=1)):
             differences = code_differences(part, weights[level])
-            yield f"level_{level}/codes", differences, ["code"], None
+            yield f"level_{level}/codes", differences, ["code"], differences.shape[1:]
         names = {variable.array: variable for variable in self.coder.variables}
         for name, array in arrays.items():
             path = f"level_{len(ends) - 1}/{name}"
@@ -318,39 +321,20 @@ class Run:
                 yield path, array, ["class", "pixel"], (1, array.shape[2])
             else:
                 wide = np.float32 if array.dtype == np.float16 else array.dtype
-                yield path, array.astype(wide), ["pixel"], None
+                yield path, array.astype(wide), ["pixel"], array.shape[1:]
 
-    def _declare(
-        self,
-        path: str,
-        values: np.ndarray,
-        dims: Sequence[str],
-        *,
-        chunk: tuple[int, ...] | None = None,
-        attrs: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Say what an array of rows is like, once."""
-        if path not in self._declared:
-            names = [*self._dims, *dims]
-            self.writer.declare_rows(
-                path, values.shape[1:], values.dtype, names, attrs, chunk=chunk
-            )
-            self._declared.add(path)
-
-    def _put_labels(self, block: int, rows: slice, season: np.ndarray, digest: Digest) -> None:
+    def _put_labels(self, rows: slice, season: np.ndarray, digest: Digest) -> None:
         """Write what of the labels lies along the rows: coordinates, variables not fitted."""
         if self.about["seasons"] > 1:
             season = season.astype(np.int16)
-            self._declare("season", season[:, 0], [])
             for lane in range(season.shape[1]):
-                self.writer.put_rows("season", block, lane, season[:, lane])
+                self.writer.put_rows("season", lane, season[:, lane], self._dims)
         records = labelling.stored(self.about["labels"])
         for name, part in self.given.labels_of(rows, digest):
             plain = labelling.to_plain(records[name], part)
-            dims = [str(dim) for dim in self.given.labels[name].dims[1:]]
-            path, attrs = f"rows/{name}", labelling.attributes(records[name])
-            self._declare(path, plain, dims, attrs=attrs)
-            self.writer.put_rows(path, block, 0, plain)
+            dims = [*self._dims, *map(str, self.given.labels[name].dims[1:])]
+            attrs = labelling.attributes(records[name])
+            self.writer.put_rows(f"rows/{name}", 0, plain, dims, attrs=attrs)
 
     def _coarse_errors(
         self,
