@@ -28,7 +28,6 @@ from xmrcae.archive.block_table import joined
 from xmrcae.archive.folder import Folder
 from xmrcae.archive.format import ArchiveError
 from xmrcae.archive.store_writer import ArchiveWriter
-from xmrcae.archive.writer import Run
 
 __all__ = ["field", "model"]  # fixtures
 
@@ -336,11 +335,23 @@ def test_data_like_those_at_the_start_are_appended_without_a_warning(model, fiel
         archive.append(later_than(field)[:n], progress=False)
 
 
+def test_what_cannot_be_compared_is_not_appended(model, field, tmp_path):
+    archive = write(model, field, tmp_path / "a")
+    chunk = next(path for path in (tmp_path / "a/level_1/sst/c/0").rglob("*") if path.is_file())
+    chunk.write_bytes(b"damaged")
+    before = files(tmp_path / "a")
+    with pytest.raises(ArchiveError, match="level_1/sst"):
+        archive.append(later_than(field), progress=False)
+    assert files(tmp_path / "a") == before
+
+
 def test_bytes_at_the_start_are_those_that_were_written(model, field, tmp_path, monkeypatch):
     """What appended data are compared with is what the same data take as a block of their own."""
     found = []
-    method = Run.n_bytes_at_start
-    monkeypatch.setattr(Run, "n_bytes_at_start", lambda *args: found.append(method(*args)) or 1e9)
+    method = writer.n_bytes_at_start
+    monkeypatch.setattr(
+        writer, "n_bytes_at_start", lambda *args: found.append(method(*args)) or 1e9
+    )
     archive = write(model, field, tmp_path / "a")
     for n in (1, 3, ROWS):
         later = field[:n].assign_coords(time=field.time[:n] + np.timedelta64(600 * n, "D"))

@@ -54,6 +54,11 @@ class Given:
         """The rows of each block."""
         return list(self.source.blocks(self.rows_per_block))
 
+    @property
+    def lengths(self) -> list[int]:
+        """How many rows each block has."""
+        return [len(range(self.source.n_rows)[rows]) for rows in self.blocks]
+
     def values(self, rows: slice, digest: Digest) -> tuple[np.ndarray, np.ndarray]:
         """Read values and seasons of some rows as :meth:`Source.read`, and add them to a digest."""
         values, season = self.source.read(rows)

@@ -161,26 +161,45 @@ def append_archive(
         ends = row_ends(reader)
         last = None if ends is None else ends[1]
         record = check_append(about["labels"], StaticLabels(store), last, labels)
+        expected = _expected_bytes(reader, given.lengths)  # what cannot be read is told before
         writer = ArchiveWriter(folder, journal, about, store.arrays)
         coders = [reader.coder(level) for level in range(reader.levels)]
         run = Run(writer, given, own, coders, about | {"labels": record})
         run.write(progress=progress)
         run.commit(blocks=about["blocks"])
-        _warn_of_bad_fit(reader, run)
+        _warn_of_bad_fit(run, expected)
 
 
-def _warn_of_bad_fit(reader: Reader, run: Run) -> None:
-    """Warn if what was appended takes many more bytes than as many snapshots at the start.
+def _expected_bytes(reader: Reader, lengths: Sequence[int]) -> float:
+    """Return the bytes of blocks of some rows, were they like those at the start of an archive.
 
     The first snapshots of any block take more than others, so a block is compared with as many
     snapshots from the start of the first one.
     """
-    records, most = run.writer.finished, reader.lengths[0]
-    starts = {
-        n: run.n_bytes_at_start(reader, n) / n for n in {min(r["length"], most) for r in records}
-    }
+    most = reader.lengths[0]
+    starts = {n: n_bytes_at_start(reader, n) / n for n in {min(n, most) for n in lengths}}
+    return sum(n * starts[min(n, most)] for n in lengths)
+
+
+def n_bytes_at_start(reader: Reader, n_rows: int) -> int:
+    """Return how many bytes the first rows of an archive would take as a block of their own."""
+    total, about, coder = 0, reader.store.about, reader.coder(reader.levels - 1)
+    for lane in range(math.prod(about["lanes"])):
+        arrays: dict[str, np.ndarray] = {}
+        for v, variable in enumerate(coder.variables):
+            arrays |= reader.stored(variable, reader.record(v, 0, lane), 0, lane)
+        codes = reader.codes(reader.levels - 1, 0, lane)[:n_rows]
+        first = {name: array[:n_rows] for name, array in arrays.items()}
+        for _, values, _, chunk in _stored(coder, about, codes, first):
+            chunks = packed_rows(values, about["rows_per_block"], chunk)
+            total += sum(len(data or b"") for _, data in chunks)
+    return total
+
+
+def _warn_of_bad_fit(run: Run, expected: float) -> None:
+    """Warn if what was appended takes many more bytes than are expected."""
+    records = run.writer.finished
     taken = sum(record["n_bytes"] for record in records)
-    expected = sum(r["length"] * starts[min(r["length"], most)] for r in records)
     if taken > TOO_MANY * expected:
         n = sum(record["length"] for record in records) * math.prod(run.source.lanes)
         warnings.warn(
@@ -272,7 +291,7 @@ class Run:
             arrays, record = self.coder.encode(given, codes, season[:, lane])
             records.append(record)
             coarse.append(self._coarse_errors(values[:, lane], codes, season[:, lane], record))
-            for path, part, dims, chunk in self._stored(codes, arrays):
+            for path, part, dims, chunk in _stored(self.coder, self.about, codes, arrays):
                 self.writer.put_rows(path, lane, part, [*self._dims, *dims], chunk=chunk)
         table: dict[str, Any] = {"length": len(values), "written_by": self._written_by}
         table["n_bytes"] = self.writer.n_bytes - n_before
@@ -283,45 +302,6 @@ class Run:
             of = [record[variable.array] for record in records]
             table[variable.array] = {key: [each[key] for each in of] for key in of[0]}
         self.writer.finish_block(table)
-
-    def n_bytes_at_start(self, reader: Reader, n_rows: int) -> int:
-        """Return how many bytes the first rows of an archive would take as a block of their own."""
-        total = 0
-        n_full = self.about["rows_per_block"]
-        for lane in range(math.prod(self.source.lanes)):
-            arrays: dict[str, np.ndarray] = {}
-            for v, variable in enumerate(self.coder.variables):
-                arrays |= reader.stored(variable, reader.record(v, 0, lane), 0, lane)
-            codes = reader.codes(reader.levels - 1, 0, lane)[:n_rows]
-            first = {name: array[:n_rows] for name, array in arrays.items()}
-            for _, values, _, chunk in self._stored(codes, first):
-                chunks = packed_rows(values, n_full, chunk)
-                total += sum(len(data or b"") for _, data in chunks)
-        return total
-
-    def _stored(
-        self, codes: np.ndarray, arrays: Mapping[str, np.ndarray]
-    ) -> Iterator[tuple[str, np.ndarray, list[str], tuple[int, ...]]]:
-        """Yield what a block of one lane is stored as.
-
-        Path, values, names of the dimensions of a row, and what of it a chunk holds.
-        """
-        ends = np.cumsum(self.coder.decoder.sizes)
-        weights = code_weights(self.about)
-        for level, part in enumerate(np.split(codes, ends[:-1], axis=1)):
-            differences = code_differences(part, weights[level])
-            yield f"level_{level}/codes", differences, ["code"], differences.shape[1:]
-        names = {variable.array: variable for variable in self.coder.variables}
-        for name, array in arrays.items():
-            path = f"level_{len(ends) - 1}/{name}"
-            if name in names:
-                classes = names[name].classes
-                n_classes = 1 if classes is None else int(classes.max(initial=0)) + 1
-                array = _in_classes(array, n_classes)
-                yield path, array, ["class", "pixel"], (1, array.shape[2])
-            else:
-                wide = np.float32 if array.dtype == np.float16 else array.dtype
-                yield path, array.astype(wide), ["pixel"], array.shape[1:]
 
     def _put_labels(self, rows: slice, season: np.ndarray, digest: Digest) -> None:
         """Write what of the labels lies along the rows: coordinates, variables not fitted."""
@@ -369,6 +349,31 @@ class Run:
         """Make what was written visible, beside the blocks that were there before."""
         about = self.about | {"blocks": joined(blocks, self.writer.finished)}
         self.writer.commit(about, multiscales(len(about["levels"])))
+
+
+def _stored(
+    coder: BlockCoder, about: Mapping[str, Any], codes: np.ndarray, arrays: Mapping[str, np.ndarray]
+) -> Iterator[tuple[str, np.ndarray, list[str], tuple[int, ...]]]:
+    """Yield what a block of one lane is stored as.
+
+    Path, values, names of the dimensions of a row, and what of it a chunk holds.
+    """
+    ends = np.cumsum(coder.decoder.sizes)
+    weights = code_weights(about)
+    for level, part in enumerate(np.split(codes, ends[:-1], axis=1)):
+        differences = code_differences(part, weights[level])
+        yield f"level_{level}/codes", differences, ["code"], differences.shape[1:]
+    names = {variable.array: variable for variable in coder.variables}
+    for name, array in arrays.items():
+        path = f"level_{len(ends) - 1}/{name}"
+        if name in names:
+            classes = names[name].classes
+            n_classes = 1 if classes is None else int(classes.max(initial=0)) + 1
+            array = _in_classes(array, n_classes)
+            yield path, array, ["class", "pixel"], (1, array.shape[2])
+        else:
+            wide = np.float32 if array.dtype == np.float16 else array.dtype
+            yield path, array.astype(wide), ["pixel"], array.shape[1:]
 
 
 def _in_classes(array: np.ndarray, n_classes: int) -> np.ndarray:
