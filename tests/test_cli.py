@@ -524,6 +524,15 @@ def test_a_damaged_archive_is_a_fault_and_leaves_nothing_behind(archive, tmp_pat
     refused(capsys, "info", archive, status=1)
 
 
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"fingerprint": [], "checksum": 0}'])
+def test_a_damaged_record_of_a_stopped_run_is_a_fault(field, archive, tmp_path, capsys, content):
+    later = field.assign_coords(time=field["time"] + np.timedelta64(3000, "D"))
+    later.to_netcdf(tmp_path / "later.nc")
+    (archive / "writing.json").write_text(content)
+    line = refused(capsys, "append", tmp_path / "later.nc", archive, "--quiet", status=1)
+    assert "writing.json" in line and "remove this file and append what the archive lacks" in line
+
+
 def test_an_archive_that_another_process_writes_is_a_fault(field, archive, tmp_path, capsys):
     later = field.assign_coords(time=field["time"] + np.timedelta64(3000, "D"))
     later.to_netcdf(tmp_path / "later.nc")
