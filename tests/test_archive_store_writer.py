@@ -15,7 +15,6 @@ import pytest
 from test_archive_store import (
     CALL,
     ROWS,
-    STATIC,
     append,
     appending,
     archive,
@@ -127,6 +126,23 @@ def test_another_call_does_not_finish_a_stopped_run(
     (archive / JOURNAL).unlink()
     append(archive)
     assert_all_is_there(read(archive), 5)
+
+
+def test_a_run_after_which_others_have_written_is_given_up_and_no_archive_removed(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert stopped(monkeypatch, lambda: append(archive), 30)
+    journal = (archive / JOURNAL).read_bytes()
+    (archive / JOURNAL).unlink()
+    append(archive)
+    append(archive)
+    (archive / JOURNAL).write_bytes(journal)
+    for call in (append, write):
+        with pytest.raises(ArchiveError, match=f"others have written .* the file {JOURNAL} there"):
+            call(archive)
+    (archive / JOURNAL).unlink()
+    append(archive)
+    assert_all_is_there(read(archive), 9)
 
 
 @pytest.mark.parametrize("again", ["the same call", "another call"])
@@ -258,8 +274,6 @@ def test_what_is_appended_is_like_what_is_there(archive: Path) -> None:
         with pytest.raises(ValueError, match=r"what was put there is .*'float32'"):
             dims = ["time", "lane_0", "dim_0"]
             writer.put_rows("level_1/sst", 0, np.zeros((4, 70), "f4"), dims)
-        with pytest.raises(ValueError, match="nothing that is there changes"):
-            writer.put_static("masks", STATIC["masks"], ["dim_0"])
 
 
 def test_appending_changes_nothing_that_is_there(archive: Path) -> None:

@@ -173,7 +173,9 @@ class Folder:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the right to write; it falls with the process that holds it.
+        """Hold the right to write.
+
+        On a disk of Linux or macOS it ends with the process; elsewhere see `_lock_object`.
 
         Raises
         ------

@@ -73,7 +73,7 @@ class Given:
             digest.add(part)
             yield name, part
 
-    def wrote(self, records: Sequence[Mapping[str, Any]], *, progress: bool) -> bool:
+    def matches(self, records: Sequence[Mapping[str, Any]], *, progress: bool) -> bool:
         """Tell whether the first blocks, by their records, were written of these data."""
         bar = tqdm(records, desc="compare", unit="block", disable=not (progress and records))
         return all(

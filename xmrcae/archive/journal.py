@@ -52,7 +52,7 @@ def resumed(
     folder: Folder,
     n_visible: int | None,
     fingerprint: Mapping[str, Any],
-    wrote: Callable[[Sequence[Mapping[str, Any]]], bool] | None = None,
+    same_data: Callable[[Sequence[Mapping[str, Any]]], bool] | None = None,
     *,
     appending: bool,
 ) -> dict[str, Any] | None:
@@ -65,11 +65,9 @@ def resumed(
     n_visible : int or None
         Blocks of the archive that opens there; None if none does.
     fingerprint : mapping
-        What tells the call from others; what it leaves out is not compared.
-    wrote : callable, optional
-        Tells, of the records of complete blocks, whether they were written of the call's data.
-    appending : bool
-        Whether the call appends.
+        What tells the call from others. Only its keys are compared.
+    same_data : callable, optional
+        Tells whether blocks, by their records, were written of the call's data.
 
     Raises
     ------
@@ -85,9 +83,9 @@ def resumed(
             f"writing of {folder.url} was stopped, and others have written there since: "
             f"{way_out(n_visible is not None)}"
         )
-    same = journal["appending"] == appending and known | plain(fingerprint) == known
-    if same and (wrote is None or wrote(journal["blocks"])):
-        return journal
+    if journal["appending"] == appending and known | plain(fingerprint) == known:
+        if same_data is None or same_data(journal["blocks"]):
+            return journal
     if complete == n_visible:  # it was stopped after its commit, or before its first block
         return None
     raise ArchiveError(
@@ -100,7 +98,7 @@ def taken_up(
     folder: Folder,
     n_visible: int | None,
     fingerprint: Mapping[str, Any],
-    wrote: Callable[[Sequence[Mapping[str, Any]]], bool] | None = None,
+    same_data: Callable[[Sequence[Mapping[str, Any]]], bool] | None = None,
     *,
     appending: bool,
 ) -> dict[str, Any] | None:
@@ -109,7 +107,7 @@ def taken_up(
     None if the archive has all of it: the run was stopped after its commit. Parameters and errors
     are those of :func:`resumed`; an archive begins where nothing is.
     """
-    journal = resumed(folder, n_visible, fingerprint, wrote, appending=appending)
+    journal = resumed(folder, n_visible, fingerprint, same_data, appending=appending)
     if journal is None:
         if not appending:
             check_free(folder, n_visible)

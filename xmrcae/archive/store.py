@@ -17,7 +17,14 @@ from .folder import LOCK, Folder
 from .format import ABOUT, FORMAT_VERSION, ArchiveError, ArchiveFault, dumps, require, sound
 from .journal import JOURNAL
 from .kept import Kept
-from .packing import LARGEST_CHUNK, check_document, checksum_of, chunk_counts, open_array
+from .packing import (
+    LARGEST_CHUNK,
+    check_document,
+    checksum_of,
+    chunk_counts,
+    chunk_shape,
+    open_array,
+)
 
 #: Name of an archive's description; it is written last.
 ROOT = "zarr.json"
@@ -185,7 +192,7 @@ class ArchiveStore:
         lanes = tuple(int(index) for index in np.unravel_index(lane, self._lanes))
         document, n_leading = self.arrays[path], 1 + len(lanes)
         trailing = document["shape"][n_leading:]
-        own = self._chunk_shape(document)[n_leading:]
+        own = chunk_shape(document)[n_leading:]
         values = np.empty((size, *trailing), np.dtype(document["data_type"]))
         rows = slice(block * size, (block + 1) * size)
         for at in np.ndindex(*chunk_counts(document)[n_leading:]):
@@ -220,14 +227,10 @@ class ArchiveStore:
         if checksum not in (None, checksum_of(data)):
             raise ArchiveFault(f"{key} of {self._folder.url} is another chunk of it")
 
-    @staticmethod
-    def _chunk_shape(document: Mapping[str, Any]) -> list[int]:
-        return list(document["chunk_grid"]["configuration"]["chunk_shape"])
-
     def _check_shape(self, path: str, document: Mapping[str, Any]) -> None:
         """Check that an array has the chunks that the description asks for."""
         shape = list(document["shape"])
-        chunk = self._chunk_shape(document)
+        chunk = chunk_shape(document)
         if path in self.about["checksums"]:
             good = chunk == [max(1, size) for size in shape]
         else:

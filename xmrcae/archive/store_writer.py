@@ -52,15 +52,15 @@ class ArchiveWriter:
         folder: Folder,
         journal: Mapping[str, Any],
         about: Mapping[str, Any],
-        arrays: Mapping[str, Mapping[str, Any]] | None = None,
+        arrays: Mapping[str, dict[str, Any]] | None = None,
     ) -> None:
         self._folder, self._journal, self.about = folder, journal, about
         self.n_before: int = journal["n_before"]
         self.finished: list[dict[str, Any]] = list(journal["blocks"])
         self._checksums: dict[str, int] = dict(about.get("checksums", {}))
-        there = {path: dict(each) for path, each in (arrays or {}).items()}
-        self._static = {path: one for path, one in there.items() if path in self._checksums}
-        rows = {path: one for path, one in there.items() if path not in self._checksums}
+        there = arrays or {}
+        self._static = {path: there[path] for path in there if path in self._checksums}
+        rows = {path: there[path] for path in there if path not in self._checksums}
         self._rows: dict[str, dict[str, Any]] = journal["rows"] | rows
         self._chunks: dict[str, list[int | None]] = {}  # checksums of those of this block
         self.n_bytes = 0
@@ -76,25 +76,9 @@ class ArchiveWriter:
     ) -> None:
         """Write an array that has no rows, in one chunk.
 
-        Parameters
-        ----------
-        path : str
-        values : numpy.ndarray
-            bool, integers, or floats of 2 to 8 bytes.
-        dims : sequence of str
-            Names of its dimensions.
-        attrs : mapping, optional
-            Its attributes, as JSON has them.
-
-        Raises
-        ------
-        ValueError
-            If the archive that is appended to has this array already.
-        TypeError
-            For another dtype.
+        Its attributes are given as JSON has them. A TypeError is raised unless `values` are bool,
+        integers, or floats of 2 to 8 bytes.
         """
-        if self._journal["appending"] and path in self._checksums:
-            raise ValueError(f"{path!r} is in the archive already: nothing that is there changes")
         self._static[path] = metadata(values.shape, values.shape, values.dtype, dims, attrs)
         native = values.astype(values.dtype.newbyteorder("="), copy=False)
         self._checksums[path] = zlib.crc32(native.tobytes())
@@ -115,11 +99,8 @@ class ArchiveWriter:
 
         Parameters
         ----------
-        path : str
-        lane : int
         values : numpy.ndarray
-            (row, ...), bool, integers, or floats of 2 to 8 bytes; blocks that are not full are
-            padded with zeros.
+            (row, ...), of a type as for `put_static`; blocks that are not full are padded.
         dims : sequence of str
             Names of all dimensions of the array: rows, lanes, those of a row.
         attrs : mapping, optional
@@ -131,8 +112,6 @@ class ArchiveWriter:
         ------
         ValueError
             If `values` do not fit the block, or the array that is there.
-        TypeError
-            For another dtype.
         """
         lanes, n_rows = tuple(self.about["lanes"]), self.about["rows_per_block"]
         place = tuple(map(int, np.unravel_index(lane, lanes)))
@@ -156,17 +135,9 @@ class ArchiveWriter:
         return self.n_before + len(self.finished)
 
     def finish_block(self, measured: Mapping[str, Any]) -> None:
-        """Note that a block is complete; a run that goes on begins after it.
+        """Note that a block is complete, and what was measured; a run that goes on begins after it.
 
-        Parameters
-        ----------
-        measured : mapping
-            What `finished` shall have of it, as JSON has it (no NaN).
-
-        Raises
-        ------
-        ValueError
-            If JSON cannot hold `measured`.
+        A ValueError is raised if JSON cannot hold it, as NaN.
         """
         self.finished.append(plain({**measured, "chunks": self._chunks}))
         self._chunks = {}

@@ -66,8 +66,8 @@ def create_archive(
     given = Given(source, along, rows)
     folder = Folder(url, storage_options)
     with folder.lock():
-        wrote = partial(given.wrote, progress=progress)
-        journal = taken_up(folder, n_visible(folder), fingerprint, wrote, appending=False)
+        same_data = partial(given.matches, progress=progress)
+        journal = taken_up(folder, n_visible(folder), fingerprint, same_data, appending=False)
         if journal is None:
             return
         writer = ArchiveWriter(
@@ -154,8 +154,8 @@ def append_archive(
             source.labelled, own.labels.variables, source.append, _horizontal(own)
         )
         given = Given(source, labels.rows, about["rows_per_block"])
-        wrote = partial(given.wrote, progress=progress)
-        journal = taken_up(folder, store.n_blocks, fingerprint, wrote, appending=True)
+        same_data = partial(given.matches, progress=progress)
+        journal = taken_up(folder, store.n_blocks, fingerprint, same_data, appending=True)
         if journal is None:
             return
         ends = row_ends(reader)
