@@ -60,7 +60,6 @@ FITS: dict[str, tuple[dict[str, Any], bool]] = {
     "size of the encoding": ({"encoder": "filters", "encoding_size": 300}, False),
     "projection": ({"encoding_size": 300}, False),
     "projection of two variables": ({"encoder": "projection"}, True),
-    "blocks": ({"memory": 3e6}, False),
 }
 
 
@@ -93,6 +92,13 @@ def test_two_fits_are_equal_to_the_bit(name: str) -> None:
     assert_same_bits(one, other, data)
 
 
+@long_on_a_cpu
+def test_fits_in_blocks_are_equal_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("xmrcae.core.training.block_bytes", lambda device, memory: 6e5)
+    one, other = (xmrcae.MrCAE(**OPTIONS).fit(make_field()) for _ in range(2))
+    assert_same_bits(one, other, make_field())
+
+
 def test_no_bit_of_a_code_depends_on_blocks() -> None:
     field = make_field(70)
     model = xmrcae.MrCAE(**OPTIONS).fit(field)
@@ -110,10 +116,21 @@ def test_a_saved_model_gives_the_same_on_a_cpu(tmp_path: Any) -> None:
     model = xmrcae.MrCAE(**OPTIONS).fit(data)
     model.save(tmp_path / "model.nc")
     opened = xmrcae.open_model(tmp_path / "model.nc")
+    assert opened.fitted.codec.network.device.type == "cpu"
     for name in data.data_vars:
         scale = float(data[name].std())
         found, expected = opened.reconstruct(data)[name], model.reconstruct(data)[name]
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * scale)
+
+
+def test_a_saved_model_gives_the_same_bits_where_it_was_fitted(tmp_path: Any) -> None:
+    data = make_field()
+    model = xmrcae.MrCAE(**OPTIONS).fit(data)
+    model.save(tmp_path / "model.nc")
+    opened = xmrcae.open_model(tmp_path / "model.nc", device=DEVICE.type)
+    assert opened.fitted.codec.network.device.type == DEVICE.type
+    assert opened.encode(data).equals(model.encode(data))
+    assert opened.reconstruct(data).equals(model.reconstruct(data))
 
 
 def test_an_interrupted_fit_leaves_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
