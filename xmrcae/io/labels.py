@@ -7,10 +7,11 @@ what they were goes into a JSON record.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import warnings
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import cftime  # type: ignore[import-untyped]
@@ -27,7 +28,48 @@ LARGEST = 2**28
 
 def file_name(name: Hashable, other: str) -> str:
     """Return `name` if every format can hold it; else the other."""
-    return name if isinstance(name, str) and re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name) else other
+    return str(name) if _is_plain(name) else other
+
+
+def file_names(
+    others: Mapping[Hashable, str],
+    *,
+    taken: Iterable[Hashable] = (),
+    endings: Sequence[str] = ("",),
+) -> dict[Hashable, str]:
+    """Return names that every format can hold, no two of which differ in case alone.
+
+    Parameters
+    ----------
+    others : mapping of str
+        By each name, the one in its place if no format can hold it, or if it is taken; with as
+        many underscores as make that one free.
+    taken : iterable of str
+        Names that none may have.
+    endings : sequence of str
+        What the names of a variable's files end in: all have to be free.
+
+    Returns
+    -------
+    dict of str
+        By each name, what it is in files.
+    """
+    used, result = {str(name).lower() for name in taken}, {}
+    # What the user has named comes first, so that names that are made up give way.
+    for name in sorted(others, key=_is_plain, reverse=True):
+        made_up = (others[name] + "_" * n for n in itertools.count())
+        for each in itertools.chain([str(name)] if _is_plain(name) else (), made_up):
+            wanted = {f"{each}{ending}".lower() for ending in endings}
+            if used.isdisjoint(wanted):
+                break
+        used |= wanted
+        result[name] = each
+    return {name: result[name] for name in others}
+
+
+def _is_plain(name: Hashable) -> bool:
+    """Tell whether every format can hold a name."""
+    return isinstance(name, str) and re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name) is not None
 
 
 def coordinates_to_plain(
@@ -55,12 +97,13 @@ def coordinates_to_plain(
         dim: list(index.names) for dim, index in indexes.items() if isinstance(index, pd.MultiIndex)
     }
     coords = coords.reset_index(list(stacked))
-    in_file = {
-        dim: file_name(dim, f"dimension_{i}")
-        for i, dim in enumerate(dict.fromkeys([*dims, *coords.dims]))
-    }
+    # A coordinate may have the name of a dimension only if it is that dimension's own.
+    made_up = {dim: f"dimension_{i}" for i, dim in enumerate(dict.fromkeys([*dims, *coords.dims]))}
+    in_file = file_names(made_up, taken=_unlike(coords.variables, made_up))
+    made_up = {name: f"coordinate_{i}" for i, name in enumerate(coords.variables)}
+    stored = file_names(made_up, taken=_unlike(in_file.values(), made_up))
     variables, records = {}, []
-    for i, (name, variable) in enumerate(coords.variables.items()):
+    for name, variable in coords.variables.items():
         values, attrs = _to_plain(variable.values)
         if values is None:
             warnings.warn(
@@ -70,18 +113,24 @@ def coordinates_to_plain(
             )
             continue
         attrs = {**readable_attributes(variable.attrs), **attrs}
-        stored = file_name(name, f"coordinate_{i}")
-        variables[stored] = xr.Variable([in_file[dim] for dim in variable.dims], values, attrs)
+        dims_in_file = [in_file[dim] for dim in variable.dims]
+        variables[stored[name]] = xr.Variable(dims_in_file, values, attrs)
         records.append(
             {
                 "name": name,
-                "stored": stored,
+                "stored": stored[name],
                 "dims": list(variable.dims),
                 "dtype": type_of(variable.dtype),
                 "attrs": attributes_to_json(variable.attrs),
             }
         )
     return variables, {"stacked": stacked, "dims": in_file, "coordinates": records}
+
+
+def _unlike(names: Iterable[Hashable], others: Iterable[Hashable]) -> list[str]:
+    """Return the names that are none of the others, whatever the case of letters."""
+    known = {str(other).lower() for other in others}
+    return [str(name) for name in names if str(name).lower() not in known]
 
 
 def coordinates_from_plain(stored: xr.Dataset, record: Mapping[str, Any]) -> xr.Dataset:
