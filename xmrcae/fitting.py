@@ -219,6 +219,6 @@ def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], folder: str) 
         what.append("another model to start from")
     if what:
         raise ModelFileError(
-            f"checkpoint={folder!r} is that of another fit ({'; '.join(what)}): choose another "
-            "folder, or fit the same data with the same options"
+            f"checkpoint is that of another fit ({'; '.join(what)}): choose another folder than "
+            f"{folder}, or fit the same data with the same options"
         )

@@ -31,6 +31,7 @@ from .option_values import (
     to_plain,
     to_split,
 )
+from .paths import located
 from .stencils import RESTRICTIONS
 
 CHOICES: dict[str, tuple[Any, ...]] = {
@@ -211,6 +212,8 @@ class Options:
             if taken[name] is not None or getattr(Options, name) is not None:
                 check_number(name, taken[name], least, greatest, whole=name in WHOLE)
         self._check_types()
+        if self.checkpoint is not None:
+            object.__setattr__(self, "checkpoint", located(self.checkpoint))
         self._check_counts()
         self._check_agreement()
 

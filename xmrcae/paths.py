@@ -49,3 +49,26 @@ def file_system(
             f"they are in {encoding}: give another path, or set LC_ALL=C.UTF-8"
         ) from error
     return fsspec.core.url_to_fs(path, **options or {})
+
+
+def located(url: str | os.PathLike[str]) -> str:
+    """Return a path or URL that leads to the same place from every working directory.
+
+    What may be used later, or in another process, is kept as this. Of a URL such as
+    ``zip://sst::data.zip``, the last part is the one that may be a path.
+
+    Parameters
+    ----------
+    url : str or os.PathLike
+        As for `file_system`.
+
+    Raises
+    ------
+    ValueError
+        As `file_system`.
+    """
+    text = os.fspath(url)
+    before, colons, last = text.rpartition("::") if "://" in text else ("", "", text)
+    if "://" in last and not last.startswith(("file://", "local://")):
+        return text
+    return f"{before}{colons}{file_system(last)[1]}"

@@ -14,7 +14,7 @@ from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
-from ..paths import file_system
+from ..paths import file_system, located
 from ..storage import cleaned, in_storage, is_there, write_whole
 from .format import ArchiveFault
 from .own_files import check_own
@@ -36,7 +36,7 @@ class Folder:
     def __init__(
         self, url: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
     ) -> None:
-        self.url = os.fspath(url)
+        self.url = located(url)
         self.options = dict(storage_options or {})
         self._fs, root = file_system(self.url, self.options)
         self._root = root.rstrip("/")
