@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import warnings
 import zlib
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,7 +32,7 @@ from ..io.labels import (
     date_attributes,
     dates_from_microseconds,
     dates_to_microseconds,
-    file_name,
+    file_names,
     read_type,
     readable_attributes,
     texts_to_bytes,
@@ -82,6 +82,9 @@ def describe(
     variables: Sequence[Hashable],
     append: Hashable | None,
     horizontal: Sequence[Hashable],
+    *,
+    taken: Sequence[str] = (),
+    archive: Record | None = None,
 ) -> Labels:
     """Describe all of a labelled object but the values of its archived variables.
 
@@ -95,6 +98,10 @@ def describe(
         The dimension that the archive grows along.
     horizontal : (str, str)
         The horizontal dimensions, (y, x).
+    taken : sequence of str
+        Names that nothing may be stored under.
+    archive : dict, optional
+        The record of the archive that the object is appended to: what it has is stored as there.
 
     Returns
     -------
@@ -108,6 +115,8 @@ def describe(
     """
     dataset = _as_dataset(obj)
     archived = list(dataset.data_vars) if isinstance(obj, xr.DataArray) else list(variables)
+    others = [name for name in dataset.variables if name not in archived]
+    names = _stored_names(others, taken, archive)
     records, static, rows = [], {}, {}
     for name, variable in dataset.variables.items():
         each = _labels_of(name, variable, name in dataset.coords)
@@ -123,10 +132,10 @@ def describe(
             )
             continue
         elif append is not None and append in variable.dims:
-            each |= kept[0] | {"kind": "rows", "stored": _path(name)}
+            each |= kept[0] | {"kind": "rows", "stored": names[name]}
             rows[each["stored"]] = kept[1].transpose(append, ...)
         else:
-            each |= kept[0] | {"kind": "static", "stored": _path(name)}
+            each |= kept[0] | {"kind": "static", "stored": names[name]}
             values = to_plain(each, kept[1].values)
             static[each["stored"]] = xr.Variable(variable.dims, values, attributes(each))
         records.append(each)
@@ -164,9 +173,13 @@ def _name(name: Hashable) -> Hashable:
     )
 
 
-def _path(name: Hashable) -> str:
-    """Return a name that is safe as a path, the same for the data of each append."""
-    return file_name(name, f"_{zlib.crc32(repr(name).encode()):08x}")
+def _stored_names(
+    names: Iterable[Hashable], taken: Sequence[str], archive: Record | None
+) -> dict[Hashable, str]:
+    """Return names that are safe as paths; those that an archive has already as they are there."""
+    made_up = {name: f"_{zlib.crc32(repr(name).encode()):08x}" for name in names}
+    known = {} if archive is None else stored(archive)
+    return file_names(made_up, taken=taken) | {each["name"]: own for own, each in known.items()}
 
 
 def _labels_of(name: Hashable, variable: xr.Variable, coordinate: bool) -> Record:

@@ -12,7 +12,7 @@ import xarray as xr
 
 from .._version import __version__
 from ..grid.conventions import Labelled, fields_of
-from ..io.labels import file_name
+from ..io.labels import file_names
 from ..io.model_datasets import fitted_to_datasets
 from . import labelling, parts
 from .format import FORMAT_VERSION, ArchiveError
@@ -29,6 +29,15 @@ GROWN = 600
 
 #: Values in a chunk of the rest: whole years of small fields, some snapshots of large ones.
 CHUNK = 2**22
+
+#: Arrays of a level that are neither a variable's nor a coordinate's.
+OF_LEVELS = ("base", "codes")
+
+#: What the record of a block has beside the columns of each variable, which go by its array.
+OF_BLOCKS = ("length", "levels", "written_by", "n_bytes", "chunks")
+
+#: What the names of a variable's arrays end in.
+ENDINGS = ("", "_classes", "_gaps", "_strays", "_exact")
 
 #: Least snapshots in a block: the first two are predicted from fewer neighbours.
 LEAST_ROWS = 8
@@ -103,14 +112,15 @@ def plan_for(source: Source, request: Request, rows: int) -> Plan:
     fitted = source.fitted
     kept = fitted.standard.valid | source.ever_finite(rows)
     bounds = request.bounds(fitted.labels.variables)
-    names = [_array_name(name, v) for v, name in enumerate(fitted.labels.variables)]
+    made_up = {name: f"variable_{v}" for v, name in enumerate(fitted.labels.variables)}
+    arrays = file_names(made_up, taken=OF_LEVELS + OF_BLOCKS, endings=ENDINGS).values()
     wanted = [
-        Wanted(array=name, dtype=dtype, kept=own, lossless=request.lossless, **bound)
-        for name, dtype, own, bound in zip(names, source.dtypes, kept, bounds, strict=True)
+        Wanted(array=array, dtype=dtype, kept=own, lossless=request.lossless, **bound)
+        for array, dtype, own, bound in zip(arrays, source.dtypes, kept, bounds, strict=True)
     ]
     values, season = (
-        _joined([_by_lane(each) for each in arrays])
-        for arrays in zip(*map(source.read, source.sample(SAMPLE)), strict=True)
+        _joined([_by_lane(each) for each in parts])
+        for parts in zip(*map(source.read, source.sample(SAMPLE)), strict=True)
     )
     return choose(
         projecting(fitted),
@@ -121,11 +131,6 @@ def plan_for(source: Source, request: Request, rows: int) -> Plan:
         levels=request.levels,
         codes=request.codes,
     )
-
-
-def _array_name(name: Any, v: int) -> str:
-    """Return the name of a variable's arrays: its own, where a path can hold it."""
-    return file_name(name, f"variable_{v}")
 
 
 def _by_lane(array: np.ndarray) -> np.ndarray:
@@ -217,12 +222,11 @@ def put_labels(
     records = []
     for level in range(pyramid.levels - 1):
         coords = layout.orient(pyramid.coordinates(level))
-        record, plain, _ = labelling.describe(coords, (), None, (pyramid.grid.y, pyramid.grid.x))
+        horizontal = pyramid.grid.y, pyramid.grid.x
+        record, plain, _ = labelling.describe(coords, (), None, horizontal, taken=OF_LEVELS)
         records.append(record)
         attrs = labelling.stored(record)
         for name, variable in plain.items():
-            if name in ("base", "codes"):
-                raise ArchiveError(f"an archive has arrays named {name!r}: rename the coordinate")
             dims, own = [str(dim) for dim in variable.dims], labelling.attributes(attrs[name])
             writer.put_static(f"level_{level}/{name}", variable.values, dims, own)
     return records

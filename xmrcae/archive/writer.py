@@ -151,7 +151,11 @@ def append_archive(
             return
         fingerprint = {"model": own.id, **_extent(source.obj, source.append)}
         labels = labelling.describe(
-            source.labelled, own.labels.variables, source.append, _horizontal(own)
+            source.labelled,
+            own.labels.variables,
+            source.append,
+            _horizontal(own),
+            archive=about["labels"],
         )
         given = Given(source, labels.rows, about["rows_per_block"])
         same_data = partial(given.matches, progress=progress)

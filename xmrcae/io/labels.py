@@ -26,11 +26,6 @@ EPOCH = "since 1970-01-01"
 LARGEST = 2**28
 
 
-def file_name(name: Hashable, other: str) -> str:
-    """Return `name` if every format can hold it; else the other."""
-    return str(name) if _is_plain(name) else other
-
-
 def file_names(
     others: Mapping[Hashable, str],
     *,
