@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +71,10 @@ def folder(field: xr.DataArray, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("given", ["{}", "{}/*.nc", "{}/[abc].nc", "{}/b.nc {}/a.nc {}/c.nc"])
 def test_inputs_are_put_in_order_of_time(field, folder, given):
-    ds, names = open_inputs(given.format(*[folder] * 3).split(), [])
+    ds, names, files = open_inputs(given.format(*[folder] * 3).split(), [])
     with ds:
         assert names == ["sst"] and set(ds.data_vars) == {"sst", "lat_bnds"}
+        assert sorted(files) == [str(folder / f"{name}.nc") for name in "abc"]
         assert ds["sst"].chunks is not None
         xr.testing.assert_equal(ds["sst"].load(), field)
 
@@ -93,9 +95,22 @@ def test_each_file_is_opened_once_but_the_first(folder, monkeypatch):
 
 def test_a_zarr_store_is_read(field, tmp_path):
     field.to_dataset().to_zarr(tmp_path / "store", consolidated=False)
-    ds, names = open_inputs([str(tmp_path / "store")], ["sst"])
-    assert names == ["sst"]
+    ds, names, files = open_inputs([str(tmp_path / "store")], ["sst"])
+    assert names == ["sst"] and files == []
     xr.testing.assert_equal(ds["sst"].load(), field)
+
+
+@pytest.mark.parametrize(("ending", "name"), [("zarr", "all.mrcae.zarr"), ("nc", "all")])
+def test_what_is_written_may_lie_among_the_inputs(field, tmp_path, capsys, ending, name):
+    ds = field.to_dataset()
+    write = ds.to_netcdf if ending == "nc" else partial(ds.to_zarr, consolidated=False)
+    write(tmp_path / f"1.{ending}")
+    command = ["archive", f"{tmp_path}/*", f"{tmp_path}/{name}", "--max-error", "0.1", *SHORT]
+    for said in ("written", "complete, it has all 20 along time"):
+        assert main(command) == 0
+        assert said in capsys.readouterr().out
+    command = ["fit", f"{tmp_path}/1*", f"{tmp_path}/1-model.{ending}", "--overwrite", *SHORT]
+    assert main(command) == main(command) == 0
 
 
 @pytest.mark.parametrize(
@@ -665,7 +680,7 @@ def after(stop: BaseException, error: Exception) -> Exception:
     ],
 )
 def test_errors_have_their_exit_status(capsys, monkeypatch, error, status, said):
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise error
 
     monkeypatch.setattr("xmrcae.cli.inputs.open_inputs", fail)
@@ -693,7 +708,7 @@ def test_help_ends_with_examples_and_is_quick(capsys):
 def test_warnings_are_one_line(capsys, monkeypatch):
     import warnings
 
-    def warn(*_: Any) -> None:
+    def warn(*_: Any, **__: Any) -> None:
         warnings.warn("this fits\nbadly", UserWarning, stacklevel=1)
         raise ValueError("after it")
 

@@ -57,8 +57,9 @@ def xmrcae() -> None:
     """Keep gridded data as small archives that open coarse first, and learn their scales.
 
     INPUT is a NetCDF file, a folder of them, a glob such as 'sst/*.nc', or a Zarr store; several
-    are put in order by their times. ARCHIVE is a folder, best named *.mrcae.zarr, or any URL that
-    fsspec knows. Exit status: 0 done, 1 a fault while working, 2 wrong arguments or data.
+    are put in order by their times; a glob does not find what is written. ARCHIVE is a folder, best
+    named *.mrcae.zarr, or any URL that fsspec knows. Exit status: 0 done, 1 a fault while working,
+    2 wrong arguments or data.
     """
 
 
@@ -95,7 +96,7 @@ def fit(
     filesystem, target = check_target(model, overwrite=overwrite)
     if filesystem.exists(target):
         open_model(model)  # what is no model, the last INPUT perhaps, is not replaced
-    ds, names = open_inputs(inputs, variables, options)
+    ds, names, _ = open_inputs(inputs, variables, options, output=model)
     with ds:
         fitted = ds.mrcae.fit(given.one_or_list(names), **{"progress": not quiet, **options})
     fitted.save(model, overwrite=overwrite)
@@ -159,8 +160,8 @@ def archive(
     ones are appended, within the bounds that it was begun with. If the call is stopped, the same
     call goes on from what is complete. Without --max-error and --rmse, the codes alone are kept.
     """
-    from .inputs import file_bytes, open_inputs
-    from .outputs import size_of
+    from .inputs import open_inputs
+    from .outputs import n_bytes, size_of
     from .reading import open_if_there
     from .writing import append_later, begin, check_asked
 
@@ -171,7 +172,7 @@ def archive(
     if there is not None:
         check_asked(there, asked, options, model)
         variables = variables or list(map(str, there.names))
-    ds, names = open_inputs(inputs, variables, options)
+    ds, names, files = open_inputs(inputs, variables, options, output=archive)
     with ds:
         if there is None:
             there, message = begin(ds, names, archive, model, options, progress=not quiet, **asked)
@@ -179,8 +180,8 @@ def archive(
             there, message = append_later(there, archive, ds, progress=not quiet)
     if quiet:
         return
-    n_given = file_bytes(inputs) if is_new else None
-    if n_given is not None:
+    if is_new and files:
+        n_given = sum(map(n_bytes, files))
         message += f": {size_of(archive)}, of {in_bytes(n_given)} in the input files"
     click.echo(f"{there!r}\n{archive}: {message}")
 
@@ -205,7 +206,7 @@ def append(inputs: Sequence[str], archive: str, quiet: bool) -> None:
     from .writing import append_later
 
     there = open_there(archive)
-    ds, _ = open_inputs(inputs, list(map(str, there.names)))
+    ds, *_ = open_inputs(inputs, list(map(str, there.names)), output=archive)
     with ds:
         there, message = append_later(there, archive, ds, progress=not quiet)
     if not quiet:

@@ -13,12 +13,15 @@ from ..archive.backend import MrcaeBackend
 from ..grid.dimensions import select_variables
 from ..io.tree_file import ZARR_ROOTS
 from ..paths import file_system
-from .outputs import n_bytes
 
 
 def open_inputs(
-    inputs: Sequence[str], variables: Sequence[str], options: Mapping[str, Any] | None = None
-) -> tuple[xr.Dataset, list[str]]:
+    inputs: Sequence[str],
+    variables: Sequence[str],
+    options: Mapping[str, Any] | None = None,
+    *,
+    output: str = "",
+) -> tuple[xr.Dataset, list[str], list[str]]:
     """Open data lazily, in the chunks that they are stored in, in order of their coordinates.
 
     Parameters
@@ -29,6 +32,8 @@ def open_inputs(
         Names of the variables wanted; the only suitable one without any.
     options : mapping, optional
         Those of the fit, of which `horizontal` and `sample` say which variable is suitable.
+    output : str
+        What is written, which no glob finds: it may lie among the inputs.
 
     Returns
     -------
@@ -36,13 +41,15 @@ def open_inputs(
         These variables, and those that describe their coordinates.
     list of str
         The names of these variables.
+    list of str
+        The files that are read; none of Zarr stores.
 
     Raises
     ------
     ValueError
         If a file, or a variable, is not there, or the files do not fit together.
     """
-    paths, engine = _find(inputs)
+    paths, engine = _find(inputs, output)
     dims = {key: (options or {}).get(key) for key in ("horizontal", "sample")}
     with _opened(paths[0], engine) as first:
         try:
@@ -69,7 +76,7 @@ def open_inputs(
         if isinstance(error, OSError):
             raise
         raise ValueError(f"the inputs do not fit together: {error}") from error
-    return ds, names
+    return ds, names, [] if engine == "zarr" else paths
 
 
 def _opened(path: str, engine: str | None) -> xr.Dataset:
@@ -99,9 +106,9 @@ def select(ds: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
     return ds[[*names, *(name for name in ds.data_vars if name in named - {*names})]]
 
 
-def _find(inputs: Sequence[str]) -> tuple[list[str], str | None]:
+def _find(inputs: Sequence[str], output: str) -> tuple[list[str], str | None]:
     """Return paths, and the engine of xarray's that opens them: None lets xarray find out."""
-    found = {path: is_zarr for each in inputs for path, is_zarr in _expand(each)}
+    found = {path: is_zarr for each in inputs for path, is_zarr in _expand(each, output)}
     if len({*found.values()}) > 1:
         raise ValueError(
             "the inputs are files and Zarr stores: give files, or Zarr stores, not both"
@@ -112,21 +119,18 @@ def _find(inputs: Sequence[str]) -> tuple[list[str], str | None]:
     return list(found), "zarr" if all(found.values()) else None
 
 
-def file_bytes(inputs: Sequence[str]) -> int | None:
-    """Return the bytes of all inputs; None if they are Zarr stores."""
-    paths, engine = _find(inputs)
-    return None if engine == "zarr" else sum(n_bytes(path) for path in paths)
-
-
-def _expand(text: str) -> list[tuple[str, bool]]:
+def _expand(text: str, output: str) -> list[tuple[str, bool]]:
     """Return the paths that a text stands for, and whether each is a Zarr store."""
     filesystem, path = file_system(text)
+    writer, target = file_system(output)
+    written = writer.unstrip_protocol(target.rstrip("/"))
 
     def is_zarr(each: str) -> bool:
         return any(filesystem.exists(f"{each}/{name}") for name in ZARR_ROOTS)
 
     if not filesystem.exists(path):
         paths = sorted(filesystem.glob(path)) if any(sign in path for sign in "*?[") else []
+        paths = [each for each in paths if filesystem.unstrip_protocol(each) != written]
         if not paths:
             raise ValueError(f"no file {text}")
     elif filesystem.isdir(path) and not is_zarr(path):
