@@ -91,7 +91,9 @@ class Folder:
             If the server, as those of http, does not tell them.
         """
         self._fs.invalidate_cache()
-        with self._writing("its files could not be listed"):
+        with in_storage(
+            f"the files of {self.url} could not be listed", "They may be sound: try again"
+        ):
             found = self._fs.find(self._root, detail=True)
         if any(info["size"] is None for info in found.values()):
             raise OSError(f"{self.url} does not tell the sizes of its files")
@@ -219,17 +221,17 @@ class Folder:
 
         while True:
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                os.close(handle)
-                if not isinstance(error, BlockingIOError):  # as on disks that lock no files
-                    raise
-                raise self._held(_holder(self._read_lock())) from error
-            # Who held it until now may have removed the file after it was opened here.
-            if path.exists() and os.path.samestat(os.fstat(handle), path.stat()):
-                return handle
-            os.close(handle)
+            with contextlib.ExitStack() as otherwise:
+                otherwise.callback(os.close, handle)
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:  # disks that lock no files have other errors
+                    raise self._held(_holder(self._read_lock())) from error
+                # Who held it until now may have removed the file after it was opened here.
+                with contextlib.suppress(FileNotFoundError):
+                    if os.path.samestat(os.fstat(handle), path.stat()):
+                        otherwise.pop_all()
+                        return handle
 
     @contextlib.contextmanager
     def _lock_object(self) -> Iterator[None]:

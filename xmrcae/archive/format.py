@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -74,11 +75,15 @@ def require() -> None:
 
 
 def _version(name: str) -> tuple[int, ...]:
-    """Return the first three numbers of a package's version; nothing if it is not installed."""
+    """Return the numbers of a package's version, as of a release; nothing if it is not installed.
+
+    A pre-release has those of the release that it comes before.
+    """
     try:
-        return tuple(int(part) for part in version(name).split(".")[:3])
-    except (PackageNotFoundError, ValueError):
+        release = re.split(r"[^\d.]", version(name))[0]
+    except PackageNotFoundError:
         return ()
+    return tuple(map(int, re.findall(r"\d+", release)))
 
 
 def multiscales(levels: int) -> dict[str, Any]:
