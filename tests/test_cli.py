@@ -100,6 +100,21 @@ def test_a_zarr_store_is_read(field, tmp_path):
     xr.testing.assert_equal(ds["sst"].load(), field)
 
 
+@pytest.mark.parametrize("name", ["area", "lat_bnds", "version"])
+def test_what_differs_from_file_to_file_is_refused(field, tmp_path, capsys, name):
+    for n in range(2):
+        ds = field[10 * n : 10 * n + 10].to_dataset()
+        ds["lat"].attrs["bounds"] = "lat_bnds"
+        values = {"area": np.ones((15, 20)), "lat_bnds": np.ones((15, 2)), "version": np.ones(())}
+        values[name] += n
+        ds["lat_bnds"] = ("lat", "bnds"), values["lat_bnds"]
+        ds = ds.assign_coords(area=(("lat", "lon"), values["area"]), version=values["version"])
+        ds.to_netcdf(tmp_path / f"{n}.nc")
+    said = refused(capsys, "fit", tmp_path, tmp_path / "model.nc")
+    assert f"the inputs do not fit together: conflicting values for variable {name!r}" in said
+    assert "compat" not in said
+
+
 @pytest.mark.parametrize(("ending", "name"), [("zarr", "all.mrcae.zarr"), ("nc", "all")])
 def test_what_is_written_may_lie_among_the_inputs(field, tmp_path, capsys, ending, name):
     ds = field.to_dataset()

@@ -24,6 +24,8 @@ def open_inputs(
 ) -> tuple[xr.Dataset, list[str], list[str]]:
     """Open data lazily, in the chunks that they are stored in, in order of their coordinates.
 
+    What does not lie along these, as longitudes on a curvilinear grid, must be the same in all.
+
     Parameters
     ----------
     inputs : sequence of str
@@ -66,7 +68,7 @@ def open_inputs(
             preprocess=functools.partial(select, names=names),
             data_vars="minimal",
             coords="minimal",
-            compat="override",
+            compat="equals",
             join="exact",
             combine_attrs="override",
         )
@@ -75,7 +77,8 @@ def open_inputs(
             _opened(path, engine).close()  # names the one that cannot be read
         if isinstance(error, OSError):
             raise
-        raise ValueError(f"the inputs do not fit together: {error}") from error
+        said = str(error).partition(" You can skip this check")[0]  # with what no command takes
+        raise ValueError(f"the inputs do not fit together: {said}") from error
     return ds, names, [] if engine == "zarr" else paths
 
 
