@@ -322,7 +322,7 @@ def test_a_stopped_call_goes_on_though_more_has_come(
         assert main(call) == 1
     assert capsys.readouterr().err.endswith("xmrcae: stopped\n")
     if not begun:
-        assert "is not complete" in refused(capsys, "info", path)
+        assert "was stopped: the same call finishes it" in refused(capsys, "info", path)
     (tmp_path / "later.nc").rename(folder / "b.nc")
     assert main(call) == 0
     assert_within(xmrcae.open_archive(path).to_dataset()["sst"], field)

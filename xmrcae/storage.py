@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
-#: Bytes that are free on a disk that is full: what is written comes in larger pieces.
+#: A disk with fewer bytes free than this counts as full: writes come in larger pieces.
 FULL = 2**16
 
 
@@ -41,7 +41,8 @@ def in_storage(
     way_out : str
         What is left as it was, and what to do.
     folder : str or os.PathLike, optional
-        A local folder that is written to: libraries do not tell of its disk that it is full.
+        A local folder that is written to: its disk is asked whether it is full, which libraries
+        do not say.
     kinds : tuple of type
         Errors to turn into one; by default all, as those of stores are of their libraries' kinds.
 
@@ -97,9 +98,10 @@ def cleaned(clean: Callable[[], object]) -> Iterator[None]:
 
 
 def uninterrupted(function: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
-    """Call a function in a thread, where Ctrl-C does not reach it; it is raised at its end.
+    """Call a function in a thread that Ctrl-C does not reach.
 
-    Interrupted itself, xarray would keep locks, and wait for them when it closes the file.
+    KeyboardInterrupt is raised once it has ended. An interrupted xarray would keep its locks, and
+    wait for them on closing the file.
     """
     outcome: Future[Result] = Future()
 

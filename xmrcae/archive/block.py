@@ -3,9 +3,9 @@
 A value on a kept pixel is stored as a whole number of steps that its decoded field is off, in
 float64; reading adds them up and casts the sum to the data's type.
 
-The steps' predicted differences lie in the order of `classes`, how much each pixel's vary, and one
-chunk holds a class: an entropy coder knows one distribution per chunk, and 8 classes save 6 to 15 %
-on sea surface temperatures. What does not fit in:
+Differences are sorted by the `classes` of their pixels, that is by how much they vary, one class
+per chunk: an entropy coder knows one distribution per chunk, and 8 classes save 6 to 15 % on sea
+surface temperatures. What does not fit in:
 
 - gaps, NaN on kept pixels: 1 in `<array>_gaps`, exclusive-or with the snapshot before;
 - strays, finite values elsewhere: whole fields `<array>_strays` of the data's type, NaN where there

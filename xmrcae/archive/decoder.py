@@ -114,9 +114,8 @@ class Decoder:
         Returns
         -------
         list of numpy.ndarray, shape (channel,)
-            For each level, the median over cells of the norm of what a unit code writes: that of
-            each code would make the archive larger by a list as long as the codes. 0 for a filter
-            that acts nowhere.
+            For each level, the median, over cells, of the norm of what a unit code writes; 0 for a
+            filter that acts nowhere. One norm per code would need a list as long as the codes.
         """
         per_pixel = np.repeat(factors, self.valid[-1].sum((1, 2)))
         result = []

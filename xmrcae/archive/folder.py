@@ -235,7 +235,10 @@ class Folder:
 
     @contextlib.contextmanager
     def _lock_object(self) -> Iterator[None]:
-        """Lock by an object that names its holder, where there is nothing better."""
+        """Lock by an object that names its holder, where there is nothing better.
+
+        It outlives a holder that is killed: on the same host the next call takes it over.
+        """
         mine, there = _myself(), self._read_lock()
         if there:
             holder = _holder(there)

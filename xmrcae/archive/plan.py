@@ -87,8 +87,8 @@ class Plan:
     setting : Setting
         What was chosen.
     bytes : dict of str to float
-        Estimated bytes per snapshot: `codes` for each level, `rest` and `model`, base maps and
-        classes shared among all snapshots.
+        Estimated bytes per snapshot: `codes`, one number per level; `rest`; and `model`: base maps
+        and classes, divided by the number of snapshots.
     rms : float
         Root-mean-square error of the decoded codes on the sample, in units of the bounds.
     coarse_loss : float

@@ -24,7 +24,7 @@ from .store_writer import ArchiveWriter
 #: Values of the sample that codes and steps are chosen on.
 SAMPLE = 2**21
 
-#: Snapshots that an archive holds in the end, at least, which share the bytes of its base maps.
+#: Base maps are costed as if at least so many snapshots shared them: archives grow.
 GROWN = 600
 
 #: Values in a chunk of the rest: whole years of small fields, some snapshots of large ones.

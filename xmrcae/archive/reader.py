@@ -190,7 +190,7 @@ class Reader:
         kept = self._kept.get(key)
         if kept is not None and len(kept) >= n_rows:
             return kept
-        # Rows that are asked for one after the other would be decoded anew each time.
+        # A second request is likely a scan: decode the whole block now.
         n_rows = n_rows if kept is None else self.lengths[block]
         result = self._decoded(v, level, block, lane, n_rows)
         self._kept.put(key, result)

@@ -33,7 +33,7 @@ class Source:
     obj : xarray.DataArray or xarray.Dataset
         The variables to archive, as plain numbers, rows first.
     labelled : xarray.DataArray or xarray.Dataset
-        All that was given, those variables as plain numbers.
+        All that was given, the archived variables among it as plain numbers.
     fitted : Fitted
         The model that describes them.
     append : str or None

@@ -287,7 +287,10 @@ def n_visible(folder: Folder) -> int | None:
 
 
 def chunk_of(key: str) -> tuple[str, int]:
-    """Return which array a file is a chunk of, and its first index; an empty path if of none."""
+    """Return the path of the array that a file is a chunk of, "" if none, and its first index.
+
+    The first index counts the chunks along the rows.
+    """
     found = re.fullmatch(r"(.+)/c((?:/\d+)*)", key)
     if found is None:
         return "", 0

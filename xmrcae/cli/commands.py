@@ -259,8 +259,8 @@ def decode(
 ) -> None:
     """Decode ARCHIVE to OUTPUT, a NetCDF file (*.nc) or a Zarr store (*.zarr).
 
-    Of level K, the times of --time, or all; OUTPUT appears when it is complete. Its attribute
-    history says what was done.
+    All times of the finest level are decoded unless --time and --level say otherwise. OUTPUT
+    appears once it is complete; its attribute history says what was done.
     """
     from .inputs import select
     from .outputs import check_name, size_of, writing

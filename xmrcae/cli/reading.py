@@ -46,7 +46,8 @@ def open_there(url: str) -> Archive:
         raise UserError(f"{url} is a file, and no archive: xmrcae archive makes archives of files")
     if filesystem.exists(f"{path}/{JOURNAL}"):
         raise UserError(
-            f"{url} is not complete: the call that began it finishes it, or does so now"
+            f"writing of {url} was stopped: the same call finishes it, or another process writes "
+            "it now"
         )
     if filesystem.exists(path):
         raise UserError(f"{url} is a folder, and no archive")
