@@ -10,8 +10,9 @@ from helpers import make_field, make_two_variables
 
 import xmrcae
 from xmrcae.archive import plan
+from xmrcae.archive.block import Variable
 from xmrcae.archive.models import archive_options, centred, group_counts, projecting, truncated
-from xmrcae.archive.plan import Wanted, choose
+from xmrcae.archive.plan import choose
 
 OPTIONS = {"levels": 2, "channels": [[1, 2]], "max_epochs": 5, "progress": False, "omega": 1.0}
 
@@ -42,7 +43,7 @@ def wanted_of(values, **bounds):
     """The same bounds for all variables, kept wherever they hold values."""
     kept = np.isfinite(values).any(0)
     return [
-        Wanted(array=f"v{v}", dtype=values.dtype, kept=each, **bounds)
+        Variable(array=f"v{v}", dtype=values.dtype, kept=each, **bounds)
         for v, each in enumerate(kept)
     ]
 

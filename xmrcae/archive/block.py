@@ -63,13 +63,19 @@ class Variable:
     array: str
     dtype: np.dtype[Any]
     kept: np.ndarray
-    scale: float
-    base: Sequence[np.ndarray]
+    scale: float = 1.0
+    base: Sequence[np.ndarray] = ()
     predictor: Predictor | None = None
     classes: np.ndarray | None = None
     max_error: float | None = None
     rmse: float | None = None
     lossless: bool = False
+
+    @property
+    def bound(self) -> float | None:
+        """Half the step of the rest, nearly; None where nothing but codes is kept."""
+        each = [self.max_error, None if self.rmse is None else self.rmse * 3**0.5]
+        return min((bound for bound in each if bound is not None), default=None)
 
     @cached_property
     def order(self) -> np.ndarray:
@@ -107,6 +113,7 @@ class BlockCoder:
         code_steps: Sequence[np.ndarray],
     ) -> None:
         self.decoder, self.variables = decoder, variables
+        self._finest = len(decoder.valid) - 1
         pairs = zip(code_steps, decoder.channels, strict=True)
         self._code_steps = np.concatenate([np.asarray(step)[of] for step, of in pairs])
         # Where the valid pixels are among the kept ones: nearly always everywhere.
@@ -140,7 +147,7 @@ class BlockCoder:
         numpy.ndarray of float64, shape (snapshot, variable, y, x)
             In the data's units; NaN off kept pixels.
         """
-        finest = level == len(self.decoder.valid) - 1
+        finest = level == self._finest
         kept = [each.kept for each in self.variables] if finest else self.decoder.valid[level]
         result = np.full((len(codes), len(kept), *kept[0].shape), np.nan)
         for v, field in enumerate(self.on_kept(codes, season, level)):
@@ -176,7 +183,7 @@ class BlockCoder:
         """
         arrays: dict[str, np.ndarray] = {}
         records: dict[str, dict[str, Any]] = {}
-        fields = self.on_kept(codes, season, len(self.decoder.valid) - 1)
+        fields = self.on_kept(codes, season, self._finest)
         for variable, given in zip(self.variables, values, strict=True):
             # popped, so that its memory is free before the next one is encoded
             own, records[variable.array] = _encode(variable, given, fields.pop(0))
@@ -210,7 +217,7 @@ class BlockCoder:
         list of numpy.ndarray, shape (snapshot, y, x)
             Of each variable, in its type, NaN where missing.
         """
-        fields = self.on_kept(codes, season, len(self.decoder.valid) - 1)
+        fields = self.on_kept(codes, season, self._finest)
         return [
             _decode(variable, field, arrays, records[variable.array])
             for variable, field in zip(self.variables, fields, strict=True)
@@ -220,7 +227,7 @@ class BlockCoder:
     def on_kept(self, codes: np.ndarray, season: np.ndarray, level: int) -> list[np.ndarray]:
         """Decode as :meth:`fields`, each variable on its kept pixels alone, (snapshot, pixel)."""
         valid = self.decoder.valid[level]
-        finest = level == len(self.decoder.valid) - 1
+        finest = level == self._finest
         decoded = self.decoder.decode(self.dequantise(codes), level)
         ends = np.cumsum(valid.sum((1, 2)))[:-1]
         result = []

@@ -38,24 +38,6 @@ COARSE_TERMS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """What is asked for one variable; fields as those of :class:`xmrcae.archive.block.Variable`."""
-
-    array: str
-    dtype: np.dtype[Any]
-    kept: np.ndarray
-    max_error: float | None = None
-    rmse: float | None = None
-    lossless: bool = False
-
-    @property
-    def bound(self) -> float | None:
-        """Half the step of the rest, nearly; None where nothing but codes is kept."""
-        each = [self.max_error, None if self.rmse is None else self.rmse * 3**0.5]
-        return min((bound for bound in each if bound is not None), default=None)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Setting:
     """What a candidate differs in: number of groups, steps in units of the bounds, Fourier terms.
 
@@ -123,7 +105,7 @@ def choose(
     fitted: Fitted,
     values: np.ndarray,
     season: np.ndarray,
-    wanted: Sequence[Wanted],
+    wanted: Sequence[Variable],
     *,
     length: int,
     levels: int | None = None,
@@ -139,8 +121,8 @@ def choose(
         A sample of consecutive snapshots, or of runs of them, one after the other.
     season : numpy.ndarray of int, shape (snapshot,)
         Which of its centres each departs from.
-    wanted : sequence of Wanted
-        Of each variable.
+    wanted : sequence of Variable
+        What is asked for each; scale, base maps and predictor are to be found.
     length : int
         Snapshots that the archive is to hold in the end, which share the bytes of base maps.
     levels : int, optional
@@ -161,17 +143,12 @@ def choose(
 
     for factor in (2.0, 2**0.5):
         best = _descend(planner, best, "code_step", factor)
-        best = _best(planner, best, "n_groups", counts)
+        best = min([best, *(replace(best, n_groups=n) for n in counts)], key=planner.cost)
         best = _descend(planner, best, "base_step", factor)
         fewer = [n for n in (7, 5, 3) if n < best.n_terms]
         best = _along(planner, best, "n_terms", fewer)
     best = _descend(planner, best, "code_step", factor)
     return planner.plan(best, few_neighbours=True)
-
-
-def _best(planner: _Planner, best: Setting, name: str, values: Sequence[int]) -> Setting:
-    """Try some values of a setting."""
-    return min([best, *(replace(best, **{name: n}) for n in values)], key=planner.cost)
 
 
 def _descend(planner: _Planner, best: Setting, name: str, factor: float) -> Setting:
@@ -202,7 +179,7 @@ class _Planner:
         fitted: Fitted,
         values: np.ndarray,
         season: np.ndarray,
-        wanted: Sequence[Wanted],
+        wanted: Sequence[Variable],
         length: int,
     ) -> None:
         self.values, self.season, self.wanted, self.length = values, season, wanted, length
@@ -256,7 +233,7 @@ class _Planner:
         floor = 1e-6 * max(each.max(initial=0) for each in norms)
         code_steps = [setting.code_step / np.maximum(each, floor) for each in norms]
         variables = [
-            Variable(**vars(wanted), scale=float(s), base=base.maps)
+            replace(wanted, scale=float(s), base=base.maps)
             for wanted, s, base in zip(self.wanted, scale, bases, strict=True)
         ]
         coder = BlockCoder(decoder, variables, code_steps)

@@ -15,9 +15,10 @@ from ..grid.conventions import Labelled, fields_of
 from ..io.labels import file_names
 from ..io.model_datasets import fitted_to_datasets
 from . import labelling, parts
+from .block import Variable
 from .format import FORMAT_VERSION, ArchiveError
 from .models import projecting
-from .plan import Plan, Wanted, choose
+from .plan import Plan, choose
 from .source import Source
 from .store_writer import ArchiveWriter
 
@@ -60,7 +61,7 @@ class Request:
         if self != Request():
             raise ValueError('mode="a" takes bounds and sizes from the archive: leave them out')
 
-    def bounds(self, names: Sequence[Any]) -> list[dict[str, float | None]]:
+    def bounds(self, names: Sequence[Any]) -> list[dict[str, Any]]:
         """Return the bounds of each variable.
 
         Raises
@@ -68,7 +69,7 @@ class Request:
         ValueError
             For what is no positive number, or names no variable.
         """
-        result: list[dict[str, float | None]] = [{} for _ in names]
+        result: list[dict[str, Any]] = [{} for _ in names]
         for option in ("max_error", "rmse"):
             given = getattr(self, option)
             by_name = given if isinstance(given, Mapping) else dict.fromkeys(names, given)
@@ -115,12 +116,12 @@ def plan_for(source: Source, request: Request, rows: int) -> Plan:
     made_up = {name: f"variable_{v}" for v, name in enumerate(fitted.labels.variables)}
     arrays = file_names(made_up, taken=OF_LEVELS + OF_BLOCKS, endings=ENDINGS).values()
     wanted = [
-        Wanted(array=array, dtype=dtype, kept=own, lossless=request.lossless, **bound)
+        Variable(array=array, dtype=dtype, kept=own, lossless=request.lossless, **bound)
         for array, dtype, own, bound in zip(arrays, source.dtypes, kept, bounds, strict=True)
     ]
     values, season = (
-        _joined([_by_lane(each) for each in parts])
-        for parts in zip(*map(source.read, source.sample(SAMPLE)), strict=True)
+        _joined([_by_lane(run) for run in runs])
+        for runs in zip(*map(source.read, source.sample(SAMPLE)), strict=True)
     )
     return choose(
         projecting(fitted),

@@ -139,19 +139,19 @@ class Reader:
 
     def _variable(self, v: int, level: int, base: np.ndarray) -> Variable:
         """Return how a variable is kept, as far as decoding a level needs it."""
-        about = self.store.about["variables"][v]
+        about, predictor, classes = self.store.about["variables"][v], None, None
         finest = level == self.levels - 1
-        variable: dict[str, Any] = {name: about[name] for name in ("array", "scale")}
         if finest and about["weights"] is not None:
-            variable["predictor"] = Predictor(self.kept[v], about["weights"])
-            variable["classes"] = self.store.static(f"level_{level}/{about['array']}_classes")
+            predictor = Predictor(self.kept[v], about["weights"])
+            classes = self.store.static(f"level_{level}/{about['array']}_classes")
         return Variable(
             dtype=np.dtype(about["dtype"]),
+            predictor=predictor,
+            classes=classes,
             # Of coarser levels a coder takes the valid pixels from its decoder.
             kept=self.kept[v] if finest else self.decoder.valid[-1][v],
             base=[base if k == level else np.empty((0, 0)) for k in range(self.levels)],
-            **{name: about[name] for name in BOUNDS},
-            **variable,
+            **{name: about[name] for name in ("array", "scale", *BOUNDS)},
         )
 
     def codes(self, level: int, block: int, lane: int = 0) -> np.ndarray:

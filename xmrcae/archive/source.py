@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -161,16 +161,10 @@ def rows_and_lanes(
     """
     sample = [str(dim) for dim in fields_of(obj)[0].dims if dim not in (grid.y, grid.x)]
     if append is None:
-        append = _along_time(obj, sample) or next(iter(sample), None)
+        time = time_of(obj.coords.to_dataset(), sample)
+        append = next(iter([*map(str, () if time is None else time.dims), *sample]), None)
     elif append not in sample:
         raise ArchiveError(
             f"append_dim={append!r} is no sample dimension of the data; they have {sample}"
         )
     return append, tuple(dim for dim in sample if dim != append)
-
-
-def _along_time(obj: Labelled, sample: Sequence[str]) -> str | None:
-    """Return the sample dimension that the times lie along."""
-    time = time_of(obj.coords.to_dataset(), sample)
-    dims = [] if time is None else [str(dim) for dim in time.dims]
-    return next(iter(dims), None)

@@ -51,7 +51,7 @@ class ArchiveStore:
         self.about: dict[str, Any] = root["attributes"][ABOUT]
         self._lengths, self._lanes = _sizes(self.about, folder.url)
         self.n_blocks = len(self._lengths)
-        self.arrays = _arrays(root, folder.url)
+        self.arrays = _arrays(root)
         for path, document in self.arrays.items():
             self._check_shape(path, document)
         self._store = folder.store(self._check_chunk)
@@ -297,30 +297,25 @@ def chunk_of(key: str) -> tuple[str, int]:
     return found[1], int(found[2].split("/")[1]) if found[2] else 0
 
 
+@sound()
 def _sizes(about: Mapping[str, Any], url: str) -> tuple[list[int], tuple[int, ...]]:
     """Return the rows of every block, and the sizes of the other sample dimensions."""
-    try:
-        rows, lanes = about["rows_per_block"], about["lanes"]
-        lengths, checksums = about["blocks"]["length"], about["checksums"]
-        good = (
-            all(type(n) is int and n >= 1 for n in (rows, *lanes))
-            and all(type(n) is int and 1 <= n <= rows for n in lengths)
-            and all(type(checksum) is int for checksum in checksums.values())
-        )
-    except (KeyError, TypeError, AttributeError):
-        good = False
-    if not good:
+    rows, lanes = about["rows_per_block"], about["lanes"]
+    lengths, checksums = about["blocks"]["length"], about["checksums"]
+    if not (
+        all(type(n) is int and n >= 1 for n in (rows, *lanes))
+        and all(type(n) is int and 1 <= n <= rows for n in lengths)
+        and all(type(checksum) is int for checksum in checksums.values())
+    ):
         raise ArchiveFault(f"the archive at {url} is damaged: the sizes of its blocks are lacking")
     return lengths, tuple(lanes)
 
 
-def _arrays(root: Mapping[str, Any], url: str) -> dict[str, dict[str, Any]]:
+@sound()
+def _arrays(root: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the metadata of the arrays, by path."""
-    try:
-        members = dict(root["consolidated_metadata"]["metadata"])
-        arrays = {path: one for path, one in members.items() if one["node_type"] != "group"}
-    except (KeyError, TypeError, ValueError) as error:
-        raise ArchiveFault(f"{ROOT} of {url} is damaged: it does not list its arrays") from error
+    members = root["consolidated_metadata"]["metadata"]
+    arrays = {path: one for path, one in members.items() if one["node_type"] != "group"}
     for path, document in arrays.items():
         check_document(document, path)
     return arrays

@@ -166,7 +166,7 @@ class Predictor:
         # For a wave in each plane of the ring: one view per term, shifted to that neighbour.
         shifted = [
             [
-                ring[(now - _back(t, y, x)) % _RING, (3 - t) * height - y :]
+                ring[(now - (4 * t + 2 * y + x)) % _RING, (3 - t) * height - y :]
                 for t, y, x in self._terms
             ]
             for now in range(_RING)
@@ -322,11 +322,6 @@ def _entropy(differences: np.ndarray) -> float:
     """Return the bits that an ideal packer would take for integers of these frequencies."""
     counts = np.unique(differences, return_counts=True)[1]
     return float(-np.sum(counts * np.log2(counts / differences.size)))
-
-
-def _back(t: int, y: int, x: int) -> int:
-    """Return how many waves earlier a neighbour is."""
-    return 4 * t + 2 * y + x
 
 
 def _gather(shifted: Sequence[np.ndarray], at: np.ndarray) -> np.ndarray:

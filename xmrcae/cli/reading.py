@@ -59,7 +59,7 @@ def describe(archive: Archive) -> dict[str, Any]:
     about, ends = archive.about, row_ends(archive.reader)
     try:
         n_bytes, ratio, level_bytes = archive.n_bytes, archive.ratio, archive.level_bytes
-    except (OSError, NotImplementedError):  # of http servers
+    except OSError:  # servers of http do not tell them
         n_bytes, ratio, level_bytes = None, None, None
     levels = [
         {"level": k, "shape": level["shape"], "bytes": level_bytes and level_bytes[k]}
