@@ -131,21 +131,10 @@ class BlockCoder:
         return codes * self._code_steps[: codes.shape[1]]
 
     def fields(self, codes: np.ndarray, season: np.ndarray, level: int) -> np.ndarray:
-        """Decode the fields of a level from its codes and those of the levels below it.
+        """Decode the fields of a level, (snapshot, variable, y, x), float64, NaN off kept pixels.
 
-        Parameters
-        ----------
-        codes : numpy.ndarray of int, shape (snapshot, code)
-            In steps, coarsest level first.
-        season : numpy.ndarray of int, shape (snapshot,)
-            Which of the base maps each snapshot departs from.
-        level : int
-            The level.
-
-        Returns
-        -------
-        numpy.ndarray of float64, shape (snapshot, variable, y, x)
-            In the data's units; NaN off kept pixels.
+        `codes`, (snapshot, code), are those of the levels up to it in steps, coarsest first;
+        `season`, (snapshot,), says which of the base maps each snapshot departs from.
         """
         finest = level == self._finest
         kept = [each.kept for each in self.variables] if finest else self.decoder.valid[level]
@@ -159,12 +148,8 @@ class BlockCoder:
     ) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Any]]]:
         """Find what to store beside the codes, and check that it decodes within the bounds.
 
-        Parameters
-        ----------
-        values : sequence of numpy.ndarray, shape (snapshot, y, x)
-            Of each variable, in its type, NaN where missing.
-        codes, season
-            As for :meth:`fields`, with codes of all levels.
+        Of each variable `values` are (snapshot, y, x), in its type, NaN where missing; codes are of
+        all levels. An ArchiveError tells of infinite values, and of bounds that cannot be kept.
 
         Returns
         -------
@@ -175,11 +160,6 @@ class BlockCoder:
             or 1; the number of `strays`; the `least` and the `most` of what was given on kept
             pixels, None if that is nothing; `count`, `mean` and mean `square` of decoded values;
             the `worst` error and the sum of squared ones, `squared_error`.
-
-        Raises
-        ------
-        ArchiveError
-            For infinite values, and bounds that cannot be kept.
         """
         arrays: dict[str, np.ndarray] = {}
         records: dict[str, dict[str, Any]] = {}
@@ -201,21 +181,12 @@ class BlockCoder:
         season: np.ndarray,
         variables: Sequence[str] | None = None,
     ) -> list[np.ndarray]:
-        """Decode what :meth:`encode` made, or its first snapshots.
-
-        Parameters
-        ----------
-        arrays, records
-            As :meth:`encode` returns them, of the variables wanted.
-        codes, season
-            As for :meth:`fields`, with codes of all levels.
-        variables : sequence of str, optional
-            Names of the arrays wanted, in the order of the network.
+        """Decode what :meth:`encode` made, or its first snapshots, of all variables or those named.
 
         Returns
         -------
         list of numpy.ndarray, shape (snapshot, y, x)
-            Of each variable, in its type, NaN where missing.
+            Of each variable in the order of the network, in its type, NaN where missing.
         """
         fields = self.on_kept(codes, season, self._finest)
         return [
@@ -325,10 +296,7 @@ def _in_steps(
 ) -> tuple[float, np.ndarray]:
     """Return the step that keeps the bounds, and how many the field is off, (snapshot, pixel).
 
-    Raises
-    ------
-    ArchiveError
-        If the bounds are too fine for the data's type, or for the steps.
+    An ArchiveError tells of bounds that are too fine for the data's type, or for the steps.
     """
     largest = np.abs(kept).max(initial=0, where=known)
     with np.errstate(over="ignore", invalid="ignore"):  # beyond the largest number of the type

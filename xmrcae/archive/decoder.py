@@ -77,19 +77,10 @@ class Decoder:
         self.sizes = [len(channels) for channels in self.channels]
 
     def decode(self, codes: np.ndarray, level: int) -> np.ndarray:
-        """Decode the valid pixels of a level.
+        """Decode a level in scaled units, (snapshot, pixel), float64.
 
-        Parameters
-        ----------
-        codes : numpy.ndarray, shape (snapshot, code)
-            Codes of the levels up to this one, coarsest first.
-        level : int
-            The level to decode.
-
-        Returns
-        -------
-        numpy.ndarray of float64, shape (snapshot, pixel)
-            In scaled units, on the valid pixels of one variable after the other, row by row.
+        `codes`, (snapshot, code), are those of the levels up to it, coarsest first. Pixels are the
+        valid ones of one variable after the other, row by row.
         """
         # Snapshots lie along the last axis, which makes every product one pass over memory.
         columns = np.ascontiguousarray(codes.T, dtype=np.float64)  # (code, snapshot)

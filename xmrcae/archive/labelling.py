@@ -88,30 +88,21 @@ def describe(
 ) -> Labels:
     """Describe all of a labelled object but the values of its archived variables.
 
+    What is neither numbers, text nor times is left out, with a warning. An ArchiveError tells of
+    names that JSON cannot hold.
+
     Parameters
     ----------
     obj : xarray.DataArray or xarray.Dataset
         As the user gave it. A DataArray becomes the Dataset that xarray would write.
     variables : sequence of str
         Names of the archived variables of a Dataset; a DataArray is archived itself.
-    append : str or None
-        The dimension that the archive grows along.
-    horizontal : (str, str)
-        The horizontal dimensions, (y, x).
+    append, horizontal
+        The dimension that the archive grows along, if any; the horizontal ones, (y, x).
     taken : sequence of str
         Names that nothing may be stored under.
     archive : dict, optional
         The record of the archive that the object is appended to: what it has is stored as there.
-
-    Returns
-    -------
-    Labels
-        Variables that are neither numbers, text nor times are left out, with a warning.
-
-    Raises
-    ------
-    ArchiveError
-        If JSON cannot hold the name of a variable or dimension.
     """
     dataset = _as_dataset(obj)
     archived = list(dataset.data_vars) if isinstance(obj, xr.DataArray) else list(variables)
@@ -209,14 +200,9 @@ def _indexes(dataset: xr.Dataset, names: set[Hashable]) -> list[list[Hashable]]:
 
 
 def _conversion(variable: xr.Variable) -> tuple[Record, xr.Variable] | None:
-    """Find how a variable becomes plain numbers.
+    """Find how a variable becomes plain numbers: `plain`, and `texts` or `calendar`.
 
-    Returns
-    -------
-    dict
-        `plain`, and `texts` or `calendar`.
-    xarray.Variable
-        The variable, computed if it holds text or objects, whose values decide.
+    It comes back with that, computed if it holds text or objects, whose values decide.
     """
     dtype = variable.dtype
     kind = dtype.kind if isinstance(dtype, np.dtype) else "O"
@@ -238,19 +224,9 @@ def _conversion(variable: xr.Variable) -> tuple[Record, xr.Variable] | None:
 
 
 def to_plain(record: Mapping[str, Any], values: np.ndarray) -> np.ndarray:
-    """Write values as plain numbers, of the type `record["plain"]`.
+    """Write values, any part of a variable, as plain numbers of the type that its record names.
 
-    Parameters
-    ----------
-    record : mapping
-        The variable's own record.
-    values : numpy.ndarray
-        Any part of it, of any shape.
-
-    Raises
-    ------
-    ArchiveError
-        If times are finer than the unit in which the archive has them.
+    An ArchiveError tells of times that are finer than the unit in which the archive has them.
     """
     plain = record["plain"]
     if "texts" in record:

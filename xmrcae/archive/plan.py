@@ -117,23 +117,15 @@ def choose(
     ----------
     fitted : Fitted
         The model, as :func:`projecting` returns it.
-    values : numpy.ndarray, shape (snapshot, variable, y, x)
-        A sample of consecutive snapshots, or of runs of them, one after the other.
-    season : numpy.ndarray of int, shape (snapshot,)
-        Which of its centres each departs from.
+    values, season : numpy.ndarray, shape (snapshot, variable, y, x) and (snapshot,)
+        A sample, runs of snapshots one after the other; which of the centres each departs from.
     wanted : sequence of Variable
         What is asked for each; scale, base maps and predictor are to be found.
     length : int
         Snapshots that the archive is to hold in the end, which share the bytes of base maps.
-    levels : int, optional
-        Number of levels that keep codes of their own.
-    codes : int, optional
-        The most codes per snapshot.
-
-    Raises
-    ------
-    ValueError
-        If the codes of level 0 alone are more than `codes`, or there are not so many levels.
+    levels, codes : int, optional
+        Levels that keep codes of their own, and the most codes per snapshot; a ValueError if there
+        are not so many levels, or the codes of level 0 alone are more.
     """
     planner = _Planner(fitted, values, season, wanted, length)
     counts = group_counts(fitted, levels, codes)

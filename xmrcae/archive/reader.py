@@ -169,22 +169,9 @@ class Reader:
         return self.store.rows("season", block, lane)
 
     def fields(self, v: int, level: int, block: int, lane: int, n_rows: int) -> np.ndarray:
-        """Return the first fields of one variable in a block.
+        """Return the first rows of one variable in a block, `n_rows` of them or more, (row, y, x).
 
-        Parameters
-        ----------
-        v : int
-            Number of the variable.
-        level : int
-        block, lane : int
-            Where.
-        n_rows : int
-            How many rows at least.
-
-        Returns
-        -------
-        numpy.ndarray, shape (row, y, x)
-            In the variable's type, both coordinates ascending. It must not be changed.
+        In the variable's type, both coordinates ascending; not to be changed.
         """
         key = self.arrays[v], level, block, lane
         kept = self._kept.get(key)
@@ -247,21 +234,8 @@ class Reader:
 class Fields(BackendArray):
     """One variable of an archive on one level, decoded where it is indexed.
 
-    Parameters
-    ----------
-    reader : Reader
-        What decodes it.
-    v : int
-        Number of the variable.
-    level : int
-        The level.
-    dims : sequence of str
-        Its dimensions in the data's order; those that the archive does not know have length 1.
-
-    Attributes
-    ----------
-    chunks : dict of str to tuple of int
-        Sizes of the blocks along each dimension.
+    `dims` are its dimensions in the data's order; those that the archive does not know have length
+    1. `chunks` are the sizes of the blocks along each.
     """
 
     def __init__(self, reader: Reader, v: int, level: int, dims: Sequence[str]) -> None:
@@ -324,16 +298,7 @@ class Fields(BackendArray):
 class Rows(BackendArray):
     """What lies along the rows beside the archived variables, read where it is indexed.
 
-    Parameters
-    ----------
-    reader : Reader
-        Of the archive.
-    path : str
-        The array.
-    convert : callable
-        Makes values of what is stored.
-    dtype : numpy.dtype
-        The type of the values.
+    `convert` makes values of type `dtype` of what the array at `path` holds.
     """
 
     def __init__(

@@ -62,26 +62,7 @@ class ArchiveStore:
     def open(
         cls, url: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None
     ) -> ArchiveStore:
-        """Open an archive; one file is read.
-
-        Parameters
-        ----------
-        url : str or os.PathLike
-            A path, or a URL that fsspec knows.
-        storage_options : mapping, optional
-            Options of the file system.
-
-        Returns
-        -------
-        ArchiveStore
-
-        Raises
-        ------
-        ArchiveError
-            If there is none, or it is damaged, foreign, unfinished or of a later version.
-        ImportError
-            Naming the packages that are missing.
-        """
+        """Open an archive, as :func:`xmrcae.open_archive` documents it."""
         require()
         folder = Folder(url, storage_options)
         root = read_root(folder)
@@ -107,21 +88,7 @@ class ArchiveStore:
         return {"url": self._folder.url, "storage_options": self._folder.options}
 
     def static(self, path: str) -> np.ndarray:
-        """Return a whole array that has no rows.
-
-        Parameters
-        ----------
-        path : str
-
-        Returns
-        -------
-        numpy.ndarray
-
-        Raises
-        ------
-        ArchiveError
-            If there is no such array, or it is damaged.
-        """
+        """Return a whole array without rows; an ArchiveError if it is missing or damaged."""
         checksum = self.about["checksums"].get(path)
         if path not in self.arrays or checksum is None:
             raise ArchiveFault(f"{self._folder.url} has no array {path!r}")
@@ -131,27 +98,10 @@ class ArchiveStore:
         return values
 
     def rows(self, path: str, block: int, lane: int = 0) -> np.ndarray:
-        """Return the rows of one block and lane.
+        """Return the rows of one block and lane, (row, ...), read-only: the last chunks are kept.
 
-        Parameters
-        ----------
-        path : str
-        block : int
-            From 0 to `n_blocks` - 1.
-        lane : int, default: 0
-            Number of the combination of the other sample dimensions, the last varying fastest.
-
-        Returns
-        -------
-        numpy.ndarray
-            (row, ...), read-only: the last chunks are kept, 64 MiB at most.
-
-        Raises
-        ------
-        ArchiveError
-            If there is no such array, or its chunk is missing or damaged.
-        IndexError
-            If there is no such block or lane.
+        Lanes are numbered with the last of the other sample dimensions varying fastest. An
+        ArchiveError tells of an array that is not there, or a chunk that is missing or damaged.
         """
         if path not in self.arrays or path in self.about["checksums"]:
             raise ArchiveFault(f"{self._folder.url} has no array {path!r} of rows")
@@ -171,11 +121,8 @@ class ArchiveStore:
     def n_bytes(self) -> dict[str, Any]:
         """Return the bytes of the archive's files, found by listing them.
 
-        Returns
-        -------
-        dict
-            "time": of the chunks that grow with the rows, "model": of all else, metadata
-            included, and "arrays": of the chunks of every array, by path.
+        "time" are those of chunks that grow with the rows, "model" of all else, metadata included,
+        "arrays" of the chunks of every array, by path.
         """
         arrays, total = dict.fromkeys(self.arrays, 0), 0
         for key, size in self._folder.sizes().items():
@@ -250,10 +197,7 @@ class ArchiveStore:
 def read_root(folder: Folder) -> dict[str, Any] | None:
     """Return the metadata of an archive's root, less their own checksum; None if there are none.
 
-    Raises
-    ------
-    ArchiveError
-        If they cannot be read, or are not an archive's, or of a later version.
+    An ArchiveError tells of such as cannot be read, or are not an archive's, or of a later version.
     """
     try:
         root = json.loads(folder.read(ROOT))

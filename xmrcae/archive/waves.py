@@ -76,27 +76,11 @@ class Predictor:
 
     @classmethod
     def fit(cls, kept: np.ndarray, steps: np.ndarray, *, few_neighbours: bool = False) -> Predictor:
-        """Return the predictor whose differences pack best, on a sample of the steps.
+        """Return the predictor whose differences pack best, on steps (t, pixel), evenly spaced.
 
-        Parameters
-        ----------
-        kept : numpy.ndarray
-            (y, x), bool.
-        steps : numpy.ndarray
-            (t, pixel), integers; some of them, evenly spaced, are read.
-        few_neighbours : bool, default: False
-            Leave out neighbours that tell little, as undoing takes as long as they are many, and
-            read 130,000 steps, four times as many.
-
-        Returns
-        -------
-        Predictor
-            Its weights are 0 if all steps are 0, or if there are none.
-
-        Raises
-        ------
-        ValueError
-            If `steps` does not fit `kept` or has magnitudes beyond `LIMIT`.
+        With `few_neighbours`, those that tell little are left out, as undoing takes as long as they
+        are many, and 130,000 steps are read, four times as many. Weights are 0 if all steps are 0,
+        or if there are none. A ValueError tells of steps that `differences` would refuse.
         """
         every = cls(kept, [1] * len(TERMS))
         steps = every._checked(steps)
@@ -110,22 +94,9 @@ class Predictor:
         return cls(kept, best_weights(near, here, _LOSS if few_neighbours else 0.0))
 
     def differences(self, steps: np.ndarray) -> np.ndarray:
-        """Return the steps less their predictions.
+        """Return steps (t, pixel) less their predictions, int32, modulo 2**32.
 
-        Parameters
-        ----------
-        steps : numpy.ndarray
-            (t, pixel), integers up to `LIMIT` in magnitude.
-
-        Returns
-        -------
-        numpy.ndarray
-            (t, pixel), int32, modulo 2**32.
-
-        Raises
-        ------
-        ValueError
-            If `steps` does not fit `kept` or has magnitudes beyond `LIMIT`.
+        A ValueError tells of steps that do not fit `kept` or have magnitudes beyond `LIMIT`.
         """
         steps = self._checked(steps)
         differences = steps.astype(np.int32)
@@ -136,25 +107,11 @@ class Predictor:
         return differences
 
     def undo(self, differences: np.ndarray) -> np.ndarray:
-        """Return the steps that these are the differences of.
+        """Return the steps (t, pixel), int32, of differences, or of those of the first snapshots.
 
         Beside the result, 12 planes (t, y) of float64 are in use: less than its bytes for grids
-        whose rows keep more than 24 pixels.
-
-        Parameters
-        ----------
-        differences : numpy.ndarray
-            (t, pixel), int32: all of `differences`, or the first snapshots of them.
-
-        Returns
-        -------
-        numpy.ndarray
-            (t, pixel), int32.
-
-        Raises
-        ------
-        ValueError
-            If `differences` do not fit `kept`.
+        whose rows keep more than 24 pixels. A ValueError tells of differences that do not fit
+        `kept`.
         """
         self._check_shape(differences)
         order, rows, starts = self._by_wave()
