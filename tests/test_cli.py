@@ -474,6 +474,17 @@ def test_numbers_are_selected_where_there_are_no_times():
     assert list(select_times(ds, "run", "2.5")["run"]) == [2.5]
 
 
+@pytest.mark.parametrize("calendar", ["standard", "noleap"])
+def test_times_of_an_archive_that_descend_are_selected_alike(calendar: str) -> None:
+    kind = {"calendar": calendar, "use_cftime": calendar != "standard"}
+    time = xr.date_range("2001-01", periods=36, freq="MS", **kind)
+    ds = xr.Dataset({"sst": ("time", np.arange(36))}, coords={"time": time})
+    backward = ds.isel(time=slice(None, None, -1))
+    for given in ("2002", "2002-03:2003-01", ":2001-02", "2003-06:"):
+        chosen = select_times(backward, "time", given)
+        assert chosen.equals(select_times(ds, "time", given).isel(time=slice(None, None, -1)))
+
+
 @pytest.mark.parametrize("given", ["1999", "2001-13", "June", "", "2001:2002:2003"])
 def test_times_that_are_not_there_are_refused(archive, tmp_path, capsys, given):
     line = refused(capsys, "decode", archive, tmp_path / "out.nc", "--time", given)

@@ -117,7 +117,7 @@ def select_times(ds: xr.Dataset, dim: str | None, text: str | None) -> xr.Datase
     Parameters
     ----------
     ds : xarray.Dataset
-        Of an archive: in ascending order along `dim`.
+        Of an archive.
     dim : str or None
         What snapshots lie along.
     text : str or None
@@ -143,7 +143,8 @@ def select_times(ds: xr.Dataset, dim: str | None, text: str | None) -> xr.Datase
         start, end = parts[1], parts[3] if parts[2] else parts[1]
         if not has_times:
             start, end = (None if each is None else float(each) for each in (start, end))
-        chosen = ds.sel({dim: slice(start, end)})
+        order = slice(None, None, -1 if index.is_monotonic_decreasing else 1)
+        chosen = ds.isel({dim: order}).sel({dim: slice(start, end)}).isel({dim: order})
     except (TypeError, ValueError) as error:
         raise UserError(
             f"--time {text!r}: give START or START:END, such as 2020-06 or 2019:2020-06"
