@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from dask.base import tokenize
 from helpers import make_field, make_two_variables
 
 import xmrcae
 from xmrcae.codec import Codec
-from xmrcae.core.streams import stream
+from xmrcae.core.network import Network
+from xmrcae.core.streams import _streams, stream
 
-GPU: Any = SimpleNamespace(type="cuda")
+GPU: Any = type("GPU", (), {"type": "cuda"})()
 OPTIONS: dict[str, Any] = {"levels": 3, "max_epochs": 4, "progress": False, "device": "cpu"}
 
 
@@ -43,8 +45,9 @@ class Stream:
 
 
 @pytest.fixture
-def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """What streams are asked for; on the CPU if there is no GPU."""
+    _streams.cache_clear()
     noted: list[str] = []
     names: Iterator[str] = iter(["there", "back"] * 1000)
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream(next(names), noted))
@@ -52,7 +55,8 @@ def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(torch.cuda, "stream", lambda each: each)
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self.clone())
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda self, by: noted.append(by.name))
-    return noted
+    yield noted
+    _streams.cache_clear()
 
 
 def test_one_block_is_launched_before_the_results_of_another_are_waited_for(log) -> None:
@@ -130,3 +134,42 @@ def test_the_device_computes_what_the_host_does(log, monkeypatch, name: str) -> 
         one, other = (each[f"level_{level}"]["encoding"] for each in (found, codes))
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
     assert log.count("host waits for back") >= 3 * 5
+
+
+def test_the_same_streams_serve_all_calls(log) -> None:
+    for _ in range(3):
+        list(stream(lambda a: [a], [[np.zeros(2)]], GPU))
+    assert _streams.cache_info().misses == 1
+
+
+def test_dask_tells_a_model_on_a_gpu_from_the_same_on_a_cpu(monkeypatch) -> None:
+    codec = make_field().mrcae.fit(**OPTIONS).fitted.codec
+    on_cpu = tokenize(codec)
+    assert tokenize(codec) == on_cpu
+    monkeypatch.setattr(Network, "device", torch.device("meta"))
+    assert tokenize(codec) != on_cpu
+
+
+@pytest.mark.filterwarnings("error")
+def test_codes_of_any_layout_are_decoded_and_none_is_changed() -> None:
+    codec = make_field().mrcae.fit(tolerance=None, **OPTIONS).fitted.codec
+    codes = np.random.default_rng(0).standard_normal((40, sum(codec.sizes))).astype(np.float32)
+    season = np.zeros(40, dtype=np.int64)
+    expected = codec.decode(codes, season, level=2)
+    codes.flags.writeable = False
+    np.testing.assert_array_equal(codec.decode(codes, season, level=2), expected)
+    backward = codes[::-1].copy()[::-1]
+    np.testing.assert_array_equal(codec.decode(backward, season, level=2), expected)
+    np.testing.assert_array_equal(codec.decode(codes[:1], season[:1], level=2), expected[:1])
+    assert codec.decode(codes[:0], season[:0], level=2).shape == (0, *expected.shape[1:])
+
+
+def test_infinite_values_are_told_before_those_that_are_too_large() -> None:
+    field = make_field()
+    model = field.mrcae.fit(**OPTIONS)
+    bad = field.copy()
+    y, x = np.argwhere(np.isfinite(field.values).all(0))[0]
+    bad[1, y, x], bad[2, y, x] = np.inf, 1e37
+    for function in (model.score, model.encode):
+        with pytest.raises(ValueError, match="hold 1 infinite values"):
+            function(bad)

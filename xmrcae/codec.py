@@ -24,7 +24,7 @@ from .grid.scaling import Scaling, check_finite
 
 #: Numbers of the finest level that snapshots which go through the network together may hold. On a
 #: CPU few stay in the cache, while many share each look at the entries of a matrix.
-NUMBERS, NUMBERS_ON_GPU = 2**22, 2**26
+NUMBERS, NUMBERS_ON_GPU = 2**22, 2**25
 
 #: On a GPU, how many times as many snapshots an array in memory is cut into.
 STREAMED = 16
@@ -74,8 +74,10 @@ class Codec:
         self.sizes = [int(active.sum()) for active in self.active]
 
     def __dask_tokenize__(self) -> Any:
-        # The weights are part of it: going on from a checkpoint keeps the id but changes them.
-        return "xmrcae.Codec", self.token, self.network.vector().numpy().tobytes()
+        # The weights are part of it: going on from a checkpoint keeps the id but changes them. So
+        # is the device: another one gives other last digits.
+        weights = self.network.vector().numpy().tobytes()
+        return "xmrcae.Codec", self.token, self.network.device.type, weights
 
     def __reduce__(self) -> Any:
         """Pickle the state alone.
@@ -110,7 +112,12 @@ class Codec:
         """
         if self._is_on_cpu:
             return {"length": self.width, "threads": torch.get_num_threads()}
-        return {"length": STREAMED * self.width, "threads": 1}
+        return self.long_blocks | {"threads": 1}
+
+    @property
+    def long_blocks(self) -> dict[str, int]:
+        """The same for sums over blocks, whose bits depend on how long these are on a CPU."""
+        return {} if self._is_on_cpu else {"length": STREAMED * self.width}
 
     @property
     def _is_on_cpu(self) -> bool:
@@ -153,8 +160,7 @@ class Codec:
         return self._in_widths(decode, codes, season)[0]
 
     def _decode(self, codes: Any, season: Any, *, level: int) -> list[Tensor]:
-        place: Any = {"dtype": self.network.dtype, "device": self.network.device}
-        flat = torch.as_tensor(codes, **place).T.contiguous()
+        flat = self._conversion.columns(codes)
         sizes = self.sizes[: level + 1]
         field = self.network.decode(list(flat.split(sizes)), self._ones(len(codes)))
         return [self._conversion.fields(field, season, level)]
@@ -188,8 +194,8 @@ class Codec:
         with threads_for(0):
             streamed = stream(function, blocks, self.network.device)
             for start, parts in zip(starts, streamed, strict=True):
-                if len(starts) == 1:
-                    return [part[:n] for part in parts]
+                if n == self.width and self._is_on_cpu:
+                    return parts
                 if not start:
                     results = [np.empty((n, *part.shape[1:]), part.dtype) for part in parts]
                 for result, part in zip(results, parts, strict=True):
@@ -213,14 +219,15 @@ class Codec:
             data's extent, then of every level prolonged to the finest data.
         """
         total: Any = 0.0
-        n_infinite = 0
+        departures, n_infinite = [0.0], 0
         blocks = self._with_targets(values, season)
         results = stream(self._squared_errors, blocks, self.network.device)
         for errors, largest, infinite in results:
-            _check_range(float(largest))
+            departures.append(float(largest))
             n_infinite += int(infinite.sum())
             total = total + errors
         check_finite(n_infinite)
+        _check_range(float(np.max(departures)))
         return np.asarray(total)[None]
 
     def _with_targets(self, values: np.ndarray, season: np.ndarray) -> Iterator[list[np.ndarray]]:

@@ -61,6 +61,10 @@ class HostConversion:
             on_grid[:, rows] = np.moveaxis(band.standardize(values[:, :, rows], season), 0, -1)
         return self._padded(fields)
 
+    def columns(self, codes: Any) -> Tensor:
+        """Return codes (t, code) as the network reads them: (code, t)."""
+        return torch.from_numpy(np.array(codes.T, order="C")).to(self.dtype)
+
     def infinite(self, values: Any) -> Tensor:
         """Count the infinite values of each snapshot on valid pixels, (t,)."""
         infinite = np.isinf(values)
@@ -153,6 +157,10 @@ class DeviceConversion(HostConversion):
         scaled = (torch.where(values.isfinite(), values, mean.to(values.dtype)) - centre) / scale
         flat = scaled.to(self.dtype).flatten(1).T
         return self._padded(torch.cat([torch.zeros_like(flat[:1]), flat]))
+
+    def columns(self, codes: Tensor) -> Tensor:
+        """Return codes (t, code) as the network reads them: (code, t)."""
+        return codes.T.contiguous().to(self.dtype)
 
     def infinite(self, values: Tensor) -> Tensor:
         """Count the infinite values of each snapshot on valid pixels, (t,)."""

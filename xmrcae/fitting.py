@@ -23,7 +23,7 @@ from .memory import bounded_memory, give_back_memory
 from .options import Options, renamed
 from .passes import fingerprint, first_pass, second_pass
 
-#: Options that may be others when a fit goes on: they change no result but for its last digits.
+#: Options that may be others when a fit goes on: they change only how sums are rounded.
 IMMATERIAL = ("memory", "device", "progress")
 
 

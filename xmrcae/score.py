@@ -107,5 +107,6 @@ def _total(fitted: Fitted, layout: Layout, array: Any) -> np.ndarray:
         shape=(2, n_pixels),
         dtype=np.float64,
         per_block=True,
+        **fitted.codec.long_blocks,
     ).sum(0)
     return total.compute() if isinstance(total, da.Array) else total

@@ -44,22 +44,23 @@ def find_device(name: str) -> torch.device:
     Raises
     ------
     ValueError
-        If it cannot be used, or is a GPU that is not the first: kernels are launched on the
-        current one, which is the first in every new thread, such as those of dask.
+        If it cannot be used, or is a GPU, and it or the current one is not the first: kernels are
+        launched on the current one, which is the first in every new thread, such as those of dask.
     """
     auto = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(auto if name == "auto" else name)
         torch.empty(0, device=device)
-        number = 0 if device.type != "cuda" else device.index or torch.cuda.current_device()
+        current = torch.cuda.current_device() if device.type == "cuda" else 0
     except (RuntimeError, AssertionError, TypeError) as error:
         raise ValueError(
             f'device={name!r} cannot be used here ({error}); choose "auto" or "cpu"'
         ) from None
-    if number:
+    if device.index or current:
         raise ValueError(
-            f"device={name!r}: a process computes on the first GPU that it sees, not on number "
-            f'{number}; set CUDA_VISIBLE_DEVICES={number} before Python starts, and choose "cuda"'
+            f"device={name!r}: a process computes on the first GPU that it sees, which is to be "
+            f"the current one (now {current}); let CUDA_VISIBLE_DEVICES name another GPU before "
+            'Python starts, and choose "cuda"'
         )
     return device
 
