@@ -165,17 +165,25 @@ def stopped_after_the_commit(monkeypatch):
 
 def numbered(field):
     """A field with something else along the times."""
-    return field.assign_coords(number=("time", np.arange(len(field))))
+    texts = np.resize(["1", "11", "2"], len(field))
+    return field.assign_coords(number=("time", np.arange(len(field))), flag=("time", texts))
 
 
 def with_other_numbers(field):
     return field.assign_coords(number=field.number + 1)
 
 
+def with_other_texts(field):
+    """Texts of equal letters, one after the other."""
+    swapped = {"1": "11", "11": "1", "2": "2"}
+    return field.assign_coords(flag=("time", [swapped[text] for text in field.flag.values]))
+
+
 REVISED = {
     "values": lambda field: field.copy(data=field.values + 1),
     "one value": lambda field: changed(field, lambda values: values.__setitem__((0, 0, 0), 7)),
     "labels": with_other_numbers,
+    "texts": with_other_texts,
 }
 
 
@@ -369,3 +377,16 @@ def test_a_second_writer_is_refused(model, field, tmp_path, mode):
     url = tmp_path / ("a" if mode == "a" else "b")
     with Folder(url).lock(), pytest.raises(ArchiveError, match="another process writes"):
         model.to_archive(later_than(field), url, mode=mode, progress=False)
+
+
+def test_labels_of_other_dimensions_are_appended_in_the_archives_order(model, field, tmp_path):
+    aux = np.arange(len(field) * 6.0).reshape(-1, 2, 3)
+    both, later = (
+        each.to_dataset().assign(aux=(("time", "k", "l"), aux))
+        for each in (field, later_than(field))
+    )
+    archive = write(model, both, tmp_path / "a")
+    turned = later.assign(aux=later.aux.transpose("l", "time", "k"))
+    found = archive.append(turned, progress=False).to_dataset()["aux"]
+    assert found.dims == ("time", "k", "l")
+    np.testing.assert_array_equal(found, np.concatenate([aux, aux]))

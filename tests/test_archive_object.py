@@ -78,6 +78,10 @@ def test_bytes_are_those_of_the_files(simple):
     assert archive.n_bytes == n_bytes
     assert archive.ratio == pytest.approx(simple[0].nbytes / n_bytes)
     assert 0 < sum(archive.level_bytes) < n_bytes
+    other = Path(simple[1]) / "README.md"
+    other.write_text("mine")
+    assert xmrcae.open_archive(simple[1]).n_bytes == n_bytes
+    other.unlink()
 
 
 # Checks

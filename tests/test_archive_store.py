@@ -34,14 +34,14 @@ STATIC: dict[str, np.ndarray] = {
     "model/number": np.array(3.5, "f4"),
     "model/nothing": np.zeros((0, 3), "i8"),
     "masks": np.packbits(np.arange(100) % 3 == 0),
-    "beside/c": np.arange(9) % 2 == 0,
+    "labels/c": np.arange(9) % 2 == 0,
 }
 ROWS: dict[str, tuple[tuple[int, ...], str]] = {
     "level_0/codes": ((30,), "i4"),
     "level_1/sst": ((70,), "i4"),
     "level_1/sst_exact": ((70,), "f8"),
     "level_1/sst_gaps": ((70,), "u1"),
-    "beside/field": ((4, 5), "f4"),
+    "rows/field": ((4, 5), "f4"),
     "season": ((), "i2"),
 }
 
@@ -244,7 +244,7 @@ def test_zarr_alone_reads_every_array(archive: Path) -> None:
             np.testing.assert_array_equal(group["model/steps"][...], STATIC["model/steps"])
             codes = group["level_0/codes"]
             assert codes.metadata.dimension_names == ("time", "lane_0", "dim_0")
-            for path in ("level_0/codes", "beside/field"):
+            for path in ("level_0/codes", "rows/field"):
                 np.testing.assert_array_equal(group[path][8:11, 1], make_rows(path, 2, 1))
             assert dict(group["level_1"].attrs) == {}
 
@@ -367,7 +367,7 @@ def test_attributes_and_bytes_are_told(archive: Path) -> None:
     assert found["time"] == sum(found["arrays"][path] for path in ROWS)
     chunks = sum(size for key, size in sizes.items() if key.startswith("level_1/sst/c/"))
     assert found["arrays"]["level_1/sst"] == chunks > 0
-    assert found["arrays"]["beside/c"] == sizes["beside/c/c/0"]
+    assert found["arrays"]["labels/c"] == sizes["labels/c/c/0"]
 
 
 def test_only_the_chunks_asked_for_are_read_and_the_last_are_kept(

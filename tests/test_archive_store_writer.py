@@ -284,7 +284,10 @@ def test_appending_changes_nothing_that_is_there(archive: Path) -> None:
     assert changed == {ROOT, *(f"{path}/{ROOT}" for path in ROWS)}
 
 
-USERS = ("README.md", "notes/x.txt", ".DS_Store", "level_1/sst/about.json", "draft.part")
+USERS = (
+    *("README.md", "notes/x.txt", ".DS_Store", "level_1/sst/about.json", "draft.part"),
+    *("mine.zarr/zarr.json", "mine.zarr/u/zarr.json", "mine.zarr/u/c/0", "notes/c"),
+)
 
 
 @pytest.mark.parametrize("call", ["create", "append"])

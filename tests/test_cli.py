@@ -100,19 +100,31 @@ def test_a_zarr_store_is_read(field, tmp_path):
     xr.testing.assert_equal(ds["sst"].load(), field)
 
 
-@pytest.mark.parametrize("name", ["area", "lat_bnds", "version"])
+@pytest.mark.parametrize("name", ["area", "lat_bnds"])
 def test_what_differs_from_file_to_file_is_refused(field, tmp_path, capsys, name):
     for n in range(2):
         ds = field[10 * n : 10 * n + 10].to_dataset()
         ds["lat"].attrs["bounds"] = "lat_bnds"
-        values = {"area": np.ones((15, 20)), "lat_bnds": np.ones((15, 2)), "version": np.ones(())}
+        values = {"area": np.ones((15, 20)), "lat_bnds": np.ones((15, 2))}
         values[name] += n
         ds["lat_bnds"] = ("lat", "bnds"), values["lat_bnds"]
-        ds = ds.assign_coords(area=(("lat", "lon"), values["area"]), version=values["version"])
+        ds = ds.assign_coords(area=(("lat", "lon"), values["area"]))
         ds.to_netcdf(tmp_path / f"{n}.nc")
     said = refused(capsys, "fit", tmp_path, tmp_path / "model.nc")
     assert f"the inputs do not fit together: conflicting values for variable {name!r}" in said
     assert "compat" not in said
+
+
+def test_scalars_that_differ_from_file_to_file_are_left_out_with_a_warning(field, tmp_path, capsys):
+    for n in range(3):
+        ds = field[5 * n : 5 * n + 5].to_dataset().assign_coords(height=2.0, run=n)
+        ds.assign_coords({"late": 1} if n else {}).to_netcdf(tmp_path / f"{n}.nc")
+    ds, *_ = open_inputs([str(tmp_path)], ["sst"])
+    assert ds.sst.coords["height"] == 2.0 and not {"run", "late"} & {*ds.coords}
+    said = capsys.readouterr().err
+    assert "warning: run is not the same in all inputs" in said
+    assert "warning: late is not the same" in said and "height" not in said
+    xr.testing.assert_equal(ds.sst.drop_vars("height").load(), field[:15])
 
 
 @pytest.mark.parametrize(("ending", "name"), [("zarr", "all.mrcae.zarr"), ("nc", "all")])
@@ -126,6 +138,9 @@ def test_what_is_written_may_lie_among_the_inputs(field, tmp_path, capsys, endin
         assert said in capsys.readouterr().out
     command = ["fit", f"{tmp_path}/1*", f"{tmp_path}/1-model.{ending}", "--overwrite", *SHORT]
     assert main(command) == main(command) == 0
+    (tmp_path / "link").symlink_to(tmp_path)
+    model = ["--model", f"{tmp_path}/1-model.{ending}"]
+    assert main(["archive", f"{tmp_path}/link/1*", f"{tmp_path}/1-archive.zarr", *model]) == 0
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """Names that are made up for files: none is that of something of the user's."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +12,6 @@ from xmrcae.archive import labelling
 from xmrcae.archive.backend import MrcaeBackend
 from xmrcae.archive.parts import packed, unpacked
 from xmrcae.archive.prepare import OF_BLOCKS
-from xmrcae.archive.store_writer import ArchiveWriter
 from xmrcae.io.labels import coordinates_from_plain, coordinates_to_plain
 
 COORDINATES = {
@@ -111,19 +109,21 @@ def test_arrays_that_do_not_collide_are_named_as_ever(
     assert (tmp_path / "a" / "level_0" / "length").is_dir()
 
 
-def test_records_of_blocks_have_no_names_but_those_that_variables_cannot_have(
-    colliding: xr.Dataset, model: xmrcae.MrCAE, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_table_of_blocks_has_no_names_but_those_that_variables_cannot_have(
+    colliding: xr.Dataset, model: xmrcae.MrCAE, tmp_path: Path
 ) -> None:
-    finish, found = ArchiveWriter.finish_block, set()
-
-    def noting(writer: ArchiveWriter, *args: Any) -> None:
-        finish(writer, *args)
-        found.update(*writer.finished)
-
-    monkeypatch.setattr(ArchiveWriter, "finish_block", noting)
     archive = model.to_archive(colliding, tmp_path / "a", max_error=BOUND, progress=False)
     arrays = {each["array"] for each in archive.about["variables"]}
-    assert found == arrays | {*OF_BLOCKS} and not arrays & {*OF_BLOCKS}
+    assert {*archive.about["blocks"]} == arrays | {*OF_BLOCKS} and not arrays & {*OF_BLOCKS}
+
+
+@pytest.mark.parametrize("name", ["digest", "n_bytes", "variables", "written_by"])
+def test_variables_called_as_what_a_run_notes_are_appended(tmp_path: Path, name: str) -> None:
+    field = make_field(24).rename(name)
+    model = field.mrcae.fit(**SHORT)
+    archive = model.to_archive(field[:12], tmp_path / "a", max_error=BOUND, progress=False)
+    archive = archive.append(field[12:], progress=False)
+    archive.verify(field)
 
 
 def test_an_archive_of_labels_that_differ_in_case_alone_is_appended_to(

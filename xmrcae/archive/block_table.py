@@ -8,9 +8,6 @@ from typing import Any
 #: What is summed over the snapshots of a block for each coarser level and variable.
 LEVELS = ("squared_error", "count")
 
-#: What is known of a block only while it is written.
-OF_RUNS = ("written_by", "digest", "n_bytes", "chunks")
-
 
 def joined(before: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the table of blocks with those of some records added.
@@ -28,10 +25,9 @@ def joined(before: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> d
         table["length"].append(record["length"])
         for key, sums in zip(LEVELS, record["levels"], strict=True):
             table["levels"][key].append(sums)
-        for name, columns in record.items():
-            if name not in ("length", "levels", *OF_RUNS):
-                own = table.setdefault(name, {})
-                n_before = len(own.get("count", ()))
-                for key, values in columns.items():
-                    own.setdefault(key, [None] * n_before).extend(values)
+        for name, columns in record["variables"].items():
+            own = table.setdefault(name, {})
+            n_before = len(own.get("count", ()))
+            for key, values in columns.items():
+                own.setdefault(key, [None] * n_before).extend(values)
     return table

@@ -22,7 +22,7 @@ class Digest:
 
     def add(self, array: np.ndarray) -> None:
         """Take in an array (row, ...) of any type."""
-        if array.dtype.kind in "OT":  # dates of cftime and texts, whose bytes are addresses
+        if array.dtype.kind in "OTUS":  # bytes of dates of cftime, and of texts, are not their own
             self._hash.update(repr(array.tolist()).encode())
             return
         for row in array:  # a row may have to be copied; that of all would take memory

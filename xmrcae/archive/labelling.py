@@ -108,6 +108,7 @@ def describe(
     archived = list(dataset.data_vars) if isinstance(obj, xr.DataArray) else list(variables)
     others = [name for name in dataset.variables if name not in archived]
     names = _stored_names(others, taken, archive)
+    dims = {each["name"]: each["dims"] for each in (archive or {}).get("variables", ())}
     records, static, rows = [], {}, {}
     for name, variable in dataset.variables.items():
         each = _labels_of(name, variable, name in dataset.coords)
@@ -124,7 +125,8 @@ def describe(
             continue
         elif append is not None and append in variable.dims:
             each |= kept[0] | {"kind": "rows", "stored": names[name]}
-            rows[each["stored"]] = kept[1].transpose(append, ...)
+            order = [dim for dim in dims.get(each["name"], ()) if dim in kept[1].dims]
+            rows[each["stored"]] = kept[1].transpose(*dict.fromkeys([append, *order]), ...)
         else:
             each |= kept[0] | {"kind": "static", "stored": names[name]}
             values = to_plain(each, kept[1].values)

@@ -16,7 +16,6 @@ from ..io.labels import file_names
 from ..io.model_datasets import fitted_to_datasets
 from . import labelling, parts
 from .block import Variable
-from .block_table import OF_RUNS
 from .format import FORMAT_VERSION, ArchiveError
 from .models import projecting
 from .plan import Plan, choose
@@ -35,8 +34,8 @@ CHUNK = 2**22
 #: Arrays of a level that are neither a variable's nor a coordinate's.
 OF_LEVELS = ("base", "codes")
 
-#: What the record of a block has beside the columns of each variable, which go by its array.
-OF_BLOCKS = ("length", "levels", *OF_RUNS)
+#: What the table of blocks has beside the columns of each variable, which go by its array.
+OF_BLOCKS = ("length", "levels")
 
 #: What the names of a variable's arrays end in.
 ENDINGS = ("", "_classes", "_gaps", "_strays", "_exact")

@@ -9,11 +9,12 @@ import re
 import zlib
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from .folder import LOCK, Folder
+from .folder import Folder
 from .format import ABOUT, FORMAT_VERSION, ArchiveError, ArchiveFault, dumps, require, sound
 from .journal import JOURNAL
 from .kept import Kept
@@ -129,7 +130,7 @@ class ArchiveStore:
             path, _ = chunk_of(key)
             if path in arrays:
                 arrays[path] += size
-            total += size * (key not in (JOURNAL, LOCK))
+            total += size * (key != JOURNAL and is_of_archive(key))
         time = sum(size for path, size in arrays.items() if path not in self.about["checksums"])
         return {"model": total - time, "time": time, "arrays": arrays}
 
@@ -228,6 +229,16 @@ def n_visible(folder: Folder) -> int | None:
     """Return how many blocks the archive of a folder has; None if none opens there."""
     root = read_root(folder)
     return None if root is None else ArchiveStore(folder, root).n_blocks
+
+
+def is_of_archive(key: str) -> bool:
+    """Tell whether a file of an archive's folder is where writers put theirs.
+
+    Users put others there: a README, what a catalogue or a desktop notes of a folder.
+    """
+    inside = re.fullmatch(r"(level_\d+|labels|rows|model|masks|season)/.+", key)
+    is_part = bool(chunk_of(key)[0]) or PurePosixPath(key).name == ROOT
+    return key in (ROOT, JOURNAL) or (inside is not None and is_part)
 
 
 def chunk_of(key: str) -> tuple[str, int]:

@@ -15,7 +15,7 @@ from .folder import Folder
 from .format import ABOUT, dumps, group, plain
 from .journal import JOURNAL, noted, record
 from .packing import checksum_of, chunk_counts, kind_of, metadata, pack, packed_rows
-from .store import ROOT, chunk_of
+from .store import ROOT, chunk_of, is_of_archive
 
 
 class ArchiveWriter:
@@ -45,6 +45,8 @@ class ArchiveWriter:
         Records of the blocks that are complete since then, a stopped run's included.
     n_bytes : int
         Bytes of the chunks that this run has written.
+    checksums : dict of str to int
+        Of the arrays without rows.
     """
 
     def __init__(
@@ -57,10 +59,10 @@ class ArchiveWriter:
         self._folder, self._journal, self.about = folder, journal, about
         self.n_before: int = journal["n_before"]
         self.finished: list[dict[str, Any]] = list(journal["blocks"])
-        self._checksums: dict[str, int] = dict(about.get("checksums", {}))
+        self.checksums: dict[str, int] = dict(about.get("checksums", {}))
         there = arrays or {}
-        self._static = {path: there[path] for path in there if path in self._checksums}
-        rows = {path: there[path] for path in there if path not in self._checksums}
+        self._static = {path: there[path] for path in there if path in self.checksums}
+        rows = {path: there[path] for path in there if path not in self.checksums}
         self._rows: dict[str, dict[str, Any]] = journal["rows"] | rows
         self._chunks: dict[str, list[int | None]] = {}  # checksums of those of this block
         self.n_bytes = 0
@@ -81,7 +83,7 @@ class ArchiveWriter:
         """
         self._static[path] = metadata(values.shape, values.shape, values.dtype, dims, attrs)
         native = values.astype(values.dtype.newbyteorder("="), copy=False)
-        self._checksums[path] = zlib.crc32(native.tobytes())
+        self.checksums[path] = zlib.crc32(native.tobytes())
         self._put_document(path, self._static[path])
         self._put_chunk(path, (0,) * values.ndim, pack(values))
 
@@ -165,7 +167,7 @@ class ArchiveWriter:
                 f"about['blocks']['length'] must list {n_blocks} blocks, "
                 f"got {len(about['blocks']['length'])}"
             )
-        about = dict(about) | {"checksums": dict(sorted(self._checksums.items()))}
+        about = dict(about) | {"checksums": dict(sorted(self.checksums.items()))}
         about["chunks"] = noted(
             self._rows, self.finished, self.about.get("chunks", {}), self.n_before
         )
@@ -194,7 +196,9 @@ class ArchiveWriter:
         for key in self._folder.sizes():
             path, first = chunk_of(key)
             complete = path in self._rows and first < self.n_complete
-            if _is_made(key) and not (key in kept or complete or path in self._checksums):
+            if is_of_archive(key.removesuffix(".part")) and not (
+                key in kept or complete or path in self.checksums
+            ):
                 self._folder.remove(key)
 
     def _put_chunk(self, path: str, at: Sequence[int], data: bytes | None) -> None:
@@ -230,15 +234,6 @@ def forgotten(folder: Folder, finished: Sequence[Any]) -> Iterator[None]:
     except Exception:
         with contextlib.suppress(Exception):  # the first error tells more
             for key in () if finished else folder.sizes():
-                if _is_made(key):
+                if is_of_archive(key.removesuffix(".part")):
                     folder.remove(key)
         raise
-
-
-def _is_made(key: str) -> bool:
-    """Tell whether a file of an archive's folder is of a kind that writers make, or a part of one.
-
-    Users put others there: a README, what a catalogue or a desktop notes of a folder.
-    """
-    key = key.removesuffix(".part")
-    return bool(chunk_of(key)[0]) or PurePosixPath(key).name in (ROOT, JOURNAL)

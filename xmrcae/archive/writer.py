@@ -270,14 +270,17 @@ class Run:
         before = {record["written_by"] for record in self.writer.finished}
         if before - {self._written_by}:
             raise ArchiveError(
-                "the blocks that are complete were written by other versions of packages, or on "
-                f"another machine: {way_out(self.writer.n_before > 0)}"
+                "the blocks that are complete were written by other versions of packages, on "
+                "another machine, or of data with other labels, attributes or types: "
+                f"{way_out(self.writer.n_before > 0)}"
             )
 
     @cached_property
     def _written_by(self) -> str:
-        """What tells the choices that blocks are written by."""
-        return hashlib.sha256(dumps(self.about)).hexdigest()[:16]
+        """What tells the choices that blocks are written by, base maps and classes among them."""
+        checksums = self.writer.checksums.items()  # that of the model holds times of training
+        maps = {path: own for path, own in checksums if path.startswith(("masks", "level_"))}
+        return hashlib.sha256(dumps({**self.about, "checksums": maps})).hexdigest()[:16]
 
     def _write_block(self, rows: slice) -> None:
         digest = Digest()
@@ -297,15 +300,21 @@ class Run:
             coarse.append(self._coarse_errors(values[:, lane], codes, season[:, lane], record))
             for path, part, dims, chunk in _stored(self.coder, self.about, codes, arrays):
                 self.writer.put_rows(path, lane, part, [*self._dims, *dims], chunk=chunk)
-        table: dict[str, Any] = {"length": len(values), "written_by": self._written_by}
-        table["n_bytes"] = self.writer.n_bytes - n_before
+        n_bytes = self.writer.n_bytes - n_before
         self._put_labels(rows, season, digest)
-        table["digest"] = str(digest)
-        table["levels"] = np.sum(coarse, axis=0).tolist()
+        columns = {}
         for variable in self.coder.variables:
             of = [record[variable.array] for record in records]
-            table[variable.array] = {key: [each[key] for each in of] for key in of[0]}
-        self.writer.finish_block(table)
+            columns[variable.array] = {key: [each[key] for each in of] for key in of[0]}
+        measured = {
+            "length": len(values),
+            "written_by": self._written_by,
+            "n_bytes": n_bytes,
+            "digest": str(digest),
+            "levels": np.sum(coarse, axis=0).tolist(),
+            "variables": columns,
+        }
+        self.writer.finish_block(measured)
 
     def _put_labels(self, rows: slice, season: np.ndarray, digest: Digest) -> None:
         """Write what of the labels lies along the rows: coordinates, variables not fitted."""

@@ -96,7 +96,7 @@ def fit(
     filesystem, target = check_target(model, overwrite=overwrite)
     if filesystem.exists(target):
         open_model(model)  # what is no model, the last INPUT perhaps, is not replaced
-    ds, names, _ = open_inputs(inputs, variables, options, output=model)
+    ds, names, _ = open_inputs(inputs, variables, options, written=[model])
     with ds:
         fitted = ds.mrcae.fit(given.one_or_list(names), **{"progress": not quiet, **options})
     fitted.save(model, overwrite=overwrite)
@@ -172,7 +172,7 @@ def archive(
     if there is not None:
         check_asked(there, asked, options, model)
         variables = variables or list(map(str, there.names))
-    ds, names, files = open_inputs(inputs, variables, options, output=archive)
+    ds, names, files = open_inputs(inputs, variables, options, written=[archive, model])
     with ds:
         if there is None:
             there, message = begin(ds, names, archive, model, options, progress=not quiet, **asked)
@@ -206,7 +206,7 @@ def append(inputs: Sequence[str], archive: str, quiet: bool) -> None:
     from .writing import append_later
 
     there = open_there(archive)
-    ds, *_ = open_inputs(inputs, list(map(str, there.names)), output=archive)
+    ds, *_ = open_inputs(inputs, list(map(str, there.names)), written=[archive])
     with ds:
         there, message = append_later(there, archive, ds, progress=not quiet)
     if not quiet:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import xarray as xr
+from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from ..archive.backend import MrcaeBackend
 from ..grid.dimensions import select_variables
 from ..io.tree_file import ZARR_ROOTS
 from ..paths import file_system
+from .faults import tell
 
 
 def open_inputs(
@@ -20,11 +23,12 @@ def open_inputs(
     variables: Sequence[str],
     options: Mapping[str, Any] | None = None,
     *,
-    output: str = "",
+    written: Sequence[str | None] = (),
 ) -> tuple[xr.Dataset, list[str], list[str]]:
     """Open data lazily, in the chunks that they are stored in, in order of their coordinates.
 
-    What does not lie along these, as longitudes on a curvilinear grid, must be the same in all.
+    What does not lie along these, as longitudes on a curvilinear grid, must be the same in all; a
+    scalar that is not is left out, with a warning.
 
     Parameters
     ----------
@@ -34,8 +38,8 @@ def open_inputs(
         Names of the variables wanted; the only suitable one without any.
     options : mapping, optional
         Those of the fit, of which `horizontal` and `sample` say which variable is suitable.
-    output : str
-        What is written, which no glob finds: it may lie among the inputs.
+    written : sequence of str or None
+        What a command writes, or wrote, which no glob finds: it may lie among the inputs.
 
     Returns
     -------
@@ -51,7 +55,7 @@ def open_inputs(
     ValueError
         If a file, or a variable, is not there, or the files do not fit together.
     """
-    paths, engine = _find(inputs, output)
+    paths, engine = _find(inputs, [*filter(None, written)])
     dims = {key: (options or {}).get(key) for key in ("horizontal", "sample")}
     with _opened(paths[0], engine) as first:
         try:
@@ -59,13 +63,14 @@ def open_inputs(
         except ValueError as error:
             raise ValueError(f"{paths[0]}: {error}") from error
         names = list(variables) or [str(chosen.name)]
+    scalars: dict[Hashable, list[xr.Variable]] = {}
     try:
         ds = xr.open_mfdataset(
             paths,
             engine=engine,
             chunks={},
             combine="by_coords",
-            preprocess=functools.partial(select, names=names),
+            preprocess=functools.partial(_without_scalars, names=names, scalars=scalars),
             data_vars="minimal",
             coords="minimal",
             compat="equals",
@@ -79,7 +84,30 @@ def open_inputs(
             raise
         said = str(error).partition(" You can skip this check")[0]  # with what no command takes
         raise ValueError(f"the inputs do not fit together: {said}") from error
-    return ds, names, [] if engine == "zarr" else paths
+    return _with_shared(ds, scalars, len(paths)), names, [] if engine == "zarr" else paths
+
+
+def _without_scalars(
+    ds: xr.Dataset, names: Sequence[str], scalars: dict[Hashable, list[xr.Variable]]
+) -> xr.Dataset:
+    """Select variables of one input; put its scalar coordinates beside those of the others."""
+    chosen = select(ds, names)
+    own = {name: each.variable for name, each in chosen.coords.items() if not each.ndim}
+    for name, scalar in own.items():
+        scalars.setdefault(name, []).append(scalar.load())
+    return chosen.drop_vars(own)
+
+
+def _with_shared(
+    ds: xr.Dataset, scalars: Mapping[Hashable, Sequence[xr.Variable]], n_inputs: int
+) -> xr.Dataset:
+    """Give data the scalars that are the same in all inputs; warn of the others."""
+    for name, found in scalars.items():
+        if len(found) == n_inputs and all(found[0].equals(each) for each in found[1:]):
+            ds = ds.assign_coords({name: found[0]})
+        else:
+            tell(f"warning: {name} is not the same in all inputs: it is left out")
+    return ds
 
 
 def _opened(path: str, engine: str | None) -> xr.Dataset:
@@ -109,9 +137,9 @@ def select(ds: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
     return ds[[*names, *(name for name in ds.data_vars if name in named - {*names})]]
 
 
-def _find(inputs: Sequence[str], output: str) -> tuple[list[str], str | None]:
+def _find(inputs: Sequence[str], written: Sequence[str]) -> tuple[list[str], str | None]:
     """Return paths, and the engine of xarray's that opens them: None lets xarray find out."""
-    found = {path: is_zarr for each in inputs for path, is_zarr in _expand(each, output)}
+    found = {path: is_zarr for each in inputs for path, is_zarr in _expand(each, written)}
     if len({*found.values()}) > 1:
         raise ValueError(
             "the inputs are files and Zarr stores: give files, or Zarr stores, not both"
@@ -122,18 +150,17 @@ def _find(inputs: Sequence[str], output: str) -> tuple[list[str], str | None]:
     return list(found), "zarr" if all(found.values()) else None
 
 
-def _expand(text: str, output: str) -> list[tuple[str, bool]]:
+def _expand(text: str, written: Sequence[str]) -> list[tuple[str, bool]]:
     """Return the paths that a text stands for, and whether each is a Zarr store."""
     filesystem, path = file_system(text)
-    writer, target = file_system(output)
-    written = writer.unstrip_protocol(target.rstrip("/"))
+    left_out = {_real(*file_system(each)) for each in written}
 
     def is_zarr(each: str) -> bool:
         return any(filesystem.exists(f"{each}/{name}") for name in ZARR_ROOTS)
 
     if not filesystem.exists(path):
         paths = sorted(filesystem.glob(path)) if any(sign in path for sign in "*?[") else []
-        paths = [each for each in paths if filesystem.unstrip_protocol(each) != written]
+        paths = [each for each in paths if _real(filesystem, each) not in left_out]
         if not paths:
             raise ValueError(f"no file {text}")
     elif filesystem.isdir(path) and not is_zarr(path):
@@ -147,3 +174,10 @@ def _expand(text: str, output: str) -> list[tuple[str, bool]]:
         (each if local else filesystem.unstrip_protocol(each), filesystem.isdir(each))
         for each in paths
     ]
+
+
+def _real(filesystem: AbstractFileSystem, path: str) -> str:
+    """Return what tells a place from all others, however it is reached."""
+    path = path.rstrip("/")
+    local = isinstance(filesystem, LocalFileSystem)
+    return os.path.realpath(path) if local else str(filesystem.unstrip_protocol(path))
