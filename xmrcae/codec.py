@@ -22,11 +22,11 @@ from .core.training import find_device
 from .grid.pyramid import Pyramid, restrict_known
 from .grid.scaling import Scaling, check_finite
 
-#: Numbers of the finest level that snapshots which go through the network together may hold. On a
-#: CPU few stay in the cache, while many share each look at the entries of a matrix.
+#: Most numbers of the finest level in the snapshots that go through the network together. On a CPU
+#: few stay in the cache, while many share each look at the entries of a matrix.
 NUMBERS, NUMBERS_ON_GPU = 2**22, 2**25
 
-#: On a GPU, how many times as many snapshots an array in memory is cut into.
+#: On a GPU, how many times as many snapshots a block of an array in memory has.
 STREAMED = 16
 
 #: Magnitude of codes and scaled fields up to which nothing overflows on the way to fields.
@@ -116,7 +116,7 @@ class Codec:
 
     @property
     def long_blocks(self) -> dict[str, int]:
-        """The same for sums over blocks, whose bits depend on how long these are on a CPU."""
+        """How `score` cuts an array in memory: on a CPU as ever, since its bits depend on that."""
         return {} if self._is_on_cpu else {"length": STREAMED * self.width}
 
     @property
