@@ -1,5 +1,7 @@
 """What every test can use: real data files, small fields and a model, and a refusal to compute."""
 
+import ast
+import gc
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -16,6 +18,20 @@ os.environ.setdefault(
 os.environ["MPLBACKEND"] = "Agg"  # read when matplotlib is first imported, here and in subprocesses
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def nodes_of(path: Path) -> list[ast.AST]:
+    """All nodes of the syntax tree of a file of Python.
+
+    Where garbage is collected while the tree is made, CPython 3.11 may fail with a SystemError.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        return list(ast.walk(ast.parse(path.read_text())))
+    finally:
+        if collects:
+            gc.enable()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

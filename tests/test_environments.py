@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import session
 import xarray as xr
-from conftest import REPOSITORY
+from conftest import REPOSITORY, nodes_of
 
 import xmrcae
 
@@ -86,7 +86,7 @@ def test_packages_that_are_missing_are_named_with_their_extra(
 def test_no_check_stands_in_an_assert() -> None:
     found = []
     for path in (REPOSITORY / "xmrcae").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes_of(path):
             if isinstance(node, ast.Assert):
                 found.append(ast.unparse(node.test))
     types = re.compile(r"[\w.]+ is not None|isinstance\([\w.]+, \w+\)")

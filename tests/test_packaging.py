@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import REPOSITORY
+from conftest import REPOSITORY, nodes_of
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -147,7 +147,7 @@ def imports(path: Path) -> set[str]:
     """Give the full dotted names that a file imports anywhere, in functions and under TYPE_CHECKING too."""
     package = ".".join(path.relative_to(REPOSITORY).parent.parts)
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
