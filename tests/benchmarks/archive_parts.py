@@ -142,7 +142,7 @@ def halves(field: xr.DataArray, bound: float, *, quick: bool) -> dict[str, Any]:
 @contextmanager
 def clocks() -> Iterator[dict[str, float]]:
     """Add up the seconds that the parts of writing an archive take: to choose, and to encode."""
-    from xmrcae.archive import packing, prepare
+    from xmrcae.archive import packing, prepare, store_writer
     from xmrcae.archive.block import BlockCoder
     from xmrcae.codec import Codec
 
@@ -167,6 +167,7 @@ def clocks() -> Iterator[dict[str, float]]:
             (Codec, "encode", "encode"),
             (BlockCoder, "encode", "encode"),
             (packing, "pack", "encode"),
+            (store_writer, "pack", "encode"),
         ):
             patched = clocked(getattr(owner, function), name)
             stack.enter_context(mock.patch.object(owner, function, patched))
