@@ -16,13 +16,14 @@ from .grid.conventions import Labelled, fields_of
 from .grid.description import Description, describe, fittable
 from .grid.dimensions import check_names
 from .grid.scaling import (
+    Scaling,
     check_departures,
     check_magnitudes,
     largest_departure,
     scaling_of,
 )
 from .grid.split import months, split_samples
-from .grid.survey import survey
+from .grid.survey import Survey, survey
 from .grid.units import check_units
 from .grid.valid import find_valid, named_valid, valid_from
 from .grid.values import in_type_of
@@ -61,10 +62,7 @@ def first_pass(
         For data that cannot be fitted under these options.
     """
     given = named_valid(obj, options.valid)  # a variable that is not fitted, maybe
-    obj = fittable(obj, options)
-    check_names([*obj.dims, *obj.coords])
-    # Lazy coordinates are read: a model outlives the file that they lie in.
-    obj = obj.assign_coords({name: c.compute() for name, c in obj.coords.items() if c.chunks})
+    obj = _with_coordinates(fittable(obj, options))
     about = describe(obj, options, start=None if start is None else start.codec.pyramid)
     _check_before_reading(obj, about, options, start)
     weights = grid_weights(options.weights, about.pyramid.grid)
@@ -86,12 +84,11 @@ def first_pass(
         land=land,
         memory=memory,
     )
-    standard, rms = scaling_of(found, find_valid(found, mask, about, options), options)
+    valid = find_valid(found, mask, about, options)
+    standard, rms = scaling_of(found, valid, options)
     if start is not None:
         standard = replace(standard, scale=start.standard.scale)
-    check_magnitudes(found, standard, rms, about.labels.variables, array.dtype)
-    for part, products in found.products.items():
-        check_departures(part, largest_departure(products, standard.scale))
+    _check_found(found, standard, rms, about, array.dtype)
     return FirstPass(
         description=about,
         parts=parts,
@@ -103,6 +100,21 @@ def first_pass(
         weights=known_weights(weights, standard.valid),
         memory=memory,
     )
+
+
+def _with_coordinates(obj: Labelled) -> Labelled:
+    """Read lazy coordinates: a model outlives the file that they lie in."""
+    check_names([*obj.dims, *obj.coords])
+    return obj.assign_coords({name: c.compute() for name, c in obj.coords.items() if c.chunks})
+
+
+def _check_found(
+    found: Survey, standard: Scaling, rms: np.ndarray, about: Description, dtype: np.dtype[Any]
+) -> None:
+    """Refuse data that nothing can be computed with."""
+    check_magnitudes(found, standard, rms, about.labels.variables, dtype)
+    for part, products in found.products.items():
+        check_departures(part, largest_departure(products, standard.scale))
 
 
 def _check_before_reading(

@@ -117,11 +117,7 @@ def describe(
         elif isinstance(dataset.xindexes.get(name), PandasMultiIndex) and name in dataset.dims:
             each["kind"] = "index"
         elif (kept := _conversion(variable)) is None:
-            warnings.warn(
-                f"variable {name!r} holds neither numbers, text nor times: the archive leaves it "
-                "out",
-                stacklevel=3,
-            )
+            _warn_of_what_is_left_out(name)
             continue
         elif append is not None and append in variable.dims:
             each |= kept[0] | {"kind": "rows", "stored": names[name]}
@@ -143,6 +139,13 @@ def describe(
         "encoding": _encoding(dataset.encoding),
     }
     return Labels(record, static, rows)
+
+
+def _warn_of_what_is_left_out(name: Hashable) -> None:
+    warnings.warn(
+        f"variable {name!r} holds neither numbers, text nor times: the archive leaves it out",
+        stacklevel=4,
+    )
 
 
 def _as_dataset(obj: xr.DataArray | xr.Dataset) -> xr.Dataset:
