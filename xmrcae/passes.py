@@ -67,8 +67,7 @@ def first_pass(
     _check_before_reading(obj, about, options, start)
     weights = grid_weights(options.weights, about.pyramid.grid)
     mask = None if given is None else valid_from(given, about.pyramid.grid)
-    parts = split_samples(about.samples, options.split, seed=options.seed)
-    parts = {part: positions for part, positions in parts.items() if len(positions)}
+    parts = _parts(about, options)
     season = _season(about, options)
     memory = float(memory or options.memory or free_memory() / 2)
     array = _values(obj, about, memory)
@@ -84,8 +83,7 @@ def first_pass(
         land=land,
         memory=memory,
     )
-    valid = find_valid(found, mask, about, options)
-    standard, rms = scaling_of(found, valid, options)
+    standard, rms = scaling_of(found, find_valid(found, mask, about, options), options)
     if start is not None:
         standard = replace(standard, scale=start.standard.scale)
     _check_found(found, standard, rms, about, array.dtype)
@@ -106,6 +104,12 @@ def _with_coordinates(obj: Labelled) -> Labelled:
     """Read lazy coordinates: a model outlives the file that they lie in."""
     check_names([*obj.dims, *obj.coords])
     return obj.assign_coords({name: c.compute() for name, c in obj.coords.items() if c.chunks})
+
+
+def _parts(about: Description, options: Options) -> dict[str, np.ndarray]:
+    """Return the positions of the snapshots of each part that has any."""
+    parts = split_samples(about.samples, options.split, seed=options.seed)
+    return {part: positions for part, positions in parts.items() if len(positions)}
 
 
 def _check_found(
