@@ -156,11 +156,13 @@ def test_one_seed_gives_the_same_bits(n_runs, options):
     assert bits(field, seed=8, **options) != bits(field, seed=7, **options)
 
 
-def test_data_in_float32_are_fitted_as_well_as_in_float64(fitted):
-    field, model = fitted
-    single = field.astype(np.float32)
-    rmse = [
-        m.score(f)["rmse"].values
-        for m, f in ((model, field), (single.mrcae.fit(**OPTIONS), single))
-    ]
-    np.testing.assert_allclose(*rmse, rtol=0.05)
+def test_data_in_float32_are_fitted_as_well_as_in_float64():
+    ratios = []
+    for seed in range(3):  # errors of one field differ by up to a tenth, either way
+        field = make_field(16, (31, 40), dtype=np.float64, seed=seed)
+        single, double = (
+            each.mrcae.fit(**OPTIONS).score(each)["rmse"].values
+            for each in (field.astype(np.float32), field)
+        )
+        ratios.append(single / double)
+    assert 0.88 < np.mean(ratios) < 1.12
