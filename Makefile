@@ -22,7 +22,7 @@ soak: .venv/.installed  ## run the tests that do at random many times what other
 	timeout 4h $(BIN)/python -m pytest -n 2 --dist worksteal -m soak tests
 
 # All that fits, or computes with a network. In .venv, where other targets run, torch has no CUDA.
-GPU := kernels graphs gpu streams samples layers network network_arrays projection losses evaluation stage training \
+GPU := kernels graphs gpu streams backend samples layers network network_arrays projection losses evaluation stage training \
 	training_set recipes compression start model model_file checkpoint codes_files codes_labels \
 	cluster land gaps order numerics extremes properties archive_append archive_decoder \
 	archive_object archive_plan archive_reader archive_writer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cached_property, partial
 from itertools import pairwise
 from typing import Any
@@ -19,7 +19,7 @@ from .core.state import NetworkState
 from .core.streams import stream
 from .core.threads import threads_for
 from .core.training import find_device
-from .grid.pyramid import Pyramid, restrict_known
+from .grid.pyramid import Pyramid
 from .grid.scaling import Scaling, check_finite
 
 #: Most numbers of the finest level in the snapshots that go through the network together. On a CPU
@@ -220,7 +220,11 @@ class Codec:
         """
         total: Any = 0.0
         departures, n_infinite = [0.0], 0
-        blocks = self._with_targets(values, season)
+        starts = range(0, len(values), self.width)
+        blocks = (
+            (self._widened(values, start, np.nan), self._widened(season, start, 0))
+            for start in starts
+        )
         results = stream(self._squared_errors, blocks, self.network.device)
         for errors, largest, infinite in results:
             departures.append(float(largest))
@@ -230,18 +234,9 @@ class Codec:
         _check_range(float(np.max(departures)))
         return np.asarray(total)[None]
 
-    def _with_targets(self, values: np.ndarray, season: np.ndarray) -> Iterator[list[np.ndarray]]:
-        """Yield `width` snapshots, their seasons, and what each level is compared with."""
-        pyramid, standard = self.pyramid, self.standards[-1]
-        for start in range(0, len(values), self.width):
-            some, seasons = self._widened(values, start, np.nan), self._widened(season, start, 0)
-            known = np.where(np.isfinite(some), standard.apply(some, seasons), np.nan)
-            known = np.where(standard.valid, known, np.nan)
-            levels = enumerate(restrict_known(pyramid, known))
-            yield [some, seasons, *(target[pyramid.cut(level)] for level, target in levels)]
-
-    def _squared_errors(self, values: Any, season: Any, *targets: Any) -> list[Tensor]:
+    def _squared_errors(self, values: Any, season: Any) -> list[Tensor]:
         compare, finest = self._conversion.compare, self.pyramid.levels - 1
+        targets = self._conversion.targets(values, season)
         pixels = self._conversion.pixels(values, season)
         lowest, highest = torch.aminmax(pixels)
         outputs = self.network(pixels, self._ones(len(values))).outputs

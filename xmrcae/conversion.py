@@ -5,17 +5,20 @@ On a CPU NumPy does it, band by band while a band is in the cache; on a GPU torc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
+from array_api_compat import array_namespace
 from torch import Tensor
 
 from .grid.fill import fill_and_pad
-from .grid.pyramid import Pyramid
+from .grid.pyramid import Pyramid, restrict_known
 from .grid.scaling import Scaling
+from .handover import Array
 
 #: Numbers of a band of rows, which is centred, scaled and laid out while it is in the cache.
 BAND = 2**16
@@ -38,8 +41,6 @@ class HostConversion:
         How many snapshots are converted together.
     """
 
-    xp: Any = np  #: The arrays that are taken are of this package.
-
     def __init__(
         self,
         standards: Sequence[Scaling],
@@ -48,8 +49,16 @@ class HostConversion:
         dtype: torch.dtype,
         width: int,
     ) -> None:
-        self.standards, self.pyramid, self.has_data = standards, pyramid, has_data
-        self.dtype, self.width = dtype, width
+        self.pyramid, self.has_data, self.dtype, self.width = pyramid, has_data, dtype, width
+        self.standards = [standard.converted(self._converted) for standard in standards]
+
+    def _converted(self, values: np.ndarray) -> Array:
+        """Return what this computes with in place of an array of NumPy."""
+        return values
+
+    def _native(self, tensor: Tensor) -> Array:
+        """Return what this computes with in place of a tensor of the network's device."""
+        return tensor.numpy()
 
     def pixels(self, values: Any, season: Any) -> Tensor:
         """Centre, scale, pad and fill snapshots (t, variable, y, x): (padded pixel, t)."""
@@ -73,6 +82,17 @@ class HostConversion:
             return torch.from_numpy(infinite.sum((1, 2, 3)))
         return torch.zeros(len(values), dtype=torch.int64)
 
+    def targets(self, values: Array, season: Array) -> list[Array]:
+        """Centre and scale snapshots (t, variable, y, x), and restrict them to each level.
+
+        Levels are cut to the data's extent, and NaN where they have no data.
+        """
+        xp, standard, pyramid = array_namespace(values), self.standards[-1], self.pyramid
+        known = xp.where(xp.isfinite(values), standard.apply(values, season), xp.nan)
+        known = xp.where(standard.valid, known, xp.nan)
+        levels = enumerate(restrict_known(pyramid, known))
+        return [target[pyramid.cut(level)] for level, target in levels]
+
     def fields(self, field: Tensor, season: Any, level: int) -> Tensor:
         """Return what is decoded, (padded pixel, t), to the data's units: (t, variable, y, x)."""
         fields = self.cut(field, level)
@@ -82,41 +102,34 @@ class HostConversion:
             result[:, :, rows] = band.undo(values, season)
         return torch.from_numpy(result)
 
-    def cut(self, field: Tensor, level: int) -> Any:
+    def cut(self, field: Tensor, level: int) -> Array:
         """Cut a field of a level, (padded pixel, t), to the data's extent: (t, variable, y, x)."""
-        return self._cut(field, level).numpy()
+        shape = (field.shape[1], *self.standards[level].valid.shape[:1], *self.pyramid.shape(level))
+        return self._native(field.T.reshape(shape)[self.pyramid.cut(level)])
 
-    def compare(self, field: Tensor, target: Any, level: int) -> Tensor:
+    def compare(self, field: Tensor, target: Array, level: int) -> Tensor:
         """Sum squared differences over snapshots at each pixel of a level, and count them.
 
         `field` is (padded pixel, t) and `target` (t, variable, y, x), NaN where there is none; the
         result, (2, pixel), is in the data's units squared.
         """
-        xp = self.xp
-        difference = xp.asarray(self.cut(field, level), dtype=xp.float64) - target
-        difference *= self._scale
+        xp = array_namespace(target)
+        difference = xp.astype(self.cut(field, level), xp.float64) - target
+        difference *= self.standards[-1].scale[:, None, None]
         known = xp.isfinite(difference)
-        squares = xp.where(known, difference**2, 0).sum(0)
-        sums = [squares.ravel(), known.sum(0, dtype=xp.float64).ravel()]
+        squares = xp.sum(xp.where(known, difference**2, 0), axis=0)
+        sums = [squares.ravel(), xp.sum(known, axis=0, dtype=xp.float64).ravel()]
         return torch.as_tensor(xp.stack(sums))
-
-    @property
-    def _scale(self) -> Any:
-        return self.standards[-1].scale[:, None, None]
-
-    def _cut(self, field: Tensor, level: int) -> Tensor:
-        shape = (field.shape[1], *self.standards[level].valid.shape[:1], *self.pyramid.shape(level))
-        return field.T.reshape(shape)[self.pyramid.cut(level)]
 
     def _padded(self, fields: Tensor) -> Tensor:
         """Pad and fill fields of the finest level, (1 + pixel, t), of which the first is 0."""
         padded = fields.index_select(0, self._sources)
         how = self.standards[-1].fill
         if how:
-            n, device = padded.shape[1], padded.device
-            on_grid = padded.T.reshape(n, *self.has_data.shape).cpu().numpy()
-            filled = self._filled(on_grid, how).reshape(n, -1).T
-            padded = torch.from_numpy(np.ascontiguousarray(filled)).to(device)
+            on_grid = padded.T.reshape(-1, *self.has_data.shape)
+            arrays = self._native(on_grid), self._native(self.has_data)
+            filled = torch.as_tensor(fill_and_pad(*arrays, self.pyramid, self._finest, how))
+            padded = filled.flatten(1).T.contiguous()
         return padded
 
     @cached_property
@@ -134,27 +147,28 @@ class HostConversion:
     def _sources(self) -> Tensor:
         """Which pixel of the data each padded pixel shows, counted from 1; 0 for none."""
         valid = self.standards[-1].valid
-        numbers = 1 + np.arange(valid.size).reshape(1, *valid.shape)
-        sources = self._filled(self.pyramid.pad(numbers), 0).ravel()
-        return torch.as_tensor(sources, device=self.has_data.device)
+        numbers = torch.arange(1, 1 + math.prod(valid.shape), device=self.has_data.device)
+        padded = self.pyramid.pad(numbers.reshape(1, *valid.shape))
+        return fill_and_pad(padded, self.has_data, self.pyramid, self._finest, 0).flatten()
 
-    def _filled(self, padded: np.ndarray, how: Any) -> np.ndarray:
-        """Fill the land and the padding of padded fields of the finest level."""
-        has_data = self.has_data.cpu().numpy()
-        return fill_and_pad(padded, has_data, self.pyramid, self.pyramid.levels - 1, how)
+    @property
+    def _finest(self) -> int:
+        return self.pyramid.levels - 1
 
 
 class DeviceConversion(HostConversion):
     """The same in torch, where the network is; only ``fill="harmonic"`` is computed on the host."""
 
-    xp = torch
+    def _converted(self, values: np.ndarray) -> Tensor:
+        return torch.as_tensor(np.ascontiguousarray(values), device=self.has_data.device)
+
+    def _native(self, tensor: Tensor) -> Tensor:
+        return tensor
 
     def pixels(self, values: Tensor, season: Tensor) -> Tensor:
         """Centre, scale, pad and fill snapshots (t, variable, y, x): (padded pixel, t)."""
-        centre, mean, scale, _ = self._tensors[-1]
-        centre = centre[season] if self.standards[-1].monthly else centre
-        mean = centre if self.standards[-1].monthly else mean
-        scaled = (torch.where(values.isfinite(), values, mean.to(values.dtype)) - centre) / scale
+        standard = self.standards[-1]
+        scaled = standard.apply(standard.stand_in(values, season), season)
         flat = scaled.to(self.dtype).flatten(1).T
         return self._padded(torch.cat([torch.zeros_like(flat[:1]), flat]))
 
@@ -164,32 +178,9 @@ class DeviceConversion(HostConversion):
 
     def infinite(self, values: Tensor) -> Tensor:
         """Count the infinite values of each snapshot on valid pixels, (t,)."""
-        return (values.isinf() & self._tensors[-1][-1]).sum((1, 2, 3))
+        return (values.isinf() & self.standards[-1].valid).sum((1, 2, 3))
 
     def fields(self, field: Tensor, season: Tensor, level: int) -> Tensor:
         """Return what is decoded, (padded pixel, t), to the data's units: (t, variable, y, x)."""
-        centre, _, scale, valid = self._tensors[level]
-        centre = centre[season] if self.standards[level].monthly else centre
-        values = self._cut(field, level).to(centre.dtype)
-        return values * scale + torch.where(valid, centre, torch.nan)
-
-    def cut(self, field: Tensor, level: int) -> Tensor:
-        """Cut a field of a level, (padded pixel, t), to the data's extent: (t, variable, y, x)."""
-        return self._cut(field, level)
-
-    @cached_property
-    def _scale(self) -> Tensor:
-        return torch.as_tensor(super()._scale, device=self.has_data.device)
-
-    @cached_property
-    def _tensors(self) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """Centre (season, variable, y, x), mean, scale and valid pixels of each level."""
-        device, result = self.has_data.device, []
-        for standard in self.standards:
-            centre, mean, valid = (
-                torch.as_tensor(np.ascontiguousarray(each), device=device)
-                for each in (standard.centre, standard.mean, standard.valid)
-            )
-            scale = torch.as_tensor(standard.scale, dtype=centre.dtype, device=device)
-            result.append((centre, mean, scale[:, None, None], valid))
-        return result
+        standard = self.standards[level]
+        return standard.undo(self.cut(field, level).to(standard.centre.dtype), season)

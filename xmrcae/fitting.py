@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from .defaults import compact_encoder
 from .errors import ModelFileError
 from .fitted import Fitted, history_table
+from .grid.blocks import Backend
 from .grid.compression import FirstPass
 from .grid.conventions import Labelled
 from .memory import bounded_memory, give_back_memory
@@ -72,7 +73,14 @@ def _fit(
     sound = checkpoint.sound if checkpoint is not None and saved else contextlib.nullcontext
     ended = bool(saved.get("finished"))
     _check_start(start, options)
-    first = first_pass(obj, options, start=start, memory=saved.get("memory"), decompose=not ended)
+    first = first_pass(
+        obj,
+        options,
+        backend=_backend(device),
+        start=start,
+        memory=saved.get("memory"),
+        decompose=not ended,
+    )
     options = _with_encoder(options, first, start)
     identity = _identity(first, options, start)
     if saved:
@@ -104,6 +112,17 @@ def _fit(
     del data  # the trainer has what it needs of them
     give_back_memory()
     return _train(trainer, options, make_fitted, save)
+
+
+def _backend(device: Any) -> Backend:
+    """Return what the passes over the data compute with on a device."""
+    if device.type == "cpu":
+        return Backend()
+    from array_api_compat import torch
+
+    from .core.samples import room
+
+    return Backend(torch, device, room(device))
 
 
 def _saver(checkpoint: Any, **about: Any) -> Callable[..., None] | None:

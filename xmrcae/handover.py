@@ -1,8 +1,12 @@
 """What rooms that do not import each other share: samples of a level, and names of losses."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+
+#: An array of NumPy, or a tensor of torch.
+Array = Any
 
 #: What is recorded of the losses of a level, in this order: mean (3.2), maximum (3.3), both (3.1).
 TERMS = ("mse", "max", "loss")
@@ -14,7 +18,7 @@ class LevelData:
 
     Attributes
     ----------
-    samples : numpy.ndarray, shape (sample, variable, y, x)
+    samples : numpy.ndarray or Tensor, shape (sample, variable, y, x)
         Either snapshots, or a compressed set: the mean times ``sqrt(T)`` and the scaled singular
         vectors of T snapshots. The trailing samples beyond `rank` are left out of training, and
         only reported on.
@@ -34,7 +38,7 @@ class LevelData:
         too small for all of them.
     """
 
-    samples: np.ndarray
+    samples: Array
     constant: np.ndarray
     has_data: np.ndarray
     counts: np.ndarray

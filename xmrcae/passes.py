@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from .fitted import Fitted
+from .grid.blocks import HOST, Backend
 from .grid.compression import FirstPass, compress
 from .grid.conventions import Labelled, fields_of
 from .grid.description import Description, describe, fittable
@@ -37,6 +38,7 @@ def first_pass(
     obj: Labelled,
     options: Options,
     *,
+    backend: Backend = HOST,
     start: Fitted | None = None,
     memory: float | None = None,
     decompose: bool = True,
@@ -49,6 +51,8 @@ def first_pass(
         The data.
     options : Options
         Of the fit.
+    backend : Backend
+        What the passes compute with.
     start : Fitted, optional
         A model to go on from: its levels are to be the coarsest, and its scale is kept.
     memory : float, optional
@@ -72,6 +76,7 @@ def first_pass(
     memory = float(memory or options.memory or free_memory() / 2)
     array = _values(obj, about, memory)
     land = _land(obj, array.dtype, options)
+    backend = backend.for_tasks_on(array)
     found = survey(
         array,
         mask,
@@ -82,6 +87,7 @@ def first_pass(
         gaps=options.gaps,
         land=land,
         memory=memory,
+        backend=backend,
     )
     standard, rms = scaling_of(found, find_valid(found, mask, about, options), options)
     if start is not None:
@@ -97,6 +103,7 @@ def first_pass(
         rms=rms,
         weights=known_weights(weights, standard.valid),
         memory=memory,
+        backend=backend,
     )
 
 
@@ -188,7 +195,7 @@ def fingerprint(first: FirstPass) -> dict[str, str]:
         "units": [np.array([str(attrs.get("units", "")) for attrs in about.labels.attrs])],
         "valid pixels": [first.standard.valid],
         "weights": [first.weights],
-        "data": [found.finite, found.checksum, found.total, found.squares],
+        "data": [found.finite, found.checksum],
     }
     return {name: _digest(arrays) for name, arrays in contents.items()}
 

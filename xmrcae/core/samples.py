@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -60,10 +61,10 @@ class Samples:
 
         They are for a device, and lie at another place, the host, if one is given.
         """
-        fields = np.ascontiguousarray(data.samples.reshape(len(data.samples), data.counts.size).T)
+        fields = torch.as_tensor(data.samples).reshape(len(data.constant), data.counts.size)
         dtype = torch.float32
         samples = cls(
-            pixels=torch.as_tensor(fields, dtype=dtype, device=place or device),
+            pixels=fields.T.contiguous().to(place or device, dtype),
             constant=torch.as_tensor(data.constant, dtype=dtype, device=device),
             counts=torch.as_tensor(data.counts.ravel(), device=device),
             weights=torch.as_tensor(mean_weights(data).ravel(), dtype=dtype, device=device),
@@ -111,7 +112,9 @@ def samples_of(
     data: Mapping[str, Sequence[LevelData]], device: torch.device
 ) -> dict[str, list[Samples]]:
     """Take the samples of all parts and levels: all on the device, or all on the host."""
-    numbers = sum(each.samples.size for levels in data.values() for each in levels)
+    numbers = sum(
+        len(each.constant) * each.counts.size for levels in data.values() for each in levels
+    )
     place = device if fits(device, 4 * numbers) else torch.device("cpu")
     return {
         part: [Samples.of(each, device, place=place) for each in levels]
@@ -134,7 +137,12 @@ def fits(device: torch.device, n_bytes: int) -> bool:
     On a GPU, if they take less than half of its memory. What others have taken of it is not asked:
     samples on the host give other last digits, which are to depend on the kind of GPU alone.
     """
-    return device.type != "cuda" or n_bytes < _gpu_memory(device) / 2
+    return n_bytes < room(device)
+
+
+def room(device: torch.device) -> float:
+    """Return how many bytes samples may take on a device."""
+    return _gpu_memory(device) / 2 if device.type == "cuda" else math.inf
 
 
 def block_bytes(device: torch.device, memory: float) -> float:

@@ -1,18 +1,22 @@
-"""Walking an archive in blocks of pixels, with all their snapshots."""
+"""Walking an archive in blocks of pixels, with all their snapshots, and what computes with them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
+import array_api_compat.numpy
 import dask.array as da
 import numpy as np
-from dask import config
-from dask.base import compute
+from array_api_compat import to_device
+from dask import config, local, threaded
+from dask.base import compute, get_scheduler
 from dask.delayed import delayed
 from dask.system import CPU_COUNT
 
+from ..handover import Array
 from ..memory import give_back_memory
 
 #: Bytes, in float64, of the block of pixels, with all its snapshots, that one task looks at.
@@ -21,6 +25,52 @@ PIXEL_BLOCK_BYTES = 2**24
 #: Share of the memory left beside what a pass always holds that one batch of the archive may take;
 #: the rest is for bands at work and their results.
 BATCH = 0.55
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What computes with a block: NumPy on the host by default, or torch on a GPU.
+
+    Attributes
+    ----------
+    xp : module
+        The functions for its arrays.
+    device : str or torch.device
+        Where they lie.
+    room : float
+        Bytes that samples may take there.
+    """
+
+    xp: Any = array_api_compat.numpy
+    device: Any = "cpu"
+    room: float = float("inf")
+
+    @property
+    def is_host(self) -> bool:
+        """Whether its arrays are NumPy's."""
+        return self.xp is array_api_compat.numpy
+
+    def array(self, values: Array) -> Array:
+        """Bring an array here, laid out row by row."""
+        if self.is_host:
+            return np.ascontiguousarray(to_device(values, "cpu"))
+        if isinstance(values, np.ndarray):
+            values = np.array(values, order="C")  # torch takes no reverse or read-only arrays
+        return self.xp.asarray(values, device=self.device).contiguous()
+
+    def zeros(self, shape: tuple[int, ...], dtype: str = "float32") -> Array:
+        """Make an array of zeros here."""
+        return self.xp.zeros(shape, dtype=getattr(self.xp, dtype), device=self.device)
+
+    def for_tasks_on(self, array: da.Array | np.ndarray) -> Backend:
+        """Return NumPy if dask's tasks for an array run in other processes."""
+        if not isinstance(array, da.Array):
+            return self
+        runs_here = get_scheduler(collections=[array]) in (threaded.get, local.get_sync)
+        return self if runs_here else HOST
+
+
+HOST = Backend()
 
 
 def pixel_blocks(shape: tuple[int, ...]) -> list[slice]:

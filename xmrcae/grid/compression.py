@@ -16,6 +16,7 @@ change no bit.
 from __future__ import annotations
 
 import functools
+import math
 import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -23,16 +24,16 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from array_api_compat import array_namespace, device
 
-from ..handover import LevelData
+from ..handover import Array, LevelData
 from ..options import Options
-from .blocks import BATCH, batches, over_batch
+from .blocks import BATCH, HOST, Backend, batches, over_batch
 from .combinations import directions, room_for, shortened
 from .description import Description
-from .fill import fill_and_pad
-from .pyramid import Pyramid, restrict_all
+from .level_data import WIDTH, Compressed, level_data
 from .scaling import Scaling, check_departures
-from .survey import GRAM_LIMIT, RANDOM_RANK, Survey
+from .survey import GRAM_LIMIT, RANDOM_RANK, Survey, at_pixels
 from .valid import counted
 
 #: Share of memory that samples may take; the rest is for stages, which train on some of them.
@@ -41,9 +42,6 @@ SHARE = 0.35
 #: Bytes per pixel and variable that the second pass holds beside archive and samples: what the
 #: first has found, scaling, weights, and the variances of three parts.
 PER_PIXEL = 150
-
-#: Samples that are brought to all levels together.
-WIDTH = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +68,8 @@ class FirstPass:
         Of each pixel in the means.
     memory : float
         Bytes that the fit may use.
+    backend : Backend
+        What the passes compute with.
     """
 
     description: Description
@@ -81,6 +81,7 @@ class FirstPass:
     rms: np.ndarray
     weights: np.ndarray
     memory: float
+    backend: Backend
 
     @property
     def split(self) -> xr.DataArray:
@@ -96,43 +97,6 @@ class FirstPass:
         names = self.description.labels.variables
         levels = self.description.pyramid.levels
         return options.epsilons(levels, names, self.rms, self.standard.scale)
-
-
-@dataclass(frozen=True)
-class Compressed:
-    """Samples that stand for the snapshots of one part.
-
-    Attributes
-    ----------
-    samples : numpy.ndarray, shape (sample, variable, y, x)
-        sqrt(T) times the mean of T snapshots, centred and scaled, then the singular vectors times
-        singular values of their departures from it; or the snapshots themselves. The sample lies
-        last in memory.
-    constant : numpy.ndarray, shape (sample,)
-        sqrt(T), then zeros; or all ones.
-    rank : int
-        How many of the samples training needs.
-    lost, total : numpy.ndarray, shape (variable, y, x)
-        Variance over time that the singular vectors leave out, and all of it.
-    n_random : int
-        How many of the samples are random combinations, which stand for what is left out.
-    """
-
-    samples: np.ndarray
-    constant: np.ndarray
-    rank: int
-    lost: np.ndarray
-    total: np.ndarray
-    n_random: int = 0
-
-    @property
-    def share_lost(self) -> float:
-        """The share of the variance, over all pixels, that the singular vectors leave out.
-
-        It is rounded to float32, as samples are: what is beyond depends on where it was computed.
-        """
-        lost, total = float(self.lost.sum()), float(self.total.sum())
-        return float(np.float32(lost / total)) if lost > 1e-12 * total else 0.0
 
 
 def compress(
@@ -207,9 +171,11 @@ def _combinations(
     array, parts, standard = first.array, first.parts, first.standard
     size = array.shape[1:]
     heights = [1 + len(vectors[part][0]) for part in parts]
-    samples = [np.empty((*size, n), dtype=np.float32) for n in heights]
+    home = _home(first, sum(heights))
+    samples = [home.zeros((*size, n)) for n in heights]
     variance = [np.zeros((2, *size)) for _ in heights]  # lost, and in all
     arguments: dict[str, Any] = {"parts": parts, "season": first.season, "vectors": vectors}
+    arguments |= {"backend": first.backend, "home": home}
     row = 4 * sum(heights) * size[0] * size[2]
     memory = first.memory - row * size[1] - PER_PIXEL * int(np.prod(size))
     for batch in batches(array, memory=BATCH * memory, result=row):
@@ -222,16 +188,29 @@ def _combinations(
                 variance[i][:, :, band] = each
     found = {}
     for part, values, each in zip(parts, samples, variance, strict=True):
-        ranked = _ranked(values, each, len(parts[part]), tail, is_random=part in random)
+        ranked = _ranked(values, each, len(parts[part]), tail, is_random=part in random, home=home)
         combinations, n_leading = vectors[part]
         found[part] = replace(ranked, n_random=len(combinations) - n_leading)
     return found
 
 
+def _home(first: FirstPass, n_samples: int) -> Backend:
+    """Return where the samples lie: where they are computed, if they have room on all levels."""
+    n_bytes = 4 / 3 * 4 * n_samples * np.prod(first.array.shape[1:])
+    return first.backend if n_bytes < first.backend.room else HOST
+
+
 def _ranked(
-    values: np.ndarray, variance: np.ndarray, n: int, tail: np.ndarray | None, *, is_random: bool
+    values: Array,
+    variance: np.ndarray,
+    n: int,
+    tail: np.ndarray | None,
+    *,
+    is_random: bool,
+    home: Backend,
 ) -> Compressed:
     """Say how many of the samples, (variable, y, x, sample), training needs."""
+    xp = home.xp
     if is_random:
         _rotate(values[..., 1:])
     rank = values.shape[-1]
@@ -239,31 +218,38 @@ def _ranked(
         behind = np.stack([_variance_behind(field[..., 1:], n) for field in values])
         rank = 1 + int((behind > tail[:, None]).any(0).sum())
     if is_random:
-        variance[0] += np.square(values[..., rank:], dtype=np.float64).sum(-1) / n
-        values = np.ascontiguousarray(values[..., :rank])
+        dropped = xp.astype(values[..., rank:], xp.float64)
+        variance[0] += HOST.array(xp.sum(dropped**2, axis=-1)) / n
+        values = home.array(values[..., :rank])
     constant = np.zeros(values.shape[-1])
     constant[0] = np.sqrt(n)
-    return Compressed(np.moveaxis(values, -1, 0), constant, rank, *variance)
+    return Compressed(xp.moveaxis(values, -1, 0), constant, rank, *variance)
 
 
-def _variance_behind(vectors: np.ndarray, n: int) -> np.ndarray:
+def _variance_behind(vectors: Array, n: int) -> np.ndarray:
     """Return, for each vector, the largest variance over pixels held by it and all later ones."""
-    behind, total = np.zeros(vectors.shape[-1]), np.zeros(vectors.shape[:-1])
+    xp, behind = array_namespace(vectors), np.zeros(vectors.shape[-1])
+    total = xp.zeros(vectors.shape[:-1], dtype=xp.float64, device=device(vectors))
     for j in range(vectors.shape[-1] - 1, -1, -1):
-        total += vectors[..., j].astype(np.float64) ** 2 / n
-        behind[j] = total.max()
+        held = xp.astype(vectors[..., j], xp.float64)
+        held *= held
+        held /= n
+        total += held
+        behind[j] = float(xp.max(total))
     return behind
 
 
-def _rotate(vectors: np.ndarray) -> None:
+def _rotate(vectors: Array) -> None:
     """Turn combinations, (variable, y, x, vector), into singular vectors times singular values."""
-    gram = np.zeros(2 * vectors.shape[-1:])
+    xp, n = array_namespace(vectors), vectors.shape[-1]
+    gram = xp.zeros((n, n), dtype=xp.float64, device=device(vectors))
     rows = [vectors[index] for index in np.ndindex(*vectors.shape[:2])]
     for row in rows:
-        gram += row.astype(np.float64).T @ row.astype(np.float64)
-    turn = np.linalg.eigh(gram)[1][:, ::-1]
+        gram += xp.astype(row, xp.float64).T @ xp.astype(row, xp.float64)
+    turn = np.linalg.eigh(HOST.array(gram))[1][:, ::-1]
+    turn = xp.asarray(np.ascontiguousarray(turn), device=device(vectors))
     for row in rows:
-        row[:] = row.astype(np.float64) @ turn
+        row[:] = xp.astype(xp.astype(row, xp.float64) @ turn, row.dtype)
 
 
 def _project_band(
@@ -273,104 +259,53 @@ def _project_band(
     parts: Mapping[str, np.ndarray],
     season: np.ndarray,
     vectors: Mapping[str, tuple[np.ndarray, int]],
-) -> list[tuple[np.ndarray, np.ndarray]]:
+    backend: Backend,
+    home: Backend,
+) -> list[tuple[Array, np.ndarray]]:
     """Make the samples of each part on a band, sample last; find the variance they leave out."""
-    valid, results = standard.valid, []
+    xp, standard, results = backend.xp, standard.converted(backend.array), []
+    valid = standard.valid
     for part, positions in parts.items():
         n = len(positions)
-        departure = _standardized(band, positions, season, standard)
-        average = departure.mean(0)
-        check_departures(part, float(np.abs(average).max() * np.sqrt(n)))
+        departure = xp.astype(backend.array(band[positions]), xp.float64)
+        departure = standard.stand_in(departure, season[positions])
+        departure = standard.apply(departure, season[positions])
+        average = xp.mean(departure, axis=0)
+        check_departures(part, float(xp.max(xp.abs(average))) * math.sqrt(n))
         departure -= average
-        flat = np.ascontiguousarray(departure[:, valid])
+        flat = at_pixels(departure, valid)
         combinations, n_leading = vectors[part]
-        projected = combinations @ flat
-        values = np.zeros((*average.shape, 1 + len(projected)), dtype=np.float32)
-        values[..., 0] = average * np.sqrt(n)
-        values[valid, 1:] = projected.T
-        variance = np.zeros((2, *average.shape))
-        total, captured = (flat**2).sum(0) / n, (projected[:n_leading] ** 2).sum(0) / n
+        projected = backend.array(combinations) @ flat
+        values = backend.zeros((*average.shape, 1 + len(projected)))
+        values[..., 0] = average * math.sqrt(n)
+        values[valid, 1:] = xp.astype(projected, xp.float32).T
+        variance = backend.zeros((2, *average.shape), "float64")
+        total = xp.sum(flat**2, axis=0) / n
+        captured = xp.sum(projected[:n_leading] ** 2, axis=0) / n
         rounding = 1e-12 * total + 1e-28 * average[valid] ** 2
-        variance[0, valid] = np.where(total - captured > rounding, total - captured, 0)
+        variance[0, valid] = xp.where(total - captured > rounding, total - captured, 0)
         variance[1, valid] = total
-        results.append((values, variance))
+        results.append((home.array(values), HOST.array(variance)))
     return results
-
-
-def _standardized(
-    band: np.ndarray, positions: np.ndarray, season: np.ndarray, standard: Scaling
-) -> np.ndarray:
-    values = np.ascontiguousarray(band[positions]).astype(np.float64)
-    return standard.apply(standard.stand_in(values, season[positions]), season[positions])
 
 
 def _snapshots(first: FirstPass) -> dict[str, Compressed]:
     """Take the snapshots of each part themselves, for a network with activations."""
-    array, season, standard = first.array, first.season, first.standard
-    size = array.shape[1:]
-    result = {}
+    array, season, backend = first.array, first.season, first.backend
+    xp, size, result = backend.xp, array.shape[1:], {}
+    standard = first.standard.converted(backend.array)
+    home = _home(first, sum(map(len, first.parts.values())))
     for part, positions in first.parts.items():
-        values = np.empty((*size, len(positions)), dtype=np.float32)
+        values = home.zeros((*size, len(positions)))
         for start in range(0, len(positions), WIDTH):
             some = positions[start : start + WIDTH]
-            block = standard.stand_in(np.asarray(array[some]), season[some])
-            block = standard.apply(block, season[some])
-            check_departures(part, float(np.abs(block).max()))
-            values[..., start : start + WIDTH] = np.moveaxis(block, 0, -1)
-        samples = np.moveaxis(values, -1, 0)
+            block = backend.array(np.asarray(array[some]))
+            block = standard.apply(standard.stand_in(block, season[some]), season[some])
+            check_departures(part, float(xp.max(xp.abs(block))))
+            values[..., start : start + WIDTH] = home.array(xp.moveaxis(block, 0, -1))
+        samples = home.xp.moveaxis(values, -1, 0)
         nothing = np.zeros(size)
         result[part] = Compressed(samples, np.ones(len(samples)), len(samples), nothing, nothing)
-    return result
-
-
-def level_data(
-    compressed: Compressed,
-    pyramid: Pyramid,
-    standard: Scaling,
-    weights: np.ndarray,
-    share: np.ndarray,
-) -> list[LevelData]:
-    """Bring the samples to every level: padded, restricted, filled.
-
-    Parameters
-    ----------
-    compressed : Compressed
-        The samples of one part.
-    pyramid : Pyramid
-        The levels.
-    standard : Scaling
-        Whose valid pixels and fill to use.
-    weights : numpy.ndarray, shape (y, x)
-        Weight of each pixel in the means; coarse levels take that of their own points.
-    share : numpy.ndarray, shape (variable, y, x)
-        Share of training times at which each pixel holds a value.
-    """
-    finest = pyramid.levels - 1
-    has_data = pyramid.pad(standard.valid) & pyramid.may_have_data(finest)
-    n, variables = compressed.samples.shape[:2]
-    dtype = compressed.samples.dtype
-    fields = [
-        np.empty((variables, *pyramid.shape(level), n), dtype) for level in range(pyramid.levels)
-    ]
-    for start in range(0, n, WIDTH):
-        part = slice(start, start + WIDTH)
-        padded = pyramid.pad(np.ascontiguousarray(compressed.samples[part]))
-        for level, (values, has) in enumerate(restrict_all(pyramid, padded, has_data)):
-            filled = fill_and_pad(values, has, pyramid, level, standard.fill)
-            fields[level][..., part] = np.moveaxis(filled, 0, -1)
-    shares = restrict_all(pyramid, pyramid.pad(share), has_data)
-    result = []
-    left_out = compressed.share_lost
-    for level, (values, (shared, has)) in enumerate(zip(fields, shares, strict=True)):
-        counts = np.zeros_like(has)
-        counts[pyramid.cut(level)] = has[pyramid.cut(level)]
-        weight = np.zeros(has.shape)
-        weight[pyramid.cut(level)] = weights[pyramid.points(level)]
-        samples = np.moveaxis(values, -1, 0)
-        weight *= shared
-        result.append(
-            LevelData(samples, compressed.constant, has, counts, weight, compressed.rank, left_out)
-        )
     return result
 
 

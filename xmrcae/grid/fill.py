@@ -8,43 +8,45 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 import scipy.sparse.linalg
+from array_api_compat import array_namespace, device, to_device
 
+from ..handover import Array
 from .pyramid import Pyramid
 
 
-def fill_and_pad(
-    values: np.ndarray, has_data: np.ndarray, pyramid: Pyramid, level: int, how: Any
-) -> np.ndarray:
+def fill_and_pad(values: Array, has_data: Array, pyramid: Pyramid, level: int, how: Any) -> Array:
     """Fill the land of a level, and its padding from the edge."""
     part = (..., pyramid.y.holds(level), pyramid.x.holds(level))
-    result = np.zeros_like(values)
+    result = array_namespace(values).zeros_like(values)
     result[part] = fill(values[part], has_data[part], how)
     return pyramid.repeat_edge(result, level)
 
 
-def fill(values: np.ndarray, has_data: np.ndarray, how: Any) -> np.ndarray:
+def fill(values: Array, has_data: Array, how: Any) -> Array:
     """Fill in where there are no data: with 0, or by Laplace's equation from the coast inward.
 
     Both are linear in the data, so a compressed training set stays exact.
 
     Parameters
     ----------
-    values : numpy.ndarray, shape (sample, variable, y, x)
+    values : numpy.ndarray or Tensor, shape (sample, variable, y, x)
         Centred and scaled.
-    has_data : numpy.ndarray of bool, shape (variable, y, x)
+    has_data : numpy.ndarray or Tensor of bool, shape (variable, y, x)
         Where `values` count.
     how : {0, "harmonic"}
-        What to fill with.
+        What to fill with; Laplace's equation is solved on the host.
     """
-    filled = np.where(has_data, values, values.dtype.type(0))
+    xp = array_namespace(values)
+    filled = xp.where(has_data, values, 0)
     if how == "harmonic":
-        for variable, has in enumerate(has_data):
+        for variable, has in enumerate(np.asarray(to_device(has_data, "cpu"))):
             if has.all() or not has.any():
                 continue
             land, coast, solve = _laplace(has.tobytes(), has.shape)
-            field = filled[:, variable].reshape(len(filled), -1)
+            field = np.asarray(to_device(filled[:, variable], "cpu")).reshape(len(filled), -1)
             field[:, land] = solve(coast @ field.T.astype(np.float64)).T
-            filled[:, variable] = field.reshape(filled[:, variable].shape)
+            on_grid = field.reshape(filled[:, variable].shape)
+            filled[:, variable] = xp.asarray(on_grid, device=device(filled))
     return filled
 
 

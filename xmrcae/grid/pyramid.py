@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from array_api_compat import array_namespace, device
 
+from ..handover import Array
 from ..stencils import RESTRICTIONS
 from .conventions import period
 from .coordinates import Grid
@@ -195,14 +197,17 @@ class Pyramid:
         """Return the index of the part of a level, (..., y, x), within the data's extent."""
         return (..., self.y.inside(level), self.x.inside(level))
 
-    def pad(self, values: np.ndarray) -> np.ndarray:
+    def pad(self, values: Array) -> Array:
         """Pad the data's extent, (..., y, x), to the finest level.
 
         Padding wraps where the axis is periodic, else it repeats the edge.
         """
+        xp, before = array_namespace(values), values.shape[:-2]
         # One index of pixels takes half as long as one of rows and one of columns.
         sources = self.y.source()[:, None] * values.shape[-1] + self.x.source()
-        return values.reshape(*values.shape[:-2], -1).take(sources, axis=-1)
+        pixels = xp.asarray(sources.ravel(), device=device(values))
+        padded = xp.take(xp.reshape(values, (*before, -1)), pixels, axis=-1)
+        return xp.reshape(padded, (*before, *sources.shape))
 
     def may_have_data(self, level: int) -> np.ndarray:
         """Return the points of a level within the data's extent, or in its wrapped padding."""
@@ -210,7 +215,7 @@ class Pyramid:
         mask[self.y.holds(level), self.x.holds(level)] = True
         return mask
 
-    def repeat_edge(self, values: np.ndarray, level: int) -> np.ndarray:
+    def repeat_edge(self, values: Array, level: int) -> Array:
         """Fill the padding of a level, (..., y, x), that has no data from its edge."""
         rows, columns = (
             np.arange(axis.length(level)).clip(axis.holds(level).start, axis.holds(level).stop - 1)
@@ -218,39 +223,38 @@ class Pyramid:
         )
         return values[..., rows[:, None], columns]
 
-    def restrict(
-        self, values: np.ndarray, has_data: np.ndarray, level: int
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def restrict(self, values: Array, has_data: Array, level: int) -> tuple[Array, Array]:
         """Make a level from the next finer one.
 
         Parameters
         ----------
-        values : numpy.ndarray, shape (..., y, x)
+        values : numpy.ndarray or Tensor, shape (..., y, x)
             Level `level` + 1, padding included; what has no data is not looked at.
-        has_data : numpy.ndarray of bool
+        has_data : numpy.ndarray or Tensor of bool
             Where it has data; of the same shape or broadcast to it.
         level : int
             The level to make.
 
         Returns
         -------
-        values, has_data : numpy.ndarray
+        values, has_data : numpy.ndarray or Tensor
             Of level `level`; 0 where it has none. A point has data if any of those that its stencil
             reads has; their weights are divided by their sum.
         """
-        stencil = RESTRICTIONS[self.restriction].astype(values.dtype)
-        values = np.where(has_data, values, values.dtype.type(0))
+        xp, kind = array_namespace(values), {"dtype": values.dtype, "device": device(values)}
+        stencil = RESTRICTIONS[self.restriction]
+        values, known = xp.where(has_data, values, 0), xp.astype(has_data, values.dtype)
         rows, columns = shape = self.shape(level)
-        coarse = np.zeros((*values.shape[:-2], *shape), values.dtype)
-        share = np.zeros((*has_data.shape[:-2], *shape), values.dtype)
-        for i, j in np.argwhere(stencil):
+        coarse = xp.zeros((*values.shape[:-2], *shape), **kind)
+        share = xp.zeros((*known.shape[:-2], *shape), **kind)
+        for i, j in np.argwhere(stencil).tolist():
             part = (..., slice(i, i + 2 * rows - 1, 2), slice(j, j + 2 * columns - 1, 2))
-            coarse += stencil[i, j] * values[part]
-            share += stencil[i, j] * has_data[part]
+            coarse += float(stencil[i, j]) * values[part]
+            share += float(stencil[i, j]) * known[part]
         has = share > 0
-        coarse /= np.where(has, share, 1)
-        has = has & self.may_have_data(level)
-        return np.where(has, coarse, coarse.dtype.type(0)), has
+        coarse /= xp.where(has, share, 1)
+        has = has & xp.asarray(self.may_have_data(level), device=device(values))
+        return xp.where(has, coarse, 0), has
 
     def points(self, level: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows, (y, 1), and columns of the data that are points of a level."""
@@ -329,9 +333,7 @@ def _continued(values: np.ndarray, positions: np.ndarray, *, circle: float | Non
     return result
 
 
-def restrict_all(
-    pyramid: Pyramid, values: np.ndarray, has_data: np.ndarray
-) -> Sequence[tuple[np.ndarray, np.ndarray]]:
+def restrict_all(pyramid: Pyramid, values: Array, has_data: Array) -> Sequence[tuple[Array, Array]]:
     """Make all levels, coarsest first, from the padded finest one; each with where it has data."""
     result = [(values, has_data)]
     for level in range(pyramid.levels - 2, -1, -1):
@@ -339,19 +341,18 @@ def restrict_all(
     return result
 
 
-def restrict_known(pyramid: Pyramid, values: np.ndarray) -> list[np.ndarray]:
+def restrict_known(pyramid: Pyramid, values: Array) -> list[Array]:
     """Make all levels, coarsest first, of fields (..., y, x) that may lack values: NaN.
 
     Each level is padded; a point is known if any that its stencil reads is.
     """
-    finest = pyramid.levels - 1
-    padded = pyramid.pad(values)
-    np.copyto(padded, np.nan, where=~pyramid.may_have_data(finest))
-    result = [padded]
+    xp, finest = array_namespace(values), pyramid.levels - 1
+    within = xp.asarray(pyramid.may_have_data(finest), device=device(values))
+    result = [xp.where(within, pyramid.pad(values), xp.nan)]
     for level in range(finest - 1, -1, -1):
-        known = np.isfinite(result[0])
-        if known.ndim > 2 and (known == known[:1]).all():
+        known = xp.isfinite(result[0])
+        if known.ndim > 2 and bool(xp.all(known == known[:1])):
             known = known[:1]  # weights of one snapshot serve all: half the sums
         coarse, has = pyramid.restrict(result[0], known, level)
-        result.insert(0, np.where(has, coarse, np.nan))
+        result.insert(0, xp.where(has, coarse, xp.nan))
     return result

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from array_api_compat import array_namespace
 
+from ..handover import Array
 from ..options import Options
 from .pyramid import Pyramid, restrict_all
 from .survey import Survey
@@ -27,16 +29,18 @@ NEARLY_ALL = 0.9
 class Scaling:
     """Centring and scaling: (x - centre) / scale, per variable.
 
+    Its arrays are NumPy's, or tensors that lie where the values do.
+
     Attributes
     ----------
-    centre : numpy.ndarray, shape (season, variable, y, x)
+    centre : numpy.ndarray or Tensor, shape (season, variable, y, x)
         Time mean of each pixel, one per calendar month with ``center="month"``; or a constant. In
         the data's units.
-    scale : numpy.ndarray, shape (variable,)
+    scale : numpy.ndarray or Tensor, shape (variable,)
         In the data's units.
-    mean : numpy.ndarray, shape (variable, y, x)
+    mean : numpy.ndarray or Tensor, shape (variable, y, x)
         Training mean, which stands in for a missing value.
-    valid : numpy.ndarray of bool, shape (variable, y, x)
+    valid : numpy.ndarray or Tensor of bool, shape (variable, y, x)
         Pixels to be described.
     monthly : bool
         Whether `centre` is a monthly climatology.
@@ -44,37 +48,43 @@ class Scaling:
         What stands on land.
     """
 
-    centre: np.ndarray
-    scale: np.ndarray
-    mean: np.ndarray
-    valid: np.ndarray
+    centre: Array
+    scale: Array
+    mean: Array
+    valid: Array
     monthly: bool
     fill: Any
 
-    def apply(self, values: np.ndarray, season: np.ndarray) -> np.ndarray:
+    def apply(self, values: Array, season: Array) -> Array:
         """Centre and scale snapshots (sample, variable, y, x); NaN where missing, 0 on land."""
-        return np.where(
-            self.valid, (values - self._centre(season)) / self._scale(values), values.dtype.type(0)
-        )
+        xp = array_namespace(values)
+        return xp.where(self.valid, (values - self._centre(season)) / self._scale(values), 0)
 
-    def standardize(self, values: np.ndarray, season: np.ndarray) -> np.ndarray:
+    def standardize(self, values: Array, season: Array) -> Array:
         """Centre and scale snapshots, the mean in place of missing values; anything on land."""
-        if (~np.isfinite(values) & self.valid).any():
+        if (~array_namespace(values).isfinite(values) & self.valid).any():
             return self.apply(self.stand_in(values, season), season)
         result = values - self._centre(season)
         result /= self._scale(values)
         return result
 
-    def undo(self, values: np.ndarray, season: np.ndarray) -> np.ndarray:
+    def undo(self, values: Array, season: Array) -> Array:
         """Return to the data's units; NaN where not valid."""
+        xp = array_namespace(values)
         result = values * self._scale(values)
-        result += np.where(self.valid, self._centre(season), values.dtype.type(np.nan))
+        result += xp.where(self.valid, self._centre(season), xp.nan)
         return result
 
-    def stand_in(self, values: np.ndarray, season: np.ndarray) -> np.ndarray:
+    def stand_in(self, values: Array, season: Array) -> Array:
         """Put the mean in place of missing values of snapshots."""
+        xp = array_namespace(values)
         mean = self._centre(season) if self.monthly else self.mean
-        return np.where(np.isfinite(values), values, mean).astype(values.dtype, copy=False)
+        return xp.astype(xp.where(xp.isfinite(values), values, mean), values.dtype, copy=False)
+
+    def converted(self, convert: Callable[[np.ndarray], Array]) -> Scaling:
+        """Return the same with its arrays converted, to tensors say."""
+        arrays = {name: getattr(self, name) for name in ("centre", "scale", "mean", "valid")}
+        return replace(self, **{name: convert(each) for name, each in arrays.items()})
 
     def astype(self, dtype: Any) -> Scaling:
         """Return the same in another precision."""
@@ -99,11 +109,11 @@ class Scaling:
             result.append(replace(self, centre=found[:-1], mean=found[-1], valid=has[cut]))
         return [*result[:-1], self]  # equal to the last one, whose arrays are padded copies
 
-    def _centre(self, season: np.ndarray) -> np.ndarray:
+    def _centre(self, season: Array) -> Array:
         return self.centre[season] if self.monthly else self.centre[0]
 
-    def _scale(self, values: np.ndarray) -> np.ndarray:
-        return self.scale[:, None, None].astype(values.dtype)
+    def _scale(self, values: Array) -> Array:
+        return array_namespace(values).astype(self.scale[:, None, None], values.dtype)
 
 
 def scaling_of(found: Survey, valid: np.ndarray, options: Options) -> tuple[Scaling, np.ndarray]:

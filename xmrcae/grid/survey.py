@@ -11,8 +11,10 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
+from array_api_compat import array_namespace, device
 
-from .blocks import BATCH, batches, over_batch
+from ..handover import Array
+from .blocks import BATCH, HOST, Backend, batches, over_batch
 
 #: Training snapshots up to which the decomposition is exact, by Gram matrices.
 GRAM_LIMIT = 3000
@@ -83,6 +85,7 @@ def survey(
     gaps: str | None,
     land: np.ndarray | None,
     memory: float,
+    backend: Backend = HOST,
 ) -> Survey:
     """Look at every pixel once: the first pass over an archive.
 
@@ -104,12 +107,15 @@ def survey(
         The value that stands on land, and for missing values, in each variable.
     memory : float
         Bytes that the fit may use.
+    backend : Backend
+        What computes; but for more than `GRAM_LIMIT` snapshots NumPy.
     """
     given = np.ones(array.shape[2:], bool) if given is None else given
     number = np.arange(np.prod(array.shape[1:])).reshape(array.shape[1:])
     rank = _rank(parts, training, array.shape[1], memory)
     arguments = {"parts": parts, "training": training, "season": season, "center": center}
     arguments |= {"gaps": gaps, "land": land, "rank": rank}
+    arguments["backend"] = backend if rank is None else HOST
     pixels: dict[str, np.ndarray] = {}
     total: Any = None
     for batch in batches(array, memory=BATCH * memory):
@@ -145,37 +151,48 @@ def _survey_band(
     gaps: str | None,
     land: np.ndarray | None,
     rank: int | None,
+    backend: Backend,
 ) -> tuple[dict[str, np.ndarray], list[Any]]:
     """Return what is kept of each pixel of a band of rows, and what `_add` takes."""
-    band = np.ascontiguousarray(band)
-    flagged = np.zeros(band.shape[1:], int)
+    xp, band, given = backend.xp, backend.array(band), backend.array(given)
+    flags = xp.zeros_like(band[:1], dtype=xp.bool)
     if land is not None:
-        flags = band == land[:, None, None]
-        flagged, band = flags.sum(0), np.where(flags, band.dtype.type(np.nan), band)
-    finite = np.isfinite(band)
-    found = {"finite": finite.sum(0), "infinite": np.isinf(band).sum(0), "flagged": flagged}
+        flags = band == backend.array(land[:, None, None])
+        band = xp.where(flags, xp.nan, band)
+    finite = xp.isfinite(band)
+    counted = {"finite": finite, "infinite": xp.isinf(band), "flagged": flags}
+    found = {name: xp.sum(each, axis=0) for name, each in counted.items()}
     found |= _trained(band[training], finite[training], season, training, center)
-    numbered = np.where(finite, band, 0).astype(np.float64)
-    numbered *= np.arange(1, len(band) + 1)[:, None, None, None]
-    found["checksum"] = numbered.sum(0)
-    del numbered
-    valid = _describable(given, found["finite"], flagged, len(band), gaps=gaps)
-    mean = found["total"] / np.maximum(found["finite_in_training"], 1)
-    sums: list[Any] = [(finite & given).any((2, 3))]
+    found["checksum"] = _checksum(xp.where(finite, band, 0))
+    valid = _describable(given, found["finite"], found["flagged"], len(band), gaps=gaps)
+    mean = found["total"] / xp.clip(found["finite_in_training"], min=1)
+    sums: list[Any] = [HOST.array(xp.any(finite & given, axis=(2, 3)))]
     for positions in parts.values():
         at_season = season[positions]
-        centres = found["centre"].astype(band.dtype)
-        stand_in = centres[at_season] if center == "month" else mean.astype(band.dtype)
-        values = np.where(finite[positions], band[positions], stand_in).astype(np.float64)
+        centres = xp.astype(found["centre"], band.dtype)
+        stand_in = centres[at_season] if center == "month" else xp.astype(mean, band.dtype)
+        values = xp.where(finite[positions], band[positions], stand_in)
+        values = xp.astype(values, xp.float64)
         values -= centres[at_season]
-        values -= values.mean(0)
+        values -= xp.mean(values, axis=0)
         sums.append(_factors(values, valid, number, rank))
-    return found, sums
+    return {name: HOST.array(each) for name, each in found.items()}, sums
+
+
+def _checksum(values: Array) -> Array:
+    """Add the bits of all values as whole numbers, each times the number of its snapshot.
+
+    The sum wraps: the order in which a device adds changes nothing.
+    """
+    xp = array_namespace(values)
+    bits = values.view(xp.int32 if values.dtype.itemsize == 4 else xp.int64)
+    numbers = xp.arange(1, len(values) + 1, device=device(values))
+    return xp.sum(bits * numbers[:, None, None, None], axis=0)
 
 
 def _describable(
-    given: np.ndarray, finite: np.ndarray, flagged: np.ndarray, n_samples: int, *, gaps: str | None
-) -> np.ndarray:
+    given: Array, finite: Array, flagged: Array, n_samples: int, *, gaps: str | None
+) -> Array:
     """Return the pixels to be described, if nothing is to be refused; each is judged by itself."""
     valid = given & (finite > 0)
     if gaps == "mean":
@@ -184,33 +201,39 @@ def _describable(
     return valid & (fits if gaps == "mask" else fits | now_and_then(finite, flagged, n_samples))
 
 
-def now_and_then(finite: np.ndarray, flagged: np.ndarray, n_samples: int) -> np.ndarray:
+def now_and_then(finite: Array, flagged: Array, n_samples: int) -> Array:
     """Return the pixels that hold the land value at few times, and are never missing otherwise."""
     return (finite + flagged == n_samples) & (flagged <= NOW_AND_THEN * n_samples)
 
 
 def _trained(
-    trained: np.ndarray, known: np.ndarray, season: np.ndarray, training: np.ndarray, center: Any
-) -> dict[str, np.ndarray]:
+    trained: Array, known: Array, season: np.ndarray, training: np.ndarray, center: Any
+) -> dict[str, Array]:
     """Find centre and spread of the training snapshots (sample, variable, row, x) of a band."""
-    found = {"least": np.fmin.reduce(trained, axis=0), "most": np.fmax.reduce(trained, axis=0)}
-    trained = trained.astype(np.float64)
+    xp = array_namespace(trained)
+    missing = xp.isnan(trained)
+    never = xp.all(missing, axis=0)
+    least = xp.min(xp.where(missing, xp.inf, trained), axis=0)
+    most = xp.max(xp.where(missing, -xp.inf, trained), axis=0)
+    found = {"least": xp.where(never, xp.nan, least), "most": xp.where(never, xp.nan, most)}
+    trained = xp.astype(trained, xp.float64)
     trained[~known] = 0
-    found |= {"total": trained.sum(0), "finite_in_training": known.sum(0)}
-    mean = found["total"] / np.maximum(found["finite_in_training"], 1)
+    found |= {"total": xp.sum(trained, axis=0), "finite_in_training": xp.sum(known, axis=0)}
+    mean = found["total"] / xp.clip(found["finite_in_training"], min=1)
     seasons = season[training]
     constant = found["least"] == found["most"]  # whose mean a sum would give with rounding
-    centre = np.zeros((int(season.max()) + 1, *trained.shape[1:]))
+    shape = int(season.max()) + 1, *trained.shape[1:]
+    centre = xp.zeros(shape, dtype=trained.dtype, device=device(trained))
     for index in range(len(centre)):
         at = seasons == index if len(centre) > 1 else slice(None)
         if center is not False:
-            n = known[at].sum(0)
-            centre[index] = np.where(n > 0, trained[at].sum(0) / np.maximum(n, 1), mean)
-            np.copyto(centre[index], found["least"], where=constant)
+            n = xp.sum(known[at], axis=0)
+            own = xp.where(n > 0, xp.sum(trained[at], axis=0) / xp.clip(n, min=1), mean)
+            centre[index] = xp.where(constant, found["least"], own)
         trained[at] -= centre[index]
     trained[~known] = 0
-    squares = np.square(trained, out=trained).sum(0)
-    return found | {"centre": centre, "squares": squares}
+    trained *= trained
+    return found | {"centre": centre, "squares": xp.sum(trained, axis=0)}
 
 
 def _rank(
@@ -241,26 +264,34 @@ def _add(total: list[np.ndarray] | None, more: list[Any]) -> list[np.ndarray]:
 
 
 def _factors(
-    departures: np.ndarray, valid: np.ndarray, number: np.ndarray, rank: int | None
+    departures: Array, valid: Array, number: np.ndarray, rank: int | None
 ) -> np.ndarray | tuple[list[tuple[np.ndarray, int]], int]:
     """Return Gram matrices of departures, (snapshot, variable, row, x), where they are exact.
 
     Where `rank` random fields take their place, return the arguments of `_with_random_fields`.
     """
     n, variables = departures.shape[:2]
-    flats = (departures[:, variable, at] for variable, at in enumerate(valid))
+    flats = (at_pixels(departures[:, variable], at) for variable, at in enumerate(valid))
     if rank is None or n <= rank:
-        gram = np.empty((variables, n, n))
-        for flat, out in zip(map(np.ascontiguousarray, flats), gram, strict=True):
-            np.matmul(flat, flat.T, out=out)
-        return gram
+        xp = array_namespace(departures)
+        gram = xp.empty((variables, n, n), dtype=xp.float64, device=device(departures))
+        for variable, flat in enumerate(flats):
+            xp.matmul(flat, flat.T, out=gram[variable])
+        return HOST.array(gram)
     factors = []
     for flat, numbers in zip(flats, (number[v, at] for v, at in enumerate(valid)), strict=True):
         starts = np.arange(0, len(numbers), RANDOM_RUN)
         seed = int(numbers[0]) if len(numbers) else 0
-        runs = np.add.reduceat(np.ascontiguousarray(flat), starts, axis=1)
+        runs = np.add.reduceat(flat, starts, axis=1)
         factors.append((runs, seed))
     return factors, rank
+
+
+def at_pixels(values: Array, valid: Array) -> Array:
+    """Return values (snapshot, ...) at valid pixels, (...): (snapshot, pixel)."""
+    xp = array_namespace(values)
+    (pixels,) = xp.nonzero(xp.reshape(valid, (-1,)))
+    return xp.take(xp.reshape(values, (len(values), -1)), pixels, axis=1)
 
 
 def _with_random_fields(factors: list[tuple[np.ndarray, int]], rank: int) -> np.ndarray:
