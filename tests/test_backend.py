@@ -24,6 +24,8 @@ from xmrcae.grid.compression import _home
 from xmrcae.options import make_options
 from xmrcae.passes import fingerprint, first_pass, second_pass
 
+pytestmark = pytest.mark.minimum
+
 TORCH = Backend(array_api_compat.torch, DEVICE)
 
 
