@@ -1,5 +1,6 @@
 """The two passes over the data, computed by torch as on a GPU, give what NumPy gives."""
 
+from pathlib import Path
 from typing import Any
 
 import array_api_compat.torch
@@ -17,10 +18,13 @@ from helpers import (
     make_two_variables,
     open_real,
 )
+from test_checkpoint import OPTIONS, interrupted_after
 
+import xmrcae
 from xmrcae import fitting
-from xmrcae.grid.blocks import HOST, Backend
+from xmrcae.grid.blocks import HOST, ON_DEVICE, Backend
 from xmrcae.grid.compression import _home
+from xmrcae.grid.survey import _checksum
 from xmrcae.options import make_options
 from xmrcae.passes import fingerprint, first_pass, second_pass
 
@@ -112,7 +116,7 @@ def test_many_snapshots_are_projected_by_torch(monkeypatch: pytest.MonkeyPatch) 
 def test_samples_lie_on_the_host_where_they_have_no_room() -> None:
     field = make_field()
     first = prepared(field, Backend(array_api_compat.torch, DEVICE, room=1e4)).first
-    assert _home(first, 1) is first.backend and _home(first, 100) is HOST
+    assert _home(first, 1) is first.backend and _home(first, 2) is HOST
     narrow = prepared(field, Backend(array_api_compat.torch, DEVICE, room=0), tolerance=0.3)
     wide = prepared(field, TORCH, tolerance=0.3)
     for one, other in zip(narrow.training, wide.training, strict=True):
@@ -160,11 +164,38 @@ def test_real_data_are_trained_on_alike(real_file: Any, monkeypatch: pytest.Monk
     )
 
 
-def test_a_checkpoint_goes_on_where_another_backend_computes(tmp_path, monkeypatch) -> None:
-    field, options = make_field(), QUICK | {"levels": 2, "checkpoint": tmp_path / "fit"}
-    field.mrcae.fit(**options)
+def test_a_stopped_fit_goes_on_where_another_backend_computes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    field, options = make_field(), OPTIONS | {"checkpoint": tmp_path / "fit"}
+    interrupted_after(monkeypatch, 4, field, checkpoint=options["checkpoint"])
     monkeypatch.setattr(fitting, "_backend", lambda device: TORCH)
-    again = field.mrcae.fit(**options)
-    assert np.isfinite(again.history["train_loss"].values).all()
-    with pytest.raises(ValueError, match=r"another fit .*other data"):
-        (field + 1e-6).astype(np.float32).mrcae.fit(**options)
+    for other in (-field, field.roll(time=1), (field + 1e-6).astype(np.float32)):
+        with pytest.raises(ValueError, match=r"another fit .*other data"):
+            xmrcae.MrCAE(**options).fit(other.assign_coords(time=field["time"]))
+    again = xmrcae.MrCAE(**options).fit(field)
+    assert not again.partial
+    loss, whole = (
+        float(model.history["train_loss"][-1])
+        for model in (again, xmrcae.MrCAE(**OPTIONS).fit(field))
+    )
+    assert loss == pytest.approx(whole, rel=0.2)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("n", [19, 20, 23, 24])
+def test_other_data_have_another_checksum(n: int, dtype: str) -> None:
+    values = np.random.default_rng(n).standard_normal((n, 1, 2, 3)).astype(dtype)
+    own = _checksum(values)
+    np.testing.assert_array_equal(own, HOST.array(_checksum(TORCH.array(values))))
+    signs = np.where(np.arange(n) % 2, 1, -1)[:, None, None, None]
+    for other in (-values, 2 * values, values * signs, values[::-1].copy(), values + values[:1]):
+        assert (_checksum(other.astype(dtype)) != own).any()
+
+
+def test_few_threads_have_a_block_on_a_device_at_once() -> None:
+    held = [ON_DEVICE.acquire(blocking=False) for _ in range(20)]
+    assert sum(held) == 4
+    for _ in range(4):
+        ON_DEVICE.release()
+    assert TORCH.turn is ON_DEVICE and HOST.turn is not ON_DEVICE

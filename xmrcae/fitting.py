@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from .defaults import compact_encoder
 from .errors import ModelFileError
 from .fitted import Fitted, history_table
-from .grid.blocks import Backend
+from .grid.blocks import HOST, Backend
 from .grid.compression import FirstPass
 from .grid.conventions import Labelled
 from .memory import bounded_memory, give_back_memory
@@ -117,7 +117,7 @@ def _fit(
 def _backend(device: Any) -> Backend:
     """Return what the passes over the data compute with on a device."""
     if device.type == "cpu":
-        return Backend()
+        return HOST
     from array_api_compat import torch
 
     from .core.samples import room

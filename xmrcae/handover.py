@@ -1,4 +1,4 @@
-"""What rooms that do not import each other share: samples of a level, and names of losses."""
+"""What rooms that do not import each other share: arrays, samples, and names of losses."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -22,7 +22,7 @@ from ..paths import file_system
 from ..storage import in_storage, is_there, write_whole
 from .state import NetworkState, check_state
 
-FORMAT, FORMAT_VERSION = "xmrcae-checkpoint", 2
+FORMAT, FORMAT_VERSION = "xmrcae-checkpoint", 3
 
 #: Name of the file in the folder.
 NAME = "checkpoint.pt"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from threading import BoundedSemaphore
 from typing import Any
 
 import array_api_compat.numpy
@@ -25,6 +27,9 @@ PIXEL_BLOCK_BYTES = 2**24
 #: Share of the memory left beside what a pass always holds that one batch of the archive may take;
 #: the rest is for bands at work and their results.
 BATCH = 0.55
+
+#: Threads that may have a block on a GPU at once: what more had there would only wait.
+ON_DEVICE = BoundedSemaphore(4)
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,11 @@ class Backend:
         """Whether its arrays are NumPy's."""
         return self.xp is array_api_compat.numpy
 
+    @property
+    def turn(self) -> AbstractContextManager[Any]:
+        """What a thread waits for before it computes with a block."""
+        return nullcontext() if self.is_host else ON_DEVICE
+
     def array(self, values: Array) -> Array:
         """Bring an array here, laid out row by row."""
         if self.is_host:
@@ -63,7 +73,7 @@ class Backend:
         return self.xp.zeros(shape, dtype=getattr(self.xp, dtype), device=self.device)
 
     def for_tasks_on(self, array: da.Array | np.ndarray) -> Backend:
-        """Return NumPy if dask's tasks for an array run in other processes."""
+        """Return NumPy if dask's tasks for an array may run in other processes."""
         if not isinstance(array, da.Array):
             return self
         runs_here = get_scheduler(collections=[array]) in (threaded.get, local.get_sync)
@@ -167,7 +177,8 @@ def over_batch(
 
 def _quietly(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Call a function without a warning of what overflows: such data are refused afterwards."""
-    with np.errstate(over="ignore", invalid="ignore"):
+    backend: Backend = kwargs.get("backend", HOST)
+    with np.errstate(over="ignore", invalid="ignore"), backend.turn:
         return function(*args, **kwargs)
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import functools
 import math
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -173,19 +173,21 @@ def _combinations(
     heights = [1 + len(vectors[part][0]) for part in parts]
     home = _home(first, sum(heights))
     samples = [home.zeros((*size, n)) for n in heights]
+    vectors = {part: (first.backend.array(each), n) for part, (each, n) in vectors.items()}
     variance = [np.zeros((2, *size)) for _ in heights]  # lost, and in all
     arguments: dict[str, Any] = {"parts": parts, "season": first.season, "vectors": vectors}
-    arguments |= {"backend": first.backend, "home": home}
+    arguments |= {"backend": first.backend, "samples": None if home is HOST else samples}
     row = 4 * sum(heights) * size[0] * size[2]
     memory = first.memory - row * size[1] - PER_PIXEL * int(np.prod(size))
     for batch in batches(array, memory=BATCH * memory, result=row):
         bands, _ = over_batch(
-            _project_band, array, batch, lambda band: (standard.rows(band),), **arguments
+            _project_band, array, batch, lambda band: (band, standard.rows(band)), **arguments
         )
         for band, results in zip(batch, bands, strict=True):
             for i, (values, each) in enumerate(results):
-                samples[i][:, band] = values
                 variance[i][:, :, band] = each
+                if values is not None:
+                    samples[i][:, band] = values
     found = {}
     for part, values, each in zip(parts, samples, variance, strict=True):
         ranked = _ranked(values, each, len(parts[part]), tail, is_random=part in random, home=home)
@@ -195,9 +197,13 @@ def _combinations(
 
 
 def _home(first: FirstPass, n_samples: int) -> Backend:
-    """Return where the samples lie: where they are computed, if they have room on all levels."""
+    """Return where the samples lie: where they are computed, if they have room there.
+
+    While they are brought to all levels, which takes 4/3 of their bytes, and padded to the number
+    that training takes, they take twice as much: half as much again as there is room for later.
+    """
     n_bytes = 4 / 3 * 4 * n_samples * np.prod(first.array.shape[1:])
-    return first.backend if n_bytes < first.backend.room else HOST
+    return first.backend if 1.5 * n_bytes < first.backend.room else HOST
 
 
 def _ranked(
@@ -219,7 +225,9 @@ def _ranked(
         rank = 1 + int((behind > tail[:, None]).any(0).sum())
     if is_random:
         dropped = xp.astype(values[..., rank:], xp.float64)
-        variance[0] += HOST.array(xp.sum(dropped**2, axis=-1)) / n
+        dropped *= dropped
+        variance[0] += HOST.array(xp.sum(dropped, axis=-1)) / n
+        del dropped
         values = home.array(values[..., :rank])
     constant = np.zeros(values.shape[-1])
     constant[0] = np.sqrt(n)
@@ -254,18 +262,22 @@ def _rotate(vectors: Array) -> None:
 
 def _project_band(
     band: np.ndarray,
+    rows: slice,
     standard: Scaling,
     *,
     parts: Mapping[str, np.ndarray],
     season: np.ndarray,
-    vectors: Mapping[str, tuple[np.ndarray, int]],
+    vectors: Mapping[str, tuple[Array, int]],
     backend: Backend,
-    home: Backend,
-) -> list[tuple[Array, np.ndarray]]:
-    """Make the samples of each part on a band, sample last; find the variance they leave out."""
+    samples: Sequence[Array] | None,
+) -> list[tuple[np.ndarray | None, np.ndarray]]:
+    """Make the samples of each part on a band, sample last; find the variance they leave out.
+
+    They are written to those rows of `samples` if these lie where they are computed.
+    """
     xp, standard, results = backend.xp, standard.converted(backend.array), []
     valid = standard.valid
-    for part, positions in parts.items():
+    for i, (part, positions) in enumerate(parts.items()):
         n = len(positions)
         departure = xp.astype(backend.array(band[positions]), xp.float64)
         departure = standard.stand_in(departure, season[positions])
@@ -275,7 +287,7 @@ def _project_band(
         departure -= average
         flat = at_pixels(departure, valid)
         combinations, n_leading = vectors[part]
-        projected = backend.array(combinations) @ flat
+        projected = combinations @ flat
         values = backend.zeros((*average.shape, 1 + len(projected)))
         values[..., 0] = average * math.sqrt(n)
         values[valid, 1:] = xp.astype(projected, xp.float32).T
@@ -285,7 +297,9 @@ def _project_band(
         rounding = 1e-12 * total + 1e-28 * average[valid] ** 2
         variance[0, valid] = xp.where(total - captured > rounding, total - captured, 0)
         variance[1, valid] = total
-        results.append((home.array(values), HOST.array(variance)))
+        if samples is not None:
+            samples[i][:, rows] = values
+        results.append((HOST.array(values) if samples is None else None, HOST.array(variance)))
     return results
 
 

@@ -76,6 +76,7 @@ class Layout:
         """
         variables = fields_of(obj)
         dtype = np.result_type(np.float32, *(variable.dtype for variable in variables))
+        dtype = dtype if dtype.itemsize <= 8 else np.dtype(np.float64)
         arrays = []
         for variable in variables:
             variable = variable.isel({dim: 0 for dim in variable.dims if dim not in self.order})

@@ -243,14 +243,14 @@ class Pyramid:
         """
         xp, kind = array_namespace(values), {"dtype": values.dtype, "device": device(values)}
         stencil = RESTRICTIONS[self.restriction]
-        values, known = xp.where(has_data, values, 0), xp.astype(has_data, values.dtype)
+        values = xp.where(has_data, values, 0)
         rows, columns = shape = self.shape(level)
         coarse = xp.zeros((*values.shape[:-2], *shape), **kind)
-        share = xp.zeros((*known.shape[:-2], *shape), **kind)
+        share = xp.zeros((*has_data.shape[:-2], *shape), **kind)
         for i, j in np.argwhere(stencil).tolist():
             part = (..., slice(i, i + 2 * rows - 1, 2), slice(j, j + 2 * columns - 1, 2))
             coarse += float(stencil[i, j]) * values[part]
-            share += float(stencil[i, j]) * known[part]
+            share += float(stencil[i, j]) * xp.astype(has_data[part], values.dtype)
         has = share > 0
         coarse /= xp.where(has, share, 1)
         has = has & xp.asarray(self.may_have_data(level), device=device(values))

@@ -50,8 +50,8 @@ class Survey:
         Time mean of the training snapshots in each season.
     total, squares, least, most : numpy.ndarray
         Of the training snapshots: their sum, the sum of squares about the centre, the extremes.
-    checksum : numpy.ndarray
-        The sum of all values, each times the number of its snapshot.
+    checksum : numpy.ndarray of int
+        The sum of the bits of all values, each times the number of its snapshot.
     is_empty : numpy.ndarray of bool, shape (sample, variable)
         Snapshots without a value where pixels are to be described.
     products : dict of str to numpy.ndarray, shape (variable, n, m)
@@ -185,7 +185,11 @@ def _checksum(values: Array) -> Array:
     The sum wraps: the order in which a device adds changes nothing.
     """
     xp = array_namespace(values)
-    bits = values.view(xp.int32 if values.dtype.itemsize == 4 else xp.int64)
+    if values.dtype == xp.float32:
+        bits = values.view(xp.int32)
+    else:  # an odd multiple of the upper half: whole ones of its first bit, the sign, would wrap
+        bits = values.view(xp.int64)
+        bits = (bits >> 32) * 2654435761 + (bits & 0xFFFFFFFF)
     numbers = xp.arange(1, len(values) + 1, device=device(values))
     return xp.sum(bits * numbers[:, None, None, None], axis=0)
 
@@ -206,16 +210,24 @@ def now_and_then(finite: Array, flagged: Array, n_samples: int) -> Array:
     return (finite + flagged == n_samples) & (flagged <= NOW_AND_THEN * n_samples)
 
 
+def _extremes(values: Array) -> dict[str, Array]:
+    """Return the least and the largest of snapshots; NaN where all are missing."""
+    if isinstance(values, np.ndarray):
+        return {"least": np.fmin.reduce(values, axis=0), "most": np.fmax.reduce(values, axis=0)}
+    xp = array_namespace(values)
+    missing = xp.isnan(values)
+    never = xp.all(missing, axis=0)
+    least = xp.min(xp.where(missing, xp.inf, values), axis=0)
+    most = xp.max(xp.where(missing, -xp.inf, values), axis=0)
+    return {"least": xp.where(never, xp.nan, least), "most": xp.where(never, xp.nan, most)}
+
+
 def _trained(
     trained: Array, known: Array, season: np.ndarray, training: np.ndarray, center: Any
 ) -> dict[str, Array]:
     """Find centre and spread of the training snapshots (sample, variable, row, x) of a band."""
     xp = array_namespace(trained)
-    missing = xp.isnan(trained)
-    never = xp.all(missing, axis=0)
-    least = xp.min(xp.where(missing, xp.inf, trained), axis=0)
-    most = xp.max(xp.where(missing, -xp.inf, trained), axis=0)
-    found = {"least": xp.where(never, xp.nan, least), "most": xp.where(never, xp.nan, most)}
+    found = _extremes(trained)
     trained = xp.astype(trained, xp.float64)
     trained[~known] = 0
     found |= {"total": xp.sum(trained, axis=0), "finite_in_training": xp.sum(known, axis=0)}
