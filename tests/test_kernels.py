@@ -187,7 +187,17 @@ def test_sums_over_samples(kind, n_samples):
     fields, vector = random(2, 50, n_samples), random(n_samples)
     expected = StencilMatrix.along_samples(fields, vector)
     assert_near(kind.along_samples(fields.to(DEVICE), vector.to(DEVICE)), expected)
-    assert_near(kind.squares(fields[0].to(DEVICE)), StencilMatrix.squares(fields[0]))
+
+
+@pytest.mark.parametrize("n_samples", [0, 20, 130])
+def test_squares_of_differences(kind, n_samples):
+    one, two = random(50, n_samples), random(n_samples, 50, seed=1).T
+    on_device, kept = (one.to(DEVICE), two.to(DEVICE)), torch.empty_like(one, device=DEVICE)
+    expected = (one - two).square().sum(1)
+    assert_near(kind.squares(*on_device), expected)
+    assert_near(StencilMatrix.squares(one, two), expected)
+    assert_near(kind.squares(*on_device, into=kept), expected)
+    assert torch.equal(kept, on_device[0] - on_device[1])
 
 
 def test_sums_by_variable(kind):
@@ -276,6 +286,8 @@ def too_old(monkeypatch):
 
     monkeypatch.setattr("triton.jit", jit)
     monkeypatch.delitem(sys.modules, "xmrcae.core.kernels")
+    monkeypatch.delitem(sys.modules, "xmrcae.core.kernel_code")
+    monkeypatch.delattr("xmrcae.core.kernel_code")
     return "unexpected keyword argument 'do_not_specialize_on_alignment'"
 
 

@@ -60,6 +60,7 @@ class Evaluation:
         prolongations : sequence of Prolongation, optional
             From the level to the finest.
         """
+        squares = stencils(self.network.device.type).squares
 
         def add(blocks: list[slice]) -> tuple[Tensor, Tensor | None]:
             errors = torch.zeros_like(data[level].weights)
@@ -67,12 +68,12 @@ class Evaluation:
             for block in blocks:
                 pixels, constant = data[level].block(block)
                 field = self.network(pixels, constant).outputs[level]
-                errors += _squares(field - pixels)
+                errors += squares(field, pixels)
                 if finest is None:
                     continue
                 for prolong in prolongations or ():
                     field = prolong(field)
-                finest += _squares(field - data[-1].block(block)[0])
+                finest += squares(field, data[-1].block(block)[0])
             n = data[level].n_snapshots
             return errors / n, None if finest is None else finest / n
 
@@ -137,30 +138,21 @@ class Evaluation:
         """
         levels = range(level + 1) if anchor else [level]
 
-        def residuals(block: slice) -> tuple[Pass, Tensor, dict[int, Tensor]]:
-            targets = {k: data[k].block(block)[0] for k in levels}
-            constant = data[level].constant[block]
-            result = self.network(targets[level], constant)
-            fields = {k: result.outputs[k] - target for k, target in targets.items()}
-            return result, constant, fields
-
         def add(blocks: list[slice]) -> tuple[Tensor, Tensor]:
             self.network.zero_grad(set_to_none=True)
             n = data[level].n_snapshots
-            squares = {k: torch.zeros_like(data[k].weights) for k in levels}
+            totals = {k: torch.zeros_like(data[k].weights) for k in levels}
             held = None
             for block in blocks:
-                held = residuals(block)
-                for k, residual in held[2].items():
-                    squares[k] += _squares(residual)
-            errors = {k: total / n for k, total in squares.items()}
+                held = self._residuals(data, levels, block, totals)
+            errors = {k: total / n for k, total in totals.items()}
             value, by_error = stage_loss(
                 errors, data, level, power=power, omega=omega, anchor=anchor
             )
             for block in blocks:
                 if len(blocks) > 1:
                     held = None  # so that its memory is free
-                    held = residuals(block)
+                    held = self._residuals(data, levels, block)
                 assert held is not None
                 result, constant, fields = held
                 gradients = {
@@ -170,6 +162,28 @@ class Evaluation:
             return value, errors[level]
 
         return self.in_blocks(add, level, data[level].leading)
+
+    def _residuals(
+        self,
+        data: Sequence[Samples],
+        levels: Sequence[int],
+        block: slice,
+        totals: dict[int, Tensor] | None = None,
+    ) -> tuple[Pass, Tensor, dict[int, Tensor]]:
+        """Send a block through the network; given totals by level, add squared residuals to them.
+
+        Returned are the pass, what biases were multiplied with, and the residuals by level.
+        """
+        targets = {k: data[k].block(block)[0] for k in levels}
+        constant = data[levels[-1]].constant[block]
+        result = self.network(targets[levels[-1]], constant)
+        if totals is None:
+            return result, constant, {k: result.outputs[k] - targets[k] for k in levels}
+        fields = {k: target.new_empty(target.shape) for k, target in targets.items()}
+        squares = stencils(self.network.device.type).squares
+        for k, field in fields.items():
+            totals[k] += squares(result.outputs[k], targets[k], into=field)
+        return result, constant, fields
 
     def can_replay(self, data: Sequence[Samples], level: int) -> bool:
         """Tell whether passes over the leading samples can be replayed on a GPU.
@@ -226,7 +240,3 @@ class Evaluation:
                     raise
             log.info("no memory on the device for a block of %d samples: halved", width)
             self.block_bytes = self._size(level, metric) * (width // 2)
-
-
-def _squares(residual: Tensor) -> Tensor:
-    return stencils(residual.device.type).squares(residual)

@@ -142,9 +142,10 @@ class StencilMatrix(Stencil):
         return fields @ vector
 
     @staticmethod
-    def squares(fields: Tensor) -> Tensor:
-        """Sum the squares of rows (row, sample) over samples, (row,)."""
-        return torch.linalg.vecdot(fields, fields)
+    def squares(fields: Tensor, others: Tensor, *, into: Tensor | None = None) -> Tensor:
+        """Sum the squares of differences of fields (row, sample) over samples, (row,)."""
+        differences = torch.sub(fields, others, out=into)
+        return torch.linalg.vecdot(differences, differences)
 
     @staticmethod
     def sum_by(values: Tensor, groups: Tensor, n_groups: int) -> Tensor:

@@ -152,8 +152,11 @@ class Stencil(ABC):
 
     @staticmethod
     @abstractmethod
-    def squares(fields: Tensor) -> Tensor:
-        """Sum the squares of rows (row, sample) over samples, (row,)."""
+    def squares(fields: Tensor, others: Tensor, *, into: Tensor | None = None) -> Tensor:
+        """Sum the squares of differences of fields (row, sample) over samples, (row,).
+
+        The differences are written into a contiguous field, if one is given.
+        """
 
     @staticmethod
     @abstractmethod

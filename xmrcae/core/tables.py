@@ -149,9 +149,9 @@ class StencilTables(Stencil):
         return (fields * vector).sum(-1)
 
     @staticmethod
-    def squares(fields: Tensor) -> Tensor:
-        """Sum the squares of rows (row, sample) over samples, (row,)."""
-        return fields.square().sum(1)
+    def squares(fields: Tensor, others: Tensor, *, into: Tensor | None = None) -> Tensor:
+        """Sum the squares of differences of fields (row, sample) over samples, (row,)."""
+        return torch.sub(fields, others, out=into).square().sum(1)
 
     @staticmethod
     def sum_by(values: Tensor, groups: Tensor, n_groups: int) -> Tensor:
