@@ -71,8 +71,6 @@ class Plan:
     bytes : dict of str to float
         Estimated bytes per snapshot: `codes`, one number per level; `rest`; and `model`: base maps
         and classes, divided by the number of snapshots.
-    rms : float
-        Root-mean-square error of the decoded codes on the sample, in units of the bounds.
     coarse_loss : float
         Root-mean-square error of level 0, over that of unquantised codes of all groups.
     """
@@ -84,7 +82,6 @@ class Plan:
     bases: list[Base]
     setting: Setting
     bytes: dict[str, Any]
-    rms: float
     coarse_loss: float
 
     @property
@@ -230,11 +227,10 @@ class _Planner:
         ]
         coder = BlockCoder(decoder, variables, code_steps)
         codes = coder.quantise(exact)
-        n, model, rest, squares, count = len(codes), 0.0, 0.0, 0.0, 0
+        n, model, rest = len(codes), 0.0, 0.0
         for v, field in enumerate(coder.on_kept(codes, self.season, len(decoder.sizes) - 1)):
             given = self.values[:, v][:, self.wanted[v].kept]
             left = np.where(np.isfinite(given), (given - field) / self.units[v], 0)
-            squares, count = squares + float((left**2).sum()), count + left.size
             variables[v], packed = with_predictor(variables[v], left, few_neighbours)
             rest, model = rest + packed["rest"], model + packed["classes"]
             model += sum(packed_bytes(each) for each in bases[v].differences)
@@ -254,7 +250,6 @@ class _Planner:
                 "rest": rest / n,
                 "model": model / self.length,
             },
-            rms=(squares / max(1, count)) ** 0.5,
             coarse_loss=float((_rms(coarse) / self.errors[0]).max()),
         )
 
