@@ -53,11 +53,11 @@ class HostConversion:
         self.standards = [standard.converted(self._converted) for standard in standards]
 
     def _converted(self, values: np.ndarray) -> Array:
-        """Return what this computes with in place of an array of NumPy."""
+        """Turn an array of NumPy into the kind of array that this computes with."""
         return values
 
     def _native(self, tensor: Tensor) -> Array:
-        """Return what this computes with in place of a tensor of the network's device."""
+        """Turn a tensor of the network's device into the kind of array that this computes with."""
         return tensor.numpy()
 
     def pixels(self, values: Any, season: Any) -> Tensor:

@@ -66,7 +66,7 @@ class MrCAE(Results):
         self._fitted: Fitted | None = None
 
     def fit(self, obj: Labelled, *, start: MrCAE | None = None) -> MrCAE:
-        """Learn levels, filters and refinement maps from an archive (Algorithm 3.1).
+        """Learn levels, filters and refinement maps from data (Algorithm 3.1).
 
         Parameters
         ----------

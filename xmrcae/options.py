@@ -53,7 +53,7 @@ OLD_NAMES = {"learning_rate": "learning_rate", "weight_decay": "weight_decay", "
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options of :class:`xmrcae.MrCAE`, whose docstring has the next two parts of this one.
+    """Options of :class:`xmrcae.MrCAE`, whose docstring repeats the questions and the parameters.
 
     Each option answers one of five questions:
 
@@ -115,8 +115,9 @@ class Options:
         Training, validation and test: at random, contiguous, or as told.
     seed : int, default 0
         Of split and start values.
-    energy : float, default 0.01
-        Variance, as share of the least tolerance squared, that training may leave out.
+    energy : float, default 0.01, or none without a tolerance
+        Variance that training may leave out, as share of the least tolerance squared; without a
+        tolerance, of the rms about the centre squared.
     sketch : int, optional
         Train on so many singular vectors, and as many random combinations of the rest; by default
         on as many as make half a million numbers on a level, 8 of each at least.

@@ -167,7 +167,7 @@ def _land(obj: Labelled, dtype: Any, options: Options) -> np.ndarray | None:
 
 
 def _without(array: Any, land: np.ndarray) -> Any:
-    """Return an archive, (sample, variable, y, x), with NaN where it holds the value of land."""
+    """Return data, (sample, variable, y, x), with NaN where they hold the value of land."""
     where = da.where if isinstance(array, da.Array) else np.where
     return where(array == land[:, None, None], array.dtype.type(np.nan), array)
 

@@ -122,7 +122,7 @@ class Evaluation:
         omega: float,
         anchor: float,
     ) -> tuple[Tensor, Tensor]:
-        """Compute the loss of a stage over the leading samples; add to all gradients.
+        """Compute the loss of a stage over the leading samples, and the gradients of parameters.
 
         Parameters
         ----------

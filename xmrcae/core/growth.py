@@ -39,7 +39,7 @@ class Growth:
     dilation : int
         Cells by which a refinement mask is widened.
     noise : float
-        Largest deviation of weights from their start values.
+        Half-width of the uniform noise that is added to start values of filters.
     generator : torch.Generator
         Of the noise.
     start : Network, optional

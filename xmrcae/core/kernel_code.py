@@ -38,7 +38,7 @@ def _samples_of(field, row, stride, sample, there):
 
 @triton.jit
 def _place(rows, row, there):
-    """Find where rows lie in a field of more rows, if it has more."""
+    """Look up where rows lie in a larger field, if there is a table of them."""
     if rows is not None:
         row = tl.load(rows + row, mask=there, other=0)
     return row

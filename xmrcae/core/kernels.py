@@ -153,7 +153,7 @@ def _dots(
 def _launch(
     kernel: Any, shape: Sequence[int], *arguments: Any, times: int = 1, **constants: Any
 ) -> None:
-    """Run a kernel over blocks of rows and samples, as often as there are channels."""
+    """Run a kernel over all blocks of rows and samples, so many `times` over."""
     rows, samples, warps = _block_shape(shape[1])
     n_programs = times * triton.cdiv(shape[0], rows) * triton.cdiv(shape[1], samples)
     if n_programs:

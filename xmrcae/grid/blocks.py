@@ -1,4 +1,4 @@
-"""Walking an archive in blocks of pixels, with all their snapshots, and what computes with them."""
+"""Walking the data in blocks of pixels, with all their snapshots, and what computes with them."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from ..memory import give_back_memory
 #: Bytes, in float64, of the block of pixels, with all its snapshots, that one task looks at.
 PIXEL_BLOCK_BYTES = 2**24
 
-#: Share of the memory left beside what a pass always holds that one batch of the archive may take;
-#: the rest is for bands at work and their results.
+#: Of the memory that a pass leaves free, the share that the data of one batch may take; the rest is
+#: for bands at work and their results.
 BATCH = 0.55
 
 #: Threads that may have a block on a GPU at once: what more had there would only wait.
@@ -96,14 +96,14 @@ def batches(
 
     Dask frees a chunk once every band that needs it is done, so chunks of few rows are read once.
     If memory cannot hold all chunks of a band, a batch is as many rows as it can hold, and the
-    archive is read once per batch.
+    data are read once per batch.
 
     Parameters
     ----------
     array : dask.array.Array or numpy.ndarray, shape (sample, variable, y, x)
-        The archive.
+        The data.
     memory : float
-        Bytes that a batch may hold of the archive, and half as many of its results.
+        Bytes that a batch may hold of the data, and half as many of its results.
     result : int
         Bytes that the results hold per row.
     """
@@ -139,7 +139,7 @@ def over_batch(
         Of a band, (sample, variable, row, x), what `per_band` gives, and the keywords.
         Gives what is kept of each band; with `add`, a pair of that and what is to be added.
     array : dask.array.Array or numpy.ndarray
-        The archive.
+        The data.
     batch : list of slice
         The bands.
     per_band : callable, optional

@@ -2,7 +2,7 @@
 
 The network is affine, so time-mean squared errors of T snapshots are exactly those of their mean,
 with bias, and of the left singular vectors times singular values of their departures from it,
-without. The first pass over the archive gives the Gram matrix of the snapshots, or the product of
+without. The first pass over the data gives the Gram matrix of the snapshots, or the product of
 very many with random fields (Halko, Martinsson and Tropp, 2011, as in
 `dask.array.linalg.svd_compressed`, in the same pass); either tells which combinations of snapshots
 to keep, and the second pass makes these. They are orthonormal, so what they leave out at a pixel
@@ -39,7 +39,7 @@ from .valid import counted
 #: Share of memory that samples may take; the rest is for stages, which train on some of them.
 SHARE = 0.35
 
-#: Bytes per pixel and variable that the second pass holds beside archive and samples: what the
+#: Bytes per pixel and variable that the second pass holds beside the data and the samples: what the
 #: first has found, scaling, weights, and the variances of three parts.
 PER_PIXEL = 150
 
@@ -102,7 +102,7 @@ class FirstPass:
 def compress(
     first: FirstPass, *, tail: np.ndarray | None, activation: str | None
 ) -> dict[str, list[LevelData]]:
-    """Make the samples of each part on every level: the second pass over an archive.
+    """Make the samples of each part on every level: the second pass over the data.
 
     Parameters
     ----------

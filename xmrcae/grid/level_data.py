@@ -47,7 +47,7 @@ class Compressed:
     def share_lost(self) -> float:
         """The share of the variance, over all pixels, that the singular vectors leave out.
 
-        It is rounded to float32, as samples are: what is beyond depends on where it was computed.
+        It is rounded to float32, as samples are: further digits differ between devices.
         """
         lost, total = float(self.lost.sum()), float(self.total.sum())
         return float(np.float32(lost / total)) if lost > 1e-12 * total else 0.0

@@ -15,7 +15,7 @@ from ..options import Options
 from .pyramid import Pyramid, restrict_all
 from .survey import Survey
 
-#: Magnitudes between which float64 holds the sums of squares of an archive.
+#: Magnitudes between which float64 holds the sums of squares of all data.
 SQUARABLE = 1e-140, 1e140
 
 #: The same for float32, in which networks are trained, in units of the scale.

@@ -1,4 +1,4 @@
-"""The first pass over the archive.
+"""The first pass over the data.
 
 It finds counts, sums and extremes of each pixel, and products of snapshots.
 """
@@ -38,7 +38,7 @@ NOW_AND_THEN = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """What one look at an archive tells; arrays are (variable, y, x) where nothing else is said.
+    """What one look at the data tells; arrays are (variable, y, x) where nothing else is said.
 
     Attributes
     ----------
@@ -87,12 +87,12 @@ def survey(
     memory: float,
     backend: Backend = HOST,
 ) -> Survey:
-    """Look at every pixel once: the first pass over an archive.
+    """Look at every pixel once: the first pass over the data.
 
     Parameters
     ----------
     array : dask.array.Array or numpy.ndarray, shape (sample, variable, y, x)
-        The archive.
+        The data.
     given : numpy.ndarray of bool, shape (y, x), or None
         Where the user says that pixels are to be described.
     parts : mapping of str to numpy.ndarray
