@@ -1,9 +1,10 @@
 """The two passes over the data, computed by torch as on a GPU, give what NumPy gives."""
 
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import array_api_compat.torch
 import dask
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ from xmrcae.passes import fingerprint, first_pass, second_pass
 
 pytestmark = pytest.mark.minimum
 
-TORCH = Backend(array_api_compat.torch, DEVICE)
+TORCH = Backend("torch", DEVICE)
 
 
 def with_gaps(**kwargs: Any) -> xr.DataArray:
@@ -115,9 +116,9 @@ def test_many_snapshots_are_projected_by_torch(monkeypatch: pytest.MonkeyPatch) 
 
 def test_samples_lie_on_the_host_where_they_have_no_room() -> None:
     field = make_field()
-    first = prepared(field, Backend(array_api_compat.torch, DEVICE, room=1e4)).first
+    first = prepared(field, Backend("torch", DEVICE, room=1e4)).first
     assert _home(first, 1) is first.backend and _home(first, 2) is HOST
-    narrow = prepared(field, Backend(array_api_compat.torch, DEVICE, room=0), tolerance=0.3)
+    narrow = prepared(field, Backend("torch", DEVICE, room=0), tolerance=0.3)
     wide = prepared(field, TORCH, tolerance=0.3)
     for one, other in zip(narrow.training, wide.training, strict=True):
         assert isinstance(one.samples, np.ndarray)
@@ -133,6 +134,20 @@ def test_tasks_in_other_processes_compute_with_numpy() -> None:
             assert TORCH.for_tasks_on(lazy) is TORCH
     with dask.config.set(scheduler="processes"):
         assert TORCH.for_tasks_on(lazy) is HOST
+    with ThreadPoolExecutor(1) as threads, dask.config.set(pool=threads):
+        assert TORCH.for_tasks_on(lazy) is TORCH and TORCH.for_tasks_on(field.data) is TORCH
+    with ProcessPoolExecutor(1) as processes, dask.config.set(pool=processes):
+        assert TORCH.for_tasks_on(lazy) is HOST and TORCH.for_tasks_on(field.data) is HOST
+
+
+def test_the_passes_run_in_a_pool_of_processes() -> None:
+    field = make_field(20)
+    expected = fingerprint(prepared(field, HOST).first)
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        with dask.config.set(pool=pool):
+            assert fingerprint(prepared(field, HOST).first) == expected
+        with dask.config.set(scheduler=pool):
+            assert fingerprint(prepared(field.chunk(time=5), HOST).first) == expected
 
 
 @pytest.fixture

@@ -118,11 +118,9 @@ def _backend(device: Any) -> Backend:
     """Return what the passes over the data compute with on a device."""
     if device.type == "cpu":
         return HOST
-    from array_api_compat import torch
-
     from .core.samples import room
 
-    return Backend(torch, device, room(device))
+    return Backend("torch", device, room(device))
 
 
 def _saver(checkpoint: Any, **about: Any) -> Callable[..., None] | None:

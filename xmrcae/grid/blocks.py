@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from importlib import import_module
+from multiprocessing.pool import ThreadPool
 from threading import BoundedSemaphore
+from types import NoneType
 from typing import Any
 
-import array_api_compat.numpy
 import dask.array as da
 import numpy as np
 from array_api_compat import to_device
@@ -38,22 +40,27 @@ class Backend:
 
     Attributes
     ----------
-    xp : module
-        The functions for its arrays.
+    library : {"numpy", "torch"}
+        Whose arrays it computes with: a name, which processes can send each other.
     device : str or torch.device
         Where they lie.
     room : float
         Bytes that samples may take there.
     """
 
-    xp: Any = array_api_compat.numpy
+    library: str = "numpy"
     device: Any = "cpu"
     room: float = float("inf")
 
     @property
+    def xp(self) -> Any:
+        """The functions for its arrays."""
+        return import_module(f"array_api_compat.{self.library}")
+
+    @property
     def is_host(self) -> bool:
         """Whether its arrays are NumPy's."""
-        return self.xp is array_api_compat.numpy
+        return self.library == "numpy"
 
     @property
     def turn(self) -> AbstractContextManager[Any]:
@@ -74,10 +81,12 @@ class Backend:
 
     def for_tasks_on(self, array: da.Array | np.ndarray) -> Backend:
         """Return NumPy if dask's tasks for an array may run in other processes."""
-        if not isinstance(array, da.Array):
-            return self
-        runs_here = get_scheduler(collections=[array]) in (threaded.get, local.get_sync)
-        return self if runs_here else HOST
+        of_threads = NoneType, ThreadPoolExecutor, ThreadPool
+        in_threads = isinstance(config.get("pool", None), of_threads)
+        if isinstance(array, da.Array):
+            get = get_scheduler(collections=[array])
+            in_threads = get is local.get_sync or (in_threads and get is threaded.get)
+        return self if in_threads else HOST
 
 
 HOST = Backend()

@@ -185,13 +185,17 @@ def _checksum(values: Array) -> Array:
     The sum wraps: the order in which a device adds changes nothing.
     """
     xp = array_namespace(values)
+    numbers = xp.arange(1, len(values) + 1, device=device(values))[:, None, None, None]
     if values.dtype == xp.float32:
-        bits = values.view(xp.int32)
-    else:  # an odd multiple of the upper half: whole ones of its first bit, the sign, would wrap
-        bits = values.view(xp.int64)
-        bits = (bits >> 32) * 2654435761 + (bits & 0xFFFFFFFF)
-    numbers = xp.arange(1, len(values) + 1, device=device(values))
-    return xp.sum(bits * numbers[:, None, None, None], axis=0)
+        return xp.sum(values.view(xp.int32) * numbers, axis=0)
+    bits = values.view(xp.int64)
+
+    def added(half: Array, factors: Array) -> Array:
+        half *= factors
+        return xp.sum(half, axis=0)
+
+    # An odd multiple of the upper half: whole ones of its first bit, the sign, would wrap.
+    return added(bits >> 32, 2654435761 * numbers) + added(bits & 0xFFFFFFFF, numbers)
 
 
 def _describable(
