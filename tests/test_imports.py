@@ -81,3 +81,15 @@ def test_rooms_do_not_know_others(room, others):
 def test_imports_are_seen_wherever_they_stand():
     assert "xmrcae.grid.nearest" in imports_of("xmrcae")
     assert "xmrcae.fitting" in imports_of("xmrcae.model")
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_files_and_functions_stay_short(module):
+    assert len(MODULES[module].read_text().splitlines()) <= 400
+    for node in nodes_of(MODULES[module]):
+        if isinstance(node, ast.FunctionDef):
+            docs = (
+                node.body[0].end_lineno - node.body[0].lineno + 1 if ast.get_docstring(node) else 0
+            )
+            n_lines = node.end_lineno - node.lineno + 1 - docs
+            assert n_lines <= 45, f"{node.name} has {n_lines} lines without its docstring"

@@ -65,7 +65,7 @@ def _fit(
     """Run both passes over the data, and train."""
     from .core.checkpoint import Checkpoint
     from .core.projection import from_state
-    from .core.training import Trainer, find_device
+    from .core.training import find_device
 
     device = find_device(options.device)
     checkpoint = None if options.checkpoint is None else Checkpoint(options.checkpoint)
@@ -93,22 +93,14 @@ def _fit(
             network = from_state(saved["network"], device)
             return make_fitted(network, saved["history"], saved["report"], partial=False), None
     save = _saver(checkpoint, identity=identity, memory=first.memory, model=model_id)
-    trainer_of = functools.partial(
-        Trainer,
-        channels=options.channels_of(first.description.pyramid.levels),
-        epsilons=first.epsilons(options),
-        device=device,
-        progress=None,
-        memory=first.memory,
-        start=None if start is None else start.codec.network,
-        save=save,
-        saved=saved or None,
+    make_trainer = _trainer_maker(
+        first, options, start, device=device, save=save, saved=saved or None
     )
     data = second_pass(first, options)
     del first  # and with it as many bytes as some samples take
     give_back_memory()
     with sound():
-        trainer = trainer_of(data, options)
+        trainer = make_trainer(data, options)
     del data  # the trainer has what it needs of them
     give_back_memory()
     return _train(trainer, options, make_fitted, save)
@@ -121,6 +113,23 @@ def _backend(device: Any) -> Backend:
     from .core.samples import room
 
     return Backend("torch", device, room(device))
+
+
+def _trainer_maker(
+    first: FirstPass, options: Options, start: Fitted | None, **about: Any
+) -> Callable[..., Any]:
+    """Return what makes a trainer of the samples; it does not hold the first pass, nor its data."""
+    from .core.training import Trainer
+
+    return functools.partial(
+        Trainer,
+        channels=options.channels_of(first.description.pyramid.levels),
+        epsilons=first.epsilons(options),
+        progress=None,
+        memory=first.memory,
+        start=None if start is None else start.codec.network,
+        **about,
+    )
 
 
 def _saver(checkpoint: Any, **about: Any) -> Callable[..., None] | None:

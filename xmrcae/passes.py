@@ -76,7 +76,6 @@ def first_pass(
     memory = float(memory or options.memory or free_memory() / 2)
     array = _values(obj, about, memory)
     land = _land(obj, array.dtype, options)
-    backend = backend.for_tasks_on(array)
     found = survey(
         array,
         mask,
@@ -87,23 +86,20 @@ def first_pass(
         gaps=options.gaps,
         land=land,
         memory=memory,
-        backend=backend,
+        backend=backend.for_tasks_on(array),
     )
-    standard, rms = scaling_of(found, find_valid(found, mask, about, options), options)
-    if start is not None:
-        standard = replace(standard, scale=start.standard.scale)
-    _check_found(found, standard, rms, about, array.dtype)
+    standard, rms = _scaling(found, mask, about, options, start, array.dtype)
     return FirstPass(
         description=about,
         parts=parts,
         season=season,
         array=array if land is None else _without(array, land),
         found=found,
-        standard=standard.astype(array.dtype),
+        standard=standard,
         rms=rms,
         weights=known_weights(weights, standard.valid),
         memory=memory,
-        backend=backend,
+        backend=backend.for_tasks_on(array),
     )
 
 
@@ -119,13 +115,22 @@ def _parts(about: Description, options: Options) -> dict[str, np.ndarray]:
     return {part: positions for part, positions in parts.items() if len(positions)}
 
 
-def _check_found(
-    found: Survey, standard: Scaling, rms: np.ndarray, about: Description, dtype: np.dtype[Any]
-) -> None:
-    """Refuse data that nothing can be computed with."""
+def _scaling(
+    found: Survey,
+    mask: np.ndarray | None,
+    about: Description,
+    options: Options,
+    start: Fitted | None,
+    dtype: np.dtype[Any],
+) -> tuple[Scaling, np.ndarray]:
+    """Return centre and scale, and each variable's rms; refuse what cannot be computed with."""
+    standard, rms = scaling_of(found, find_valid(found, mask, about, options), options)
+    if start is not None:
+        standard = replace(standard, scale=start.standard.scale)
     check_magnitudes(found, standard, rms, about.labels.variables, dtype)
     for part, products in found.products.items():
         check_departures(part, largest_departure(products, standard.scale))
+    return standard.astype(dtype), rms
 
 
 def _check_before_reading(
